@@ -1,0 +1,27 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+# Every target does the set-up it needs; when nothing changed that costs no time.
+
+PY := .venv/bin/python
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint clean
+
+help: ## list the targets
+	@echo 'usage: make TARGET [PYTHON=python3.11]'
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1	\2/p' Makefile
+
+setup: ## make .venv with all that is needed (tools/install.sh)
+	@bash tools/install.sh
+
+demo: setup ## draw toy people, train on them, test, write pictures
+	@$(PY) tools/misc/run_demo.py
+
+test: lint ## check style and run the tests
+	@$(PY) -m pytest -q
+
+lint: setup ## check style only
+	@$(PY) -m ruff check
+	@$(PY) -m ruff format --check
+
+clean: ## remove .venv and caches; keep data, results and the compiled wheels
+	rm -rf .venv .hypothesis .pytest_cache .ruff_cache build dist *.egg-info
+	find kapao_mm configs tools tests -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,31 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+_base_ = './keypoint_loaders.py'
+
+# Another place: --cfg-options data_root=/path (tools/ apply it to all that follows)
+data_root = 'data/crowdpose'
+train_ann = 'annotations/mmpose_crowdpose_trainval.json'
+train_img = 'images'
+val_ann = 'annotations/mmpose_crowdpose_test.json'
+val_img = 'images'
+metainfo = dict(from_file='configs/_base_/datasets/crowdpose.py')  # MMPose's
+
+train_dataloader = dict(
+    dataset=dict(
+        metainfo=metainfo,
+        data_root=data_root,
+        ann_file=train_ann,
+        data_prefix=dict(img=train_img),
+        keypoints_outside='clip',
+    )
+)
+val_dataloader = dict(
+    dataset=dict(
+        metainfo=metainfo, data_root=data_root, ann_file=val_ann, data_prefix=dict(img=val_img)
+    )
+)
+test_dataloader = val_dataloader
+
+val_evaluator = dict(
+    type='KAPAOMetric', iou_type='keypoints_crowd', use_area=False, prefix='crowdpose'
+)
+test_evaluator = val_evaluator

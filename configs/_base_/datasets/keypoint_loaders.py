@@ -1,0 +1,40 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+"""Pipelines and loaders of every keypoint dataset; a dataset's own file adds where its data lie."""
+
+input_size = 1280  # long side of the network input, px, a multiple of 64
+
+train_pipeline = [
+    dict(type='CheckedLoadImage'),
+    dict(
+        type='Mosaic',
+        img_scale=(input_size, input_size),
+        pre_transform=[dict(type='CheckedLoadImage')],
+    ),
+    dict(type='RandomScaleTranslate', input_size=input_size, scale_range=(0.1, 1.9), max_shift=0.1),
+    dict(type='HSVGain', gains=(0.015, 0.7, 0.4)),
+    dict(type='HorizontalFlip', prob=0.5),
+    dict(type='PackKAPAOInputs'),
+]
+val_pipeline = [
+    dict(type='CheckedLoadImage'),
+    dict(type='Letterbox', input_size=input_size, move_labels=False),
+    dict(type='PackKAPAOInputs'),
+]
+
+train_dataloader = dict(
+    batch_size=32,
+    num_workers=8,
+    persistent_workers=True,
+    pin_memory=True,
+    sampler=dict(type='DefaultSampler', shuffle=True),
+    dataset=dict(type='KeypointDataset', pipeline=train_pipeline),
+)
+val_dataloader = dict(
+    batch_size=1,  # rectangular inputs differ in shape
+    num_workers=4,
+    persistent_workers=True,
+    pin_memory=True,
+    sampler=dict(type='DefaultSampler', shuffle=False, round_up=False),
+    dataset=dict(type='KeypointDataset', test_mode=True, pipeline=val_pipeline),
+)
+test_dataloader = val_dataloader

@@ -1,0 +1,8 @@
+_base_ = [
+    '../_base_/default_runtime.py',
+    '../_base_/models/kapao_l.py',
+    '../_base_/datasets/coco_loaders.py',
+    '../_base_/schedules/kapao_500e.py',
+]
+
+train_dataloader = dict(batch_size=12)  # on each of four GPUs

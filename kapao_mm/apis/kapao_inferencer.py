@@ -1,0 +1,134 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+"""MMPose's inferencer for KAPAO."""
+
+import os.path as osp
+from collections.abc import Callable
+from typing import Any
+
+import mmengine
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmpose.apis import Pose2DInferencer
+from mmpose.registry import INFERENCERS, MODELS
+from mmpose.structures import PoseDataSample
+from torch import nn
+
+from kapao_mm import register_all_modules
+from kapao_mm.engine import check_checkpoint
+
+DECIMALS = 4  # of the numbers in predictions, px and scores
+
+
+@INFERENCERS.register_module()
+class KAPAOInferencer(Pose2DInferencer):
+    """Pose2DInferencer that uses a config's picture thresholds and keeps all that KAPAO predicts.
+
+    The thresholds are those of ``picture_test_cfg``; MMPose's ``bbox_thr``, ``nms_thr`` and
+    ``kpt_thr`` mean nothing here and are refused. Predictions are as :func:`prediction_dict` says.
+
+    Args:
+        model: Config file, or a loaded config.
+        weights: Checkpoint; None leaves the weights random.
+        **kwargs: Those of :class:`Pose2DInferencer`.
+
+    Raises:
+        InputError: If the checkpoint cannot be read or does not fit the config. Also when called,
+            if an image cannot be read.
+
+    Example:
+        >>> inferencer = KAPAOInferencer('configs/kapao/kapao_s_coco.py', 'kapao_s.pth')
+        >>> for result in inferencer(['a.jpg', 'b.jpg'], return_vis=True):
+        ...     poses, picture = result['predictions'][0]['poses'], result['visualization'][0]
+    """
+
+    preprocess_kwargs: set = set()
+    forward_kwargs: set = set()
+    visualize_kwargs = Pose2DInferencer.visualize_kwargs - {
+        'draw_heatmap',
+        'kpt_thr',
+        'skeleton_style',
+    }
+    postprocess_kwargs = {'pred_out_dir'}
+
+    def __init__(self, model: str | Config, weights: str | None = None, **kwargs: Any) -> None:
+        register_all_modules()
+        super().__init__(model, weights, **kwargs)
+        self.visualizer.score_thr = 0.0  # what passed the model's thresholds is drawn
+
+    def _init_model(self, cfg: Config, weights: str | None, device: str) -> nn.Module:
+        cfg.model.test_cfg.update(cfg.get('picture_test_cfg', {}))
+        if weights is not None and '://' not in weights:
+            with torch.device('meta'):
+                check_checkpoint(weights, MODELS.build(cfg.model))
+        return super()._init_model(cfg, weights, device)
+
+    def _init_collate(self, cfg: Config) -> Callable:
+        return pseudo_collate  # MMEngine's own search for it warns about scopes
+
+    def postprocess(
+        self,
+        preds: list[PoseDataSample],
+        visualization: list[np.ndarray] | None,
+        return_datasamples: bool = False,
+        pred_out_dir: str = '',
+    ) -> dict[str, list]:
+        """Turns predictions into dicts and writes them to ``pred_out_dir``, if it is given.
+
+        Returns:
+            ``predictions`` (dicts, or the samples themselves) and ``visualization`` (pictures), one
+            an image.
+        """
+        names = list(self.model.dataset_meta['keypoint_id2name'].values())
+        predictions = [prediction_dict(pred, names) for pred in preds]
+        if self._video_input:
+            self.video_info['predictions'] += predictions  # written after the last frame
+        elif pred_out_dir:
+            for prediction in predictions:
+                name = osp.splitext(osp.basename(prediction['image']))[0] + '.json'
+                mmengine.dump(prediction, osp.join(pred_out_dir, name))
+        return {
+            'predictions': preds if return_datasamples else predictions,
+            'visualization': visualization,
+        }
+
+
+def prediction_dict(data_sample: PoseDataSample, keypoint_names: list[str]) -> dict[str, Any]:
+    """A prediction as plain numbers and strings, ready for JSON; all px of the original image.
+
+    Returns:
+        ``image`` (path), ``width``, ``height``, ``keypoint_names`` (K,); ``poses``, each with
+        ``bbox`` [x1, y1, x2, y2], ``score``, ``keypoints`` (K, 3) of x, y and confidence (0 where
+        nothing was fused), ``fused`` (K,); ``keypoint_objects``, each with ``bbox``, ``score`` and
+        ``type``, a keypoint name.
+    """
+    poses, objects = data_sample.pred_instances, data_sample.pred_keypoint_objects
+    height, width = data_sample.ori_shape
+    keypoints = np.dstack([*poses.keypoints.transpose(2, 0, 1), poses.keypoint_scores])
+    return {
+        'image': data_sample.img_path,
+        'width': width,
+        'height': height,
+        'keypoint_names': keypoint_names,
+        'poses': _records(
+            bbox=_numbers(poses.bboxes),
+            score=_numbers(poses.bbox_scores),
+            keypoints=_numbers(keypoints),
+            fused=poses.keypoints_fused.tolist(),
+        ),
+        'keypoint_objects': _records(
+            bbox=_numbers(objects.bboxes),
+            score=_numbers(objects.scores),
+            type=[keypoint_names[label] for label in objects.labels],
+        ),
+    }
+
+
+def _numbers(values: np.ndarray) -> list:
+    return np.round(values.astype(np.float64), DECIMALS).tolist()
+
+
+def _records(**columns: list) -> list[dict[str, Any]]:
+    """Lists of equal length -> one dict for each row."""
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

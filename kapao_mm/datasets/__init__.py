@@ -1,0 +1,7 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+"""Datasets and transforms that MMPose lacks."""
+
+from . import transforms
+from .keypoint_dataset import KeypointDataset
+
+__all__ = ['KeypointDataset', 'transforms']

@@ -1,0 +1,175 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+"""The one dataset class: every keypoint dataset in COCO format."""
+
+import os.path as osp
+import warnings
+from collections import Counter
+
+import numpy as np
+from mmengine.logging import print_log
+from mmpose.datasets.datasets.base import BaseCocoStyleDataset
+from mmpose.registry import DATASETS
+
+from kapao_mm.errors import InputError
+
+# What training needs of a person; the rest (segmentation, raw annotation) only slows mosaic,
+# and `id`, `iscrowd` and the like would be those of the first of its four images.
+TRAINING_KEYS = (
+    'img_id',
+    'img_path',
+    'bbox',
+    'bbox_score',
+    'category_id',
+    'area',
+    'keypoints',
+    'keypoints_visible',
+)
+
+
+@DATASETS.register_module()
+class KeypointDataset(BaseCocoStyleDataset):
+    """Images with all their people, from COCO-format annotations (COCO, CrowdPose, ...).
+
+    In tests samples are MMPose's. In training they differ from MMPose's so:
+
+    - images without people stay: they teach what is not a person;
+    - people without labelled keypoints stay: KAPAO learns their boxes;
+    - crowd regions leave: they are no pose objects (spec, "Objects");
+    - boxes are clipped to the image's edge (w, h), not to w - 1: they are continuous;
+    - boxes without area inside the image leave; log lines count what left;
+    - a sample holds what training needs: ``bbox`` (n, 4) xyxy, ``bbox_score`` (n,), ``area`` (n,),
+      ``keypoints`` (n, K, 2), ``keypoints_visible`` (n, K) in {0, 1}, float32, original-image px;
+      ``category_id`` (n,) int; n may be 0.
+
+    Args:
+        metainfo: Describes the keypoints, ``dict(from_file='...')``; paths of MMPose's own files
+            (``configs/_base_/datasets/coco.py``) are found inside MMPose.
+        keypoints_outside: What becomes of keypoints labelled outside the image in training:
+            ``'keep'`` or ``'clip'`` to its edge (CrowdPose, spec).
+        **kwargs: Those of MMPose's BaseCocoStyleDataset; ``data_mode`` is always 'bottomup'.
+
+    Raises:
+        InputError: If files are missing, or annotations and metainfo do not fit.
+    """
+
+    def __init__(self, *, metainfo: dict, keypoints_outside: str = 'keep', **kwargs) -> None:
+        if keypoints_outside not in ('keep', 'clip'):
+            raise InputError(f"keypoints_outside is 'keep' or 'clip', not {keypoints_outside!r}")
+        self.keypoints_outside = keypoints_outside
+        self._left_out = Counter()  # reason -> annotations
+        super().__init__(metainfo=metainfo, data_mode='bottomup', **kwargs)
+
+    @classmethod
+    def _load_metainfo(cls, metainfo: dict) -> dict:
+        """Parses the metainfo and checks that its lists have K entries."""
+        try:
+            with warnings.catch_warnings():
+                # MMPose warns that it looks for its own files inside the package: it is meant to
+                warnings.filterwarnings('ignore', '.*"configs/_base_/datasets/')
+                parsed = super()._load_metainfo(metainfo)
+        except FileNotFoundError as error:
+            path = osp.abspath(metainfo['from_file'])
+            raise InputError(f"metainfo file {path} does not exist, nor does MMPose's") from error
+        count = parsed['num_keypoints']
+        for key, name in (('sigmas', 'sigmas'), ('dataset_keypoint_weights', 'joint_weights')):
+            if len(parsed[key]) != count:
+                raise InputError(
+                    f'metainfo {metainfo.get("from_file", parsed["dataset_name"])} has {count} '
+                    f'keypoints but {len(parsed[key])} {name}: give one for each'
+                )
+        return parsed
+
+    def _load_annotations(self) -> tuple[list[dict], list[dict]]:
+        """Loads people and images, says in the log what is there and what was left out."""
+        self._check_paths()
+        people, images = super()._load_annotations()
+        if not images:
+            raise InputError(f'annotation file {osp.abspath(self.ann_file)} lists no images')
+        if not self.test_mode:
+            unlabelled = sum(not person['keypoints_visible'].any() for person in people)
+            left_out = ', '.join(f'{n} {reason}' for reason, n in self._left_out.items())
+            print_log(
+                f'{self.ann_file}: {len(images)} images, {len(people)} people, {unlabelled} of '
+                f'them without labelled keypoints; left out: {left_out or "nothing"}',
+                logger='current',
+            )
+        return people, images
+
+    def _check_paths(self) -> None:
+        """Says which part of the data is missing, and how to point at it."""
+        for name, path in (
+            ('data root', self.data_root),
+            ('annotation file', self.ann_file),
+            ('image folder', self.data_prefix['img']),
+        ):
+            if path and not osp.exists(path):
+                raise InputError(
+                    f'{name} {osp.abspath(path)} does not exist; point at your data with '
+                    '--cfg-options data_root=/path/to/data '
+                    '(and train_ann, train_img, val_ann, val_img where the names differ)'
+                )
+
+    def parse_data_info(self, raw_data_info: dict) -> dict | None:
+        """Turns an annotation of one person into arrays; None if training leaves it out."""
+        ann, image = raw_data_info['raw_ann_info'], raw_data_info['raw_img_info']
+        self._check_annotation(ann)
+        if self.test_mode:
+            return super().parse_data_info(raw_data_info)
+        if ann.get('iscrowd'):
+            self._left_out['crowd regions'] += 1
+            return None
+
+        edge = (image['width'], image['height'])
+        x, y, width, height = ann['bbox']
+        bbox = np.clip([[x, y, x + width, y + height]], 0, edge * 2)  # (1, 4)
+        if not (bbox[:, 2:] > bbox[:, :2]).all():
+            self._left_out['boxes without area inside the image'] += 1
+            return None
+
+        light = {**ann, 'segmentation': None}  # MMPose copies the annotation
+        info = super().parse_data_info({**raw_data_info, 'raw_ann_info': light})
+        info['bbox'] = bbox.astype(np.float32)
+        if self.keypoints_outside == 'clip':
+            info['keypoints'] = info['keypoints'].clip(0, np.float32(edge))
+        return {key: info[key] for key in TRAINING_KEYS}
+
+    def _check_annotation(self, ann: dict) -> None:
+        """Raises if an annotation has no box, no keypoints, or another number of them."""
+        where = f'annotation {ann["id"]} of {osp.abspath(self.ann_file)}'
+        for key in ('bbox', 'keypoints'):
+            if key not in ann:
+                raise InputError(
+                    f'{where} has no {key!r}: use a file of keypoint annotations '
+                    '(COCO: person_keypoints_*.json), or add it'
+                )
+        count, expected = len(ann['keypoints']) / 3, self._metainfo['num_keypoints']
+        if count != expected:
+            name = self._metainfo['dataset_name']
+            raise InputError(
+                f'{where} has {count:g} keypoints, the metainfo of {name!r} has {expected}: '
+                'give the metainfo that describes this file'
+            )
+
+    def _get_bottomup_data_infos(self, people: list[dict], images: list[dict]) -> list[dict]:
+        """Gathers the people of each image; in training images without people come last."""
+        samples = super()._get_bottomup_data_infos(people, images)
+        if self.test_mode:
+            return samples
+        for sample in samples:
+            del sample['invalid_segs']
+        with_people = {sample['img_id'] for sample in samples}
+        count = self._metainfo['num_keypoints']
+        nobody = dict(
+            bbox=np.zeros((0, 4), np.float32),
+            bbox_score=np.zeros(0, np.float32),
+            category_id=np.zeros(0, int),
+            area=np.zeros(0, np.float32),
+            keypoints=np.zeros((0, count, 2), np.float32),
+            keypoints_visible=np.zeros((0, count), np.float32),
+        )
+        empty = [
+            dict(img_id=image['img_id'], img_path=image['img_path'], **nobody)
+            for image in images
+            if image['img_id'] not in with_people
+        ]
+        return samples + empty

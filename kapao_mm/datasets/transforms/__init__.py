@@ -1,0 +1,17 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+"""Transforms that MMPose lacks."""
+
+from .affine import HorizontalFlip, RandomScaleTranslate
+from .formatting import PackKAPAOInputs
+from .hsv import HSVGain
+from .letterbox import Letterbox
+from .loading import CheckedLoadImage
+
+__all__ = [
+    'CheckedLoadImage',
+    'HSVGain',
+    'HorizontalFlip',
+    'Letterbox',
+    'PackKAPAOInputs',
+    'RandomScaleTranslate',
+]

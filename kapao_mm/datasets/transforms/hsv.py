@@ -1,0 +1,33 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+"""Random colour of training."""
+
+import cv2
+import numpy as np
+from mmcv.transforms import BaseTransform
+from mmpose.registry import TRANSFORMS
+
+
+@TRANSFORMS.register_module()
+class HSVGain(BaseTransform):
+    """Multiplies hue, saturation and value by factors 1 + U(-1, 1) * gain (spec).
+
+    MMPose's YOLOXHSVRandomAug adds a shift instead, and switches each channel off half the time.
+
+    Reads and writes ``img`` (h, w, 3) uint8 BGR.
+
+    Args:
+        gains: Largest relative change of hue, saturation and value.
+    """
+
+    def __init__(self, gains: tuple[float, float, float]) -> None:
+        self.gains = np.array(gains)
+
+    def transform(self, results: dict) -> dict:
+        """Changes the colours of ``results['img']``."""
+        factors = 1 + np.random.uniform(-1, 1, 3) * self.gains
+        levels = np.arange(256)[:, None] * factors  # (256, 3)
+        levels[:, 0] %= 180  # OpenCV's hue, degrees / 2, is a circle
+        table = levels.clip(0, 255).astype(np.uint8)[None]  # (1, 256, 3)
+        hsv = cv2.LUT(cv2.cvtColor(results['img'], cv2.COLOR_BGR2HSV), table)
+        results['img'] = cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)
+        return results

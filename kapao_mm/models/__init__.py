@@ -1,0 +1,17 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+"""KAPAO's model parts; importing this package registers them with MMPose."""
+
+from .heads import KAPAOHead, KAPAOHeadModule
+from .kapao import KAPAO
+from .losses import KAPAOLoss
+from .necks import KAPAOPAFPN
+from .task_modules import AnchorRatioAssigner
+
+__all__ = [
+    'KAPAO',
+    'KAPAOPAFPN',
+    'AnchorRatioAssigner',
+    'KAPAOHead',
+    'KAPAOHeadModule',
+    'KAPAOLoss',
+]

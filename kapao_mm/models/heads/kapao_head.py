@@ -1,0 +1,229 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+"""KAPAO's head: four grids, their loss and the objects they predict."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from mmengine.model import BaseModule
+from mmpose.registry import MODELS, TASK_UTILS
+from torch import Tensor, nn
+
+from kapao_mm.errors import InputError
+
+from ..task_modules.candidates import Candidates, decode_candidates, keep_objects
+from ..task_modules.objects import make_objects
+
+
+class DetectedObjects(NamedTuple):
+    """Pose objects and keypoint objects kept in one image, numpy, input px, by falling confidence.
+
+    Attributes:
+        boxes: of the pose objects, (P, 4) xyxy.
+        scores: (P,).
+        keypoints: (P, K, 2).
+        point_boxes: of the keypoint objects, (Q, 4) xyxy.
+        point_scores: (Q,).
+        point_types: keypoint types 0..K-1, (Q,) int64.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    keypoints: np.ndarray
+    point_boxes: np.ndarray
+    point_scores: np.ndarray
+    point_types: np.ndarray
+
+
+@MODELS.register_module()
+class KAPAOHeadModule(BaseModule):
+    """One 1x1 convolution a level; the part of the head that gets exported.
+
+    Args:
+        num_keypoints: K.
+        in_channels: widths of the neck's levels, finest first.
+        strides: px a cell of each level.
+        num_anchors: anchors a level, Na.
+    """
+
+    def __init__(
+        self, num_keypoints: int, in_channels: Sequence[int], strides: Sequence[int], num_anchors: int
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_keypoints + 1
+        self.strides = tuple(strides)
+        self.num_anchors = num_anchors
+        num_outputs = 3 * num_keypoints + 6
+        self.convs = nn.ModuleList(
+            nn.Conv2d(width, num_anchors * num_outputs, 1) for width in in_channels
+        )
+
+    def init_weights(self) -> None:
+        """Starts the biases at the expected rate of objects and classes (spec, Network)."""
+        super().init_weights()
+        for conv, stride in zip(self.convs, self.strides, strict=True):
+            bias = conv.bias.detach().view(self.num_anchors, -1)  # (Na, No)
+            bias[:, 4] += math.log(8 / (640 / stride) ** 2)  # 8 objects in an image of 640 px
+            bias[:, 5 : 5 + self.num_classes] += math.log(0.6 / (self.num_classes - 0.99))
+
+    def forward(self, feats: Sequence[Tensor]) -> list[Tensor]:
+        """Predicts the grids.
+
+        Args:
+            feats: the neck's levels, (N, C_l, H_l, W_l).
+
+        Returns:
+            Raw outputs of each level, (N, Na, H_l, W_l, 3K + 6), in the order of the spec: box,
+            objectness, classes, keypoints.
+        """
+        return [
+            conv(feat).unflatten(1, (self.num_anchors, -1)).permute(0, 1, 3, 4, 2)
+            for conv, feat in zip(self.convs, feats, strict=True)
+        ]
+
+
+@MODELS.register_module()
+class KAPAOHead(BaseModule):
+    """Loss and prediction on the grids.
+
+    Args:
+        num_keypoints: K, the keypoint types of the dataset.
+        in_channels: widths of the neck's levels, finest first.
+        strides: px a cell of each level.
+        anchors: widths and heights of each level's anchors, px.
+        keypoint_size: side of a keypoint object's box, in parts of the longer side of the input; one
+            number, or one for each keypoint type.
+        assigner: config of the assigner.
+        loss: config of the loss.
+
+    Raises:
+        InputError: ``keypoint_size`` has neither one value nor K.
+    """
+
+    def __init__(
+        self,
+        num_keypoints: int,
+        in_channels: Sequence[int],
+        strides: Sequence[int],
+        anchors: Sequence[Sequence[tuple[float, float]]],
+        keypoint_size: float | Sequence[float],
+        assigner: dict,
+        loss: dict,
+    ) -> None:
+        super().__init__()
+        sizes = torch.as_tensor(keypoint_size, dtype=torch.float)
+        if sizes.numel() not in (1, num_keypoints):
+            raise InputError(
+                f'model.head.keypoint_size has {sizes.numel()} values; give one number, or one for '
+                f'each of the {num_keypoints} keypoint types'
+            )
+        self.num_keypoints = num_keypoints
+        self.strides = tuple(strides)
+        self.head_module = KAPAOHeadModule(num_keypoints, in_channels, strides, len(anchors[0]))
+        self.assigner = TASK_UTILS.build(assigner)
+        self.loss_module = MODELS.build(loss)
+        grid_anchors = torch.tensor(anchors) / torch.tensor(strides)[:, None, None]
+        self.register_buffer('anchors', grid_anchors, persistent=False)  # (L, Na, 2) grid units
+        self.register_buffer('keypoint_sizes', sizes.expand(num_keypoints), persistent=False)
+
+    def forward(self, feats: Sequence[Tensor]) -> list[Tensor]:
+        """The grids, see :meth:`KAPAOHeadModule.forward`."""
+        return self.head_module(feats)
+
+    def loss(
+        self, feats: Sequence[Tensor], batch_data_samples: list, train_cfg: dict | None = None
+    ) -> dict[str, Tensor]:
+        """Computes the loss of a batch.
+
+        Args:
+            feats: the neck's levels, (N, C_l, H_l, W_l).
+            batch_data_samples: with ``bboxes`` (n, 4) xyxy, ``keypoints`` (n, K, 2) and
+                ``keypoints_visible`` (n, K) in ``gt_instance_labels``, input px.
+            train_cfg: not used; MMPose passes it.
+
+        Returns:
+            The four terms, see :class:`KAPAOLoss`.
+        """
+        grids = self(feats)
+        labels = [sample.gt_instance_labels for sample in batch_data_samples]
+        return self.loss_of_grids(
+            grids,
+            [label.bboxes for label in labels],
+            [label.keypoints for label in labels],
+            [label.keypoints_visible for label in labels],
+        )
+
+    def loss_of_grids(
+        self,
+        grids: Sequence[Tensor],
+        bboxes: Sequence[Tensor],
+        keypoints: Sequence[Tensor],
+        keypoints_visible: Sequence[Tensor],
+    ) -> dict[str, Tensor]:
+        """The loss of given grids; arguments as in :func:`make_objects`."""
+        rows, columns = grids[0].shape[2:4]
+        input_hw = (rows * self.strides[0], columns * self.strides[0])
+        longer = max(input_hw)
+        objects = make_objects(
+            bboxes, keypoints, keypoints_visible, self.keypoint_sizes * longer, input_hw
+        )
+        matches = [
+            self.assigner.assign(objects, anchors, stride, grid.shape[2:4])
+            for grid, anchors, stride in zip(grids, self.anchors, self.strides, strict=True)
+        ]
+        return self.loss_module(grids, matches, self.anchors, longer)
+
+    def predict(
+        self, feats: Sequence[Tensor], batch_data_samples: list, test_cfg: dict
+    ) -> list[DetectedObjects]:
+        """Predicts the objects of every image.
+
+        Args:
+            feats: the neck's levels, (N, C_l, H_l, W_l).
+            batch_data_samples: not used; MMPose passes them.
+            test_cfg: thresholds and limits, see :func:`keep_objects`.
+
+        Returns:
+            The kept objects of each image.
+        """
+        score_thr = min(test_cfg['pose_score_thr'], test_cfg['keypoint_score_thr'])
+        grids = self(feats)
+        candidates = decode_candidates(grids, self.anchors, self.strides, score_thr)
+        return self.detect(candidates, len(grids[0]), test_cfg)
+
+    def detect(
+        self, candidates: Candidates, num_images: int, test_cfg: dict
+    ) -> list[DetectedObjects]:
+        """Keeps the objects of every image and brings them to the host at once."""
+        kept = []
+        for i in range(num_images):
+            index = (candidates.image == i).nonzero().squeeze(1)
+            kept.append(index[keep_objects(candidates.take(index), test_cfg)])
+        counts = [len(index) for index in kept]
+        objects = candidates.take(torch.cat(kept))
+        rows = torch.cat(
+            (
+                objects.labels[:, None].to(objects.scores),
+                objects.scores[:, None],
+                objects.boxes,
+                objects.keypoints.flatten(1),
+            ),
+            1,
+        )  # (M, 6 + 2K)
+        split = np.split(rows.cpu().numpy(), np.cumsum(counts)[:-1])
+        return [_to_detected(rows) for rows in split]
+
+
+def _to_detected(rows: np.ndarray) -> DetectedObjects:
+    labels = rows[:, 0].astype(np.int64)
+    poses, points = rows[labels == 0], rows[labels > 0]
+    return DetectedObjects(
+        boxes=poses[:, 2:6],
+        scores=poses[:, 1],
+        keypoints=poses[:, 6:].reshape(len(poses), -1, 2),
+        point_boxes=points[:, 2:6],
+        point_scores=points[:, 1],
+        point_types=labels[labels > 0] - 1,
+    )

@@ -1,0 +1,140 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+"""KAPAO's loss: boxes, objectness, classes and keypoints (spec, Loss; paper, equation 4)."""
+
+from collections.abc import Sequence
+
+import torch
+from mmengine.dist import all_reduce, get_world_size
+from mmpose.registry import MODELS
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, one_hot
+
+from ..task_modules.assigner import Matches
+from ..task_modules.coder import decode_boxes, decode_keypoints
+from .ciou import complete_iou
+
+
+@MODELS.register_module()
+class KAPAOLoss(nn.Module):
+    """The four terms over all levels, times the batch size.
+
+    Every mean is a sum over this process divided by the count over all processes, so that N
+    processes have the gradients of one big batch.
+
+    Args:
+        box_gain: weight of 1 - CIoU.
+        obj_gain: weight of the objectness, at an input of 640 px.
+        cls_gain: weight of the classes, at 80 classes.
+        kpt_gain: weight of the keypoint distance.
+        obj_level_weights: weights of the levels' objectness, finest first.
+    """
+
+    def __init__(
+        self,
+        box_gain: float = 0.05,
+        obj_gain: float = 0.7,
+        cls_gain: float = 0.3,
+        kpt_gain: float = 0.025,
+        obj_level_weights: Sequence[float] = (4.0, 1.0, 0.25, 0.06),
+    ) -> None:
+        super().__init__()
+        self.box_gain = box_gain
+        self.obj_gain = obj_gain
+        self.cls_gain = cls_gain
+        self.kpt_gain = kpt_gain
+        self.obj_level_weights = tuple(obj_level_weights)
+
+    def gains(self, num_classes: int, input_size: int) -> dict[str, float]:
+        """The gains of the four terms, scaled by levels, classes and input size.
+
+        Args:
+            num_classes: K + 1.
+            input_size: longer side of the network input, px.
+        """
+        by_levels = 3 / len(self.obj_level_weights)  # set for three levels
+        return dict(
+            box=self.box_gain * by_levels,
+            obj=self.obj_gain * by_levels * (input_size / 640) ** 2,
+            cls=self.cls_gain * by_levels * num_classes / 80,
+            kpt=self.kpt_gain * by_levels,
+        )
+
+    def forward(
+        self,
+        grids: Sequence[Tensor],
+        matches: Sequence[Matches],
+        anchors: Sequence[Tensor],
+        input_size: int,
+    ) -> dict[str, Tensor]:
+        """Computes the loss of a batch.
+
+        Args:
+            grids: raw outputs of each level, (N, Na, H, W, 3K + 6).
+            matches: the matches of each level.
+            anchors: the anchors of each level, (Na, 2) grid units.
+            input_size: longer side of the network input, px.
+
+        Returns:
+            ``loss_box``, ``loss_obj``, ``loss_cls``, ``loss_kpt``, scalars, to be summed.
+        """
+        sums, counts = zip(
+            *(level_sums(*level) for level in zip(grids, matches, anchors, strict=True)),
+            strict=True,
+        )
+        counts = torch.stack(counts)  # (L, 4)
+        all_reduce(counts, 'mean')
+        means = torch.stack(sums) / counts.clamp(min=1e-9)  # (L, 4)
+        box, obj, cls, kpt = means.unbind(1)
+        gains = self.gains(num_classes(grids[0]), input_size)
+        # Gradients are averaged over processes, hence the factor.
+        images = len(grids[0]) * get_world_size()
+        return dict(
+            loss_box=box.sum() * gains['box'] * images,
+            loss_obj=(obj * obj.new_tensor(self.obj_level_weights)).sum() * gains['obj'] * images,
+            loss_cls=cls.sum() * gains['cls'] * images,
+            loss_kpt=kpt.sum() * gains['kpt'] * images,
+        )
+
+
+def num_classes(grid: Tensor) -> int:
+    """K + 1, from the outputs an anchor, 3K + 6."""
+    return grid.shape[-1] // 3 - 1
+
+
+def level_sums(grid: Tensor, matches: Matches, anchors: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums of one level's four terms and the counts that make means of them.
+
+    Args:
+        grid: raw outputs, (N, Na, H, W, 3K + 6).
+        matches: the matches of the level.
+        anchors: (Na, 2) grid units.
+
+    Returns:
+        Sums and counts in the order box, objectness, class, keypoints, both (4,) float32.
+    """
+    classes = num_classes(grid)
+    index = (matches.image, matches.anchor, matches.gy, matches.gx)
+    outputs = grid[index].float()  # (m, 3K + 6)
+    box_out, _, cls_out, kpt_out = outputs.split((4, 1, classes, 2 * classes - 2), 1)
+    anchor = anchors[matches.anchor]  # (m, 2)
+
+    ciou = complete_iou(decode_boxes(box_out, anchor), matches.boxes)
+
+    objectness = torch.zeros(grid.shape[:4], dtype=ciou.dtype, device=grid.device)
+    cell = torch.arange(objectness.numel(), device=grid.device).view(grid.shape[:4])[index]
+    # Where matches share a cell and anchor, the highest CIoU sets the target.
+    objectness.view(-1).scatter_reduce_(0, cell, ciou.detach().clamp(min=0), 'amax')
+    obj = binary_cross_entropy_with_logits(grid[..., 4].float(), objectness, reduction='sum')
+
+    cls = binary_cross_entropy_with_logits(
+        cls_out, one_hot(matches.label, classes).to(cls_out), reduction='sum'
+    )
+
+    pose, kind = matches.visible.nonzero(as_tuple=True)  # (p,): labelled keypoints of pose objects
+    keypoints = decode_keypoints(kpt_out.unflatten(1, (-1, 2)), anchor)  # (m, K, 2)
+    gaps = keypoints[pose, kind] - matches.keypoints[pose, kind]
+    kpt = torch.linalg.vector_norm(gaps, dim=1).sum()
+
+    sums = torch.stack(((1 - ciou).sum(), obj, cls, kpt))
+    counts = sums.new_tensor((len(ciou), objectness.numel(), cls_out.numel(), len(pose)))
+    return sums, counts

@@ -1,0 +1,92 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+"""Objects to the grid cells and anchors that must predict them (spec, Target assignment)."""
+
+from typing import NamedTuple
+
+import torch
+from mmpose.registry import TASK_UTILS
+from torch import Tensor
+
+from .objects import Objects
+
+# Own cell, then the left, upper, right and lower neighbour.
+NEIGHBOURS = ((0, 0), (-1, 0), (0, -1), (1, 0), (0, 1))
+
+
+class Matches(NamedTuple):
+    """Matches of one level, grid units relative to the corner of the matched cell.
+
+    Attributes:
+        image: (m,) int64.
+        anchor: (m,) int64.
+        gy: row of the cell, (m,) int64.
+        gx: column of the cell, (m,) int64.
+        label: class of the object, (m,) int64.
+        boxes: centre x, centre y, width, height, (m, 4).
+        keypoints: (m, K, 2).
+        visible: (m, K) bool.
+    """
+
+    image: Tensor
+    anchor: Tensor
+    gy: Tensor
+    gx: Tensor
+    label: Tensor
+    boxes: Tensor
+    keypoints: Tensor
+    visible: Tensor
+
+
+@TASK_UTILS.register_module()
+class AnchorRatioAssigner:
+    """Matches an object to the anchors of similar width and height, in up to three cells.
+
+    Args:
+        max_ratio: largest ratio of an object's side to the anchor's, either way.
+    """
+
+    def __init__(self, max_ratio: float = 4.0) -> None:
+        self.max_ratio = max_ratio
+
+    def assign(
+        self, objects: Objects, anchors: Tensor, stride: int, grid_hw: tuple[int, int]
+    ) -> Matches:
+        """Finds every match of one level.
+
+        Args:
+            objects: the objects of the batch, input px.
+            anchors: (Na, 2) grid units.
+            stride: px a cell.
+            grid_hw: rows and columns of the level's grid.
+
+        Returns:
+            The matches; an object may have several, and objects may share a cell and anchor.
+        """
+        boxes = objects.boxes / stride  # (n, 4)
+        ratio = boxes[:, None, 2:] / anchors  # (n, Na, 2)
+        similar = torch.maximum(ratio, 1 / ratio).amax(-1) < self.max_ratio  # (n, Na)
+        index, anchor = similar.nonzero(as_tuple=True)  # (m,)
+
+        centre = boxes[index, :2]  # (m, 2)
+        size = centre.new_tensor(grid_hw).flip(0)
+        low = (centre % 1 < 0.5) & (centre > 1)  # (m, 2): nearer to the left, upper neighbour
+        far = size - centre
+        high = (far % 1 < 0.5) & (far > 1)
+        takes = torch.cat((torch.ones_like(low[:, :1]), low, high), 1).T  # (5, m)
+        neighbour, match = takes.nonzero(as_tuple=True)  # (M,)
+
+        index, anchor, centre = index[match], anchor[match], centre[match]
+        # Half a cell towards the neighbour lies inside it.
+        shift = centre.new_tensor(NEIGHBOURS)[neighbour] / 2
+        cell = (centre + shift).floor().clamp(min=centre.new_zeros(2), max=size - 1)  # (M, 2)
+        gx, gy = cell.long().T
+        return Matches(
+            image=objects.image[index],
+            anchor=anchor,
+            gy=gy,
+            gx=gx,
+            label=objects.label[index],
+            boxes=torch.cat((centre - cell, boxes[index, 2:]), 1),
+            keypoints=objects.keypoints[index] / stride - cell[:, None],
+            visible=objects.visible[index],
+        )

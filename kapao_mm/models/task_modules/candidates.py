@@ -1,0 +1,128 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+"""Grids to the pose objects and keypoint objects that are kept (spec, Inference 1 and 2)."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torchvision.ops import box_convert, nms
+
+from .coder import decode_boxes, decode_keypoints
+
+
+class Candidates(NamedTuple):
+    """Decoded objects of a batch, input px.
+
+    Attributes:
+        image: index of the image in the batch, (M,) int64.
+        scores: objectness x best class, (M,).
+        labels: best class, 0 for a pose object, k + 1 for keypoint type k, (M,) int64.
+        boxes: xyxy, (M, 4).
+        keypoints: (M, K, 2).
+    """
+
+    image: Tensor
+    scores: Tensor
+    labels: Tensor
+    boxes: Tensor
+    keypoints: Tensor
+
+    def take(self, index: Tensor) -> 'Candidates':
+        """The candidates of an index or mask."""
+        return Candidates(*(field[index] for field in self))
+
+
+def decode_candidates(
+    grids: Sequence[Tensor], anchors: Sequence[Tensor], strides: Sequence[int], score_thr: float
+) -> Candidates:
+    """Decodes the outputs whose confidence exceeds a threshold, and no others.
+
+    Args:
+        grids: raw outputs of each level, (N, Na, H, W, 3K + 6).
+        anchors: the anchors of each level, (Na, 2) grid units.
+        strides: px a cell of each level.
+        score_thr: threshold of the objectness and of the confidence.
+
+    Returns:
+        The candidates of the batch, levels one after the other.
+    """
+    levels = [
+        _decode_level(*level, score_thr) for level in zip(grids, anchors, strides, strict=True)
+    ]
+    return Candidates(*(torch.cat(fields) for fields in zip(*levels, strict=True)))
+
+
+def _decode_level(grid: Tensor, anchors: Tensor, stride: int, score_thr: float) -> Candidates:
+    image, anchor, gy, gx = (grid[..., 4].float().sigmoid() > score_thr).nonzero(as_tuple=True)
+    outputs = grid[image, anchor, gy, gx].float()  # (m, 3K + 6)
+    classes = outputs.shape[1] // 3 - 1
+    best, labels = outputs[:, 5 : 5 + classes].max(1)
+    scores = outputs[:, 4].sigmoid() * best.sigmoid()  # (m,)
+
+    keep = scores > score_thr
+    outputs, cell, anchor = outputs[keep], torch.stack((gx, gy), 1)[keep], anchors[anchor[keep]]
+    boxes = decode_boxes(outputs[:, :4], anchor)
+    boxes[:, :2] += cell
+    keypoints = decode_keypoints(outputs[:, 5 + classes :].unflatten(1, (-1, 2)), anchor)
+    return Candidates(
+        image=image[keep],
+        scores=scores[keep],
+        labels=labels[keep],
+        boxes=box_convert(boxes * stride, 'cxcywh', 'xyxy'),
+        keypoints=(keypoints + cell[:, None]) * stride,
+    )
+
+
+def keep_objects(candidates: Candidates, test_cfg: Mapping) -> Tensor:
+    """Suppresses duplicates of one image, class by class, in two calls or one.
+
+    Pose objects and keypoint objects have their own thresholds and limits. One call serves both, and
+    they share its limit, when the IoU thresholds are equal and that of the keypoint objects'
+    confidence is not below that of the pose objects'.
+
+    Args:
+        candidates: the candidates of one image.
+        test_cfg: ``pose_score_thr``, ``pose_iou_thr``, ``keypoint_score_thr``,
+            ``keypoint_iou_thr``, ``max_candidates`` and ``max_objects``.
+
+    Returns:
+        Indices of the kept candidates, pose objects first, each kind by falling confidence.
+    """
+    scores, is_pose = candidates.scores, candidates.labels == 0
+    limits = (test_cfg['max_candidates'], test_cfg['max_objects'])
+    pose_thr, keypoint_thr = test_cfg['pose_score_thr'], test_cfg['keypoint_score_thr']
+    pose_iou, keypoint_iou = test_cfg['pose_iou_thr'], test_cfg['keypoint_iou_thr']
+    if pose_iou == keypoint_iou and keypoint_thr >= pose_thr:
+        kept = suppress(candidates, scores > pose_thr, pose_iou, *limits)
+        pose = is_pose[kept]
+        return torch.cat((kept[pose], kept[~pose & (scores[kept] > keypoint_thr)]))
+    poses = suppress(candidates, is_pose & (scores > pose_thr), pose_iou, *limits)
+    points = suppress(candidates, ~is_pose & (scores > keypoint_thr), keypoint_iou, *limits)
+    return torch.cat((poses, points))
+
+
+def suppress(
+    candidates: Candidates, mask: Tensor, iou_thr: float, max_candidates: int, max_objects: int
+) -> Tensor:
+    """Non-maximum suppression inside each class of one image.
+
+    Args:
+        candidates: the candidates of one image.
+        mask: the candidates that take part, (M,) bool.
+        iou_thr: a box that overlaps a more confident one by more is dropped.
+        max_candidates: the most confident ones that go in.
+        max_objects: the most confident ones that come out.
+
+    Returns:
+        Indices of the kept candidates by falling confidence, (m,) int64.
+    """
+    index = mask.nonzero().squeeze(1)
+    if len(index) > max_candidates:
+        index = index[candidates.scores[index].topk(max_candidates).indices]
+    if not len(index):
+        return index
+    boxes = candidates.boxes[index].double()  # float32 would round the shifted boxes
+    reach = boxes.max() - boxes.min() + 1
+    shifted = boxes + (candidates.labels[index] * reach)[:, None]  # classes lie apart
+    return index[nms(shifted, candidates.scores[index].double(), iou_thr)[:max_objects]]

@@ -1,0 +1,6 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+"""Drawing of pose objects, keypoint objects and fused poses."""
+
+from .kapao_visualizer import KAPAOVisualizer
+
+__all__ = ['KAPAOVisualizer']

@@ -1,0 +1,247 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+import json
+import logging
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from mmengine.logging import MMLogger
+from mmpose.evaluation import CocoMetric
+from mmpose.registry import DATASETS
+
+from kapao_mm.errors import InputError
+
+K = 3
+METAINFO = dict(
+    dataset_name='triples',
+    keypoint_info={
+        0: dict(name='top', swap=''),
+        1: dict(name='left', swap='right'),
+        2: dict(name='right', swap='left'),
+    },
+    skeleton_info={},
+    joint_weights=[1.0] * K,
+    sigmas=[0.05] * K,
+)
+LABELLED = [10, 10, 2, 5, 20, 1, 15, 20, 2]
+
+
+def person(number: int, image: int, bbox=(5, 5, 20, 30), keypoints=LABELLED, **more) -> dict:
+    return dict(
+        id=number,
+        image_id=image,
+        category_id=1,
+        bbox=list(bbox),
+        keypoints=list(keypoints),
+        num_keypoints=sum(v > 0 for v in keypoints[2::3]),
+        area=300,
+        iscrowd=0,
+        segmentation=[[0, 0, 1, 1, 2, 2]],
+        **more,
+    )
+
+
+@pytest.fixture
+def build(tmp_path):
+    """Writes annotations of two 40x50 images and builds the dataset through the registry."""
+    (tmp_path / 'images').mkdir()
+    for number in (1, 2):
+        cv2.imwrite(str(tmp_path / f'images/{number}.png'), np.zeros((50, 40, 3), np.uint8))
+
+    def build(annotations: list[dict], **options):
+        images = [dict(id=i, file_name=f'{i}.png', width=40, height=50) for i in (1, 2)]
+        content = dict(
+            images=images, annotations=annotations, categories=[dict(id=1, name='person')]
+        )
+        (tmp_path / 'a.json').write_text(json.dumps(content))
+        config = dict(
+            type='KeypointDataset',
+            metainfo=METAINFO,
+            data_root=str(tmp_path),
+            ann_file='a.json',
+            data_prefix=dict(img='images'),
+        )
+        return DATASETS.build(config | options)
+
+    return build
+
+
+@pytest.fixture
+def log(caplog):
+    """What MMEngine's current logger was told."""
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(caplog.handler)
+    logger.setLevel(logging.INFO)
+    yield caplog
+    logger.removeHandler(caplog.handler)
+
+
+def test_training_keeps_images_without_people(build):
+    dataset = build([person(1, 1)])
+    assert [dataset.get_data_info(i)['img_id'] for i in range(len(dataset))] == [1, 2]
+    empty = dataset.get_data_info(1)
+    shapes = dict(
+        bbox=(0, 4),
+        bbox_score=(0,),
+        category_id=(0,),
+        area=(0,),
+        keypoints=(0, K, 2),
+        keypoints_visible=(0, K),
+    )
+    full = dataset.get_data_info(0)
+    for key, shape in shapes.items():
+        assert empty[key].shape == shape
+        assert full[key].shape == (1, *shape[1:])
+        assert full[key].dtype == empty[key].dtype
+
+
+def test_training_keeps_people_without_labelled_keypoints(build, log):
+    info = build([person(1, 1), person(2, 1, keypoints=[0] * 9)]).get_data_info(0)
+    assert len(info['bbox']) == 2
+    np.testing.assert_array_equal(info['keypoints_visible'], [[1, 1, 1], [0, 0, 0]])
+    assert '2 people, 1 of them without labelled keypoints; left out: nothing' in log.text
+
+
+def test_training_counts_what_it_leaves_out(build, log):
+    crowd = person(2, 1) | dict(iscrowd=1)
+    outside, flat = person(3, 1, bbox=(40, 5, 9, 9)), person(4, 1, bbox=(5, 5, 0, 9))
+    dataset = build([person(1, 1), crowd, outside, flat])
+    assert len(dataset.get_data_info(0)['bbox']) == 1
+    assert 'left out: 1 crowd regions, 2 boxes without area inside the image' in log.text
+
+
+def test_training_boxes_are_clipped_to_the_edge(build):
+    boxes = build([person(1, 1, bbox=(-5, -5, 100, 100))]).get_data_info(0)['bbox']
+    np.testing.assert_array_equal(boxes, [[0, 0, 40, 50]])
+
+
+@pytest.mark.parametrize(
+    ('option', 'expected'),
+    [
+        ({}, [[-3, 60], [5, 20], [0, 0]]),
+        ({'keypoints_outside': 'clip'}, [[0, 50], [5, 20], [0, 0]]),
+    ],
+)
+def test_keypoints_outside_the_image(build, option, expected):
+    info = build([person(1, 1, keypoints=[-3, 60, 2, 5, 20, 1, 0, 0, 0])], **option)
+    info = info.get_data_info(0)
+    np.testing.assert_array_equal(info['keypoints'][0], expected)
+    np.testing.assert_array_equal(info['keypoints_visible'][0], [1, 1, 0])
+    assert info['keypoints'].dtype == np.float32
+
+
+def test_training_samples_are_light(build):
+    info = build([person(1, 1)]).get_data_info(0)
+    assert not {'segmentation', 'raw_ann_info', 'invalid_segs', 'id', 'iscrowd'} & info.keys()
+
+
+def test_test_samples_are_mmposes(build):
+    options = dict(test_mode=True)
+    annotations = [person(1, 1), person(2, 1) | dict(iscrowd=1)]
+    ours = build(annotations, **options)
+    theirs = build(annotations, type='BaseCocoStyleDataset', data_mode='bottomup', **options)
+    assert len(ours) == len(theirs) == 2
+    for i in range(2):
+        a, b = ours.get_data_info(i), theirs.get_data_info(i)
+        assert a.keys() == b.keys()
+        for key in a:
+            np.testing.assert_array_equal(a[key], b[key])
+
+
+def test_metric_finds_the_annotation_file_of_its_dataset(build):
+    dataset = build([person(1, 1), person(2, 1, bbox=(0, 0, 9, 9))], test_mode=True)
+    metric = CocoMetric(score_mode='bbox', nms_mode='none')
+    metric.dataset_meta = dataset.metainfo
+    assert sorted(metric.coco.anns) == [1, 2]
+
+
+@pytest.mark.parametrize('test_mode', [False, True])
+@pytest.mark.parametrize('key', ['bbox', 'keypoints'])
+def test_annotation_without_box_or_keypoints_is_named(build, tmp_path, key, test_mode):
+    broken = person(17, 1)
+    del broken[key]
+    with pytest.raises(InputError, match=rf"annotation 17 of {tmp_path}/a.json has no '{key}'"):
+        build([person(1, 1), broken], test_mode=test_mode)
+
+
+@pytest.mark.parametrize('test_mode', [False, True])
+def test_other_number_of_keypoints_is_named(build, tmp_path, test_mode):
+    message = rf"annotation 17 of {tmp_path}/a.json has 2 keypoints, .*'triples' has 3"
+    with pytest.raises(InputError, match=message):
+        build([person(17, 1, keypoints=LABELLED[:6])], test_mode=test_mode)
+
+
+@pytest.mark.parametrize(
+    ('options', 'name', 'path'),
+    [
+        (dict(data_root='{root}/nowhere'), 'data root', '{root}/nowhere'),
+        (dict(ann_file='b.json'), 'annotation file', '{root}/b.json'),
+        (dict(data_prefix=dict(img='pictures')), 'image folder', '{root}/pictures'),
+    ],
+)
+def test_missing_data_says_where_it_looked_and_how_to_set_it(build, tmp_path, options, name, path):
+    options = {k: v.format(root=tmp_path) if k == 'data_root' else v for k, v in options.items()}
+    message = f'{name} {path.format(root=tmp_path)} does not exist.*--cfg-options data_root='
+    with pytest.raises(InputError, match=message):
+        build([person(1, 1)], **options)
+
+
+def test_relative_data_root_is_shown_in_full(build, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=f'data root {tmp_path}/data/coco does not exist'):
+        build([person(1, 1)], data_root='data/coco')
+
+
+@pytest.mark.parametrize(
+    ('key', 'name'), [('sigmas', 'sigmas'), ('joint_weights', 'joint_weights')]
+)
+def test_metainfo_lists_must_have_an_entry_for_each_keypoint(build, key, name):
+    with pytest.raises(InputError, match=f'triples has 3 keypoints but 4 {name}'):
+        build([person(1, 1)], metainfo=METAINFO | {key: [0.1] * 4})
+
+
+def test_mmposes_metainfo_is_found_from_anywhere_and_quietly(build, recwarn, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    metainfo = dict(from_file='configs/_base_/datasets/coco.py')
+    dataset = build([], metainfo=metainfo)
+    assert dataset.metainfo['num_keypoints'] == 17
+    assert not [w for w in recwarn if 'metainfo' in str(w.message)]
+
+
+def test_missing_metainfo_file_is_named(build, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=f'metainfo file {tmp_path}/octopus.py does not exist'):
+        build([], metainfo=dict(from_file='octopus.py'))
+
+
+def test_annotation_file_without_images_is_named(build, tmp_path):
+    (tmp_path / 'b.json').write_text(json.dumps(dict(images=[], annotations=[], categories=[])))
+    with pytest.raises(InputError, match='b.json lists no images'):
+        build([], ann_file='b.json')
+
+
+def test_unknown_choice_is_refused(build):
+    with pytest.raises(InputError, match="'keep' or 'clip', not 'drop'"):
+        build([], keypoints_outside='drop')
+
+
+@pytest.mark.parametrize(
+    ('metainfo', 'ann_file', 'count'),
+    [
+        ('coco', 'coco_subset/annotations/person_keypoints_train.json', 160),
+        ('crowdpose', 'crowdpose_sample/test_crowdpose.json', 2),
+        ('ap10k', 'ap10k_sample/test_ap10k.json', 2),
+    ],
+)
+@pytest.mark.parametrize('test_mode', [False, True])
+def test_real_files_load(shared_dir: Path, metainfo, ann_file, count, test_mode):
+    dataset = DATASETS.build(
+        dict(
+            type='KeypointDataset',
+            metainfo=dict(from_file=f'configs/_base_/datasets/{metainfo}.py'),
+            ann_file=str(shared_dir / 'data' / ann_file),
+            test_mode=test_mode,
+        )
+    )
+    assert len(dataset) == count

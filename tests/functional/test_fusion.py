@@ -1,0 +1,86 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from kapao_mm.functional.fusion import fuse
+
+
+def fuse_slowly(poses, pose_scores, points, point_scores, point_types, score_thr, distance):
+    """Algorithm 1 as the spec tells it, one keypoint object after the other."""
+    keypoints, confidences = poses.astype(float), np.zeros(poses.shape[:2])
+    targets = [p for p, score in enumerate(pose_scores) if score > score_thr]
+    for q in np.argsort(-point_scores, kind='stable'):
+        kind = point_types[q]
+        gaps = [np.linalg.norm(keypoints[p, kind] - points[q]) for p in targets]
+        if not gaps:
+            continue
+        pose = targets[int(np.argmin(gaps))]
+        if min(gaps) < distance and point_scores[q] > confidences[pose, kind]:
+            keypoints[pose, kind], confidences[pose, kind] = points[q], point_scores[q]
+    return keypoints, confidences
+
+
+@st.composite
+def crowds(draw):
+    num_poses, num_points = draw(st.integers(0, 12)), draw(st.integers(0, 25))
+    places = st.floats(0, 200, width=32)
+    scores = st.floats(0, 1, width=16)
+    return (
+        draw(arrays(np.float32, (num_poses, 3, 2), elements=places)),
+        draw(arrays(np.float32, num_poses, elements=scores)),
+        draw(arrays(np.float32, (num_points, 2), elements=places)),
+        draw(arrays(np.float32, num_points, elements=scores)),
+        draw(arrays(np.int64, num_points, elements=st.integers(0, 2))),
+        draw(st.floats(0, 0.5)),
+        draw(st.floats(0, 120)),
+    )
+
+
+@given(crowds())
+def test_equals_the_algorithm_object_by_object(crowd):
+    for ours, expected in zip(fuse(*crowd), fuse_slowly(*crowd), strict=True):
+        np.testing.assert_array_equal(ours, expected)
+
+
+def fuse_points(points, scores, poses=((0, 0),), pose_scores=None, **thresholds):
+    """Fuses points of the only keypoint type."""
+    pose_scores = [1.0] * len(poses) if pose_scores is None else pose_scores
+    return fuse(
+        np.array(poses, dtype=np.float32)[:, None],
+        np.array(pose_scores),
+        np.array(points, dtype=np.float32).reshape(-1, 2),
+        np.array(scores),
+        np.zeros(len(points), dtype=np.int64),
+        **dict(score_thr=0.3, distance=50) | thresholds,
+    )
+
+
+def test_an_earlier_fusion_moves_the_location_that_is_compared():
+    # From (0, 0) the second point is out of reach and stays so; from (40, 0) it would be near,
+    # but the keypoint is taken by a more confident object.
+    keypoints, confidences = fuse_points([(40, 0), (60, 0)], [0.9, 0.8])
+    np.testing.assert_array_equal(keypoints[0, 0], (40, 0))
+    assert confidences[0, 0] == 0.9
+    # The first object moves pose 0 to (40, 0), so the second one's nearest is pose 1.
+    keypoints, _ = fuse_points([(40, 0), (1, 0)], [0.9, 0.8], poses=[(0, 0), (-10, 0)])
+    np.testing.assert_array_equal(keypoints[:, 0], [(40, 0), (1, 0)])
+
+
+def test_thresholds_are_exclusive():
+    assert fuse_points([(49.9, 0)], [0.9])[1].any()
+    assert not fuse_points([(50, 0)], [0.9])[1].any()
+    assert not fuse_points([(1, 0)], [0.9], pose_scores=[0.3])[1].any()
+
+
+def test_a_distance_of_zero_switches_fusion_off():
+    keypoints, confidences = fuse_points([(0, 0)], [0.9], distance=0)
+    np.testing.assert_array_equal(keypoints[0, 0], (0, 0))
+    assert not confidences.any()
+
+
+def test_the_input_is_left_alone():
+    poses = np.zeros((1, 1, 2))
+    fuse(poses, np.ones(1), np.ones((1, 2)), np.ones(1), np.zeros(1, dtype=int), 0.3, 50)
+    assert not poses.any()

@@ -1,0 +1,46 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+"""A tiny KAPAO and the golden data of the network's outputs."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from mmengine.config import Config
+from mmpose.registry import MODELS
+
+
+@pytest.fixture
+def model_cfg(repo) -> Callable[..., Config]:
+    """Makes the config of a model as narrow and shallow as the golden data's (width 0.125)."""
+
+    def make(num_keypoints: int = 17) -> Config:
+        cfg = Config.fromfile(repo / 'configs/_base_/models/kapao_n.py')
+        widths = [32, 64, 96, 128]
+        cfg.merge_from_dict(
+            dict(
+                model=dict(
+                    backbone=dict(widen_factor=0.125),
+                    neck=dict(in_channels=widths),
+                    head=dict(in_channels=widths, num_keypoints=num_keypoints),
+                )
+            )
+        )
+        return cfg
+
+    return make
+
+
+@pytest.fixture
+def head(model_cfg):
+    """The head of that model, K = 17."""
+    return MODELS.build(model_cfg().model.head)
+
+
+@pytest.fixture(scope='session')
+def golden(shared_dir) -> Callable[[str], dict[str, np.ndarray]]:
+    """Loads a file of the golden data by its stem."""
+
+    def load(name: str) -> dict[str, np.ndarray]:
+        return dict(np.load(shared_dir / 'golden' / f'{name}.npz'))
+
+    return load

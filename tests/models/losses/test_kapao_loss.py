@@ -1,0 +1,77 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+import pytest
+import torch
+
+K = 17
+
+
+@pytest.fixture
+def grids():
+    torch.manual_seed(0)
+    shape = (2, 3), (3 * K + 6,)
+    sizes = ((8, 12), (4, 6), (2, 3), (1, 2))
+    return [torch.randn(*shape[0], *size, *shape[1], requires_grad=True) for size in sizes]
+
+
+def people(*boxes, visible=1.0):
+    boxes = torch.tensor(boxes, dtype=torch.float).reshape(-1, 4)
+    points = torch.linspace(0.2, 0.8, K)[None, :, None] * (boxes[:, None, 2:] - boxes[:, None, :2])
+    keypoints = boxes[:, None, :2] + points
+    return boxes, keypoints, torch.full(keypoints.shape[:2], visible)
+
+
+def loss(head, grids, *images):
+    return head.loss_of_grids(grids, *(list(field) for field in zip(*images, strict=True)))
+
+
+def test_images_without_people_teach_objectness_only(head, grids):
+    terms = loss(head, grids, people(), people())
+    assert terms['loss_obj'] > 0
+    assert [terms[name].item() for name in ('loss_box', 'loss_cls', 'loss_kpt')] == [0, 0, 0]
+    sum(terms.values()).backward()
+    assert all(grid.grad.isfinite().all() for grid in grids)
+
+
+def test_a_person_without_labelled_keypoints_teaches_box_objectness_and_class(head, grids):
+    terms = loss(head, grids, people((10, 5, 60, 50), visible=0.0), people())
+    assert terms['loss_kpt'] == 0
+    assert terms['loss_box'] > 0
+    assert terms['loss_cls'] > 0
+    sum(terms.values()).backward()
+    outputs = torch.cat([grid.grad.flatten(0, 3) for grid in grids])
+    assert not outputs[:, 6 + K :].any()
+    assert outputs.isfinite().all()
+
+
+def test_unlabelled_keypoints_add_nothing(head, grids):
+    boxes, keypoints, visible = people((10, 5, 60, 50))
+    visible[0, 3] = 0
+    moved = keypoints.clone()
+    moved[0, 3] += 7
+    terms = [loss(head, grids, (boxes, k, visible), people()) for k in (keypoints, moved)]
+    assert all(torch.equal(terms[0][name], terms[1][name]) for name in terms[0])
+
+
+def test_terms_are_means_over_the_batch_times_its_size(head, grids):
+    image = people((10, 5, 60, 50), (30, 10, 90, 60))
+    one = loss(head, [grid[:1] for grid in grids], image)
+    twice = loss(head, [grid[:1].repeat(2, 1, 1, 1, 1) for grid in grids], image, image)
+    for name in one:
+        torch.testing.assert_close(twice[name], 2 * one[name])
+
+
+def test_the_highest_ciou_sets_the_target_of_a_shared_cell(head, grids):
+    # The same person twice, once a little off: the order must not matter.
+    first, second = (10.0, 5, 60, 50), (11.0, 6, 58, 47)
+    there = loss(head, grids, people(first, second), people())
+    back = loss(head, grids, people(second, first), people())
+    for name in there:
+        torch.testing.assert_close(there[name], back[name])
+
+
+def test_nothing_is_lost_in_half_precision(head, grids):
+    half = [grid.detach().bfloat16() for grid in grids]
+    full = [grid.float() for grid in half]
+    image = people((10, 5, 60, 50))
+    for name, value in loss(head, half, image, people()).items():
+        torch.testing.assert_close(value, loss(head, full, image, people())[name])

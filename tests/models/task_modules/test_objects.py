@@ -1,0 +1,47 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+import torch
+
+from kapao_mm.models.task_modules.objects import make_objects
+
+
+def make(keypoints, visible, bboxes=None, sizes=(64.0, 32.0), input_hw=(100, 200)):
+    """Objects of one image, K = 2."""
+    keypoints = torch.tensor(keypoints, dtype=torch.float)
+    bboxes = torch.tensor([[10.0, 20, 50, 80]] * len(keypoints)) if bboxes is None else bboxes
+    return make_objects(
+        [bboxes], [keypoints], [torch.tensor(visible)], torch.tensor(sizes), input_hw
+    )
+
+
+def test_one_pose_object_a_person_and_one_keypoint_object_a_labelled_keypoint():
+    objects = make([[[12, 30], [40, 70]], [[11, 21], [0, 0]]], [[1.0, 1.0], [1.0, 0.0]])
+    assert objects.label.tolist() == [0, 0, 1, 2, 1]
+    assert objects.boxes[0].tolist() == [30, 50, 40, 60]
+    assert objects.boxes[2:].tolist() == [[12, 30, 64, 64], [40, 70, 32, 32], [11, 21, 64, 64]]
+    assert objects.visible.tolist() == [[True, True], [True, False]] + [[False, False]] * 3
+
+
+def test_a_person_without_labelled_keypoints_is_a_pose_object():
+    objects = make([[[0, 0], [0, 0]]], [[0.0, 0.0]])
+    assert objects.label.tolist() == [0]
+    assert not objects.visible.any()
+
+
+def test_the_box_of_a_keypoint_object_stays_centred_at_the_border():
+    objects = make([[[0, 0], [200, 100]]], [[1.0, 1.0]])
+    assert objects.boxes[1:, :2].tolist() == [[0, 0], [200, 100]]
+
+
+def test_keypoints_outside_the_input_are_not_seen():
+    objects = make([[[-1, 5], [5, 101]]], [[1.0, 1.0]])
+    assert objects.label.tolist() == [0]
+    assert not objects.visible.any()
+
+
+def test_images_are_counted_and_may_be_empty():
+    empty = torch.zeros(0, 4), torch.zeros(0, 2, 2), torch.zeros(0, 2)
+    full = torch.ones(2, 4), torch.ones(2, 2, 2), torch.tensor([[1.0, 0.0], [0.0, 0.0]])
+    fields = zip(empty, full, empty, strict=True)
+    objects = make_objects(*(list(field) for field in fields), torch.ones(2), (100, 100))
+    assert objects.image.tolist() == [1, 1, 1]
+    assert objects.keypoints.shape == (3, 2, 2)

@@ -1,0 +1,127 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+import numpy as np
+import pytest
+import torch
+from mmengine.structures import InstanceData
+from mmpose.registry import MODELS
+from mmpose.structures import PoseDataSample
+
+from kapao_mm.models.heads.kapao_head import DetectedObjects
+from kapao_mm.models.kapao import add_objects_to_datasample
+
+CFG = dict(fusion_score_thr=0.3, fusion_distance=50)
+
+
+def sample(ori_hw=(96, 128), input_wh=(256, 192)):
+    """An image that is scaled by two to fill the input."""
+    return PoseDataSample(
+        metainfo=dict(
+            ori_shape=ori_hw,
+            input_size=input_wh,
+            input_scale=np.array(input_wh) / 2,
+            input_center=np.array(input_wh) / 4,
+        )
+    )
+
+
+def detected(**fields):
+    defaults = dict(
+        boxes=np.array([[20.0, 40, 300, 120]]),
+        scores=np.array([0.9]),
+        keypoints=np.array([[[40.0, 60], [100, 80]]]),
+        point_boxes=np.array([[90.0, 60, 130, 100]]),
+        point_scores=np.array([0.8]),
+        point_types=np.array([1]),
+    )
+    return DetectedObjects(**defaults | fields)
+
+
+@pytest.fixture
+def model(model_cfg):
+    torch.manual_seed(0)
+    cfg = model_cfg()
+    # Random weights give every output about the same confidence of 0.25.
+    cfg.model.test_cfg.update(pose_score_thr=0.2, keypoint_score_thr=0.2)
+    return MODELS.build(cfg.model).eval()
+
+
+def test_objects_are_mapped_to_the_original_image_and_fused_there():
+    data = sample()
+    add_objects_to_datasample(detected(), data, CFG)
+    found = data.pred_instances
+    np.testing.assert_allclose(found.bboxes, [[10, 20, 128, 60]])  # clipped to the image
+    np.testing.assert_allclose(found.keypoints, [[[20, 30], [55, 40]]])
+    np.testing.assert_allclose(found.keypoint_scores, [[0, 0.8]])
+    np.testing.assert_array_equal(found.keypoints_fused, [[False, True]])
+    np.testing.assert_allclose(found.pose_keypoints, [[[20, 30], [50, 40]]])
+    np.testing.assert_array_equal(found.keypoints_visible, [[1, 1]])
+    np.testing.assert_allclose(data.pred_keypoint_objects.bboxes, [[45, 30, 65, 50]])
+
+
+def test_the_fusion_distance_is_in_px_of_the_original_image():
+    moved = detected(keypoints=np.array([[[40.0, 60], [18, 80]]]))  # 92 input px, 46 original px
+    for distance, fused in ((50, True), (45, False)):
+        data = sample()
+        add_objects_to_datasample(moved, data, CFG | dict(fusion_distance=distance))
+        assert data.pred_instances.keypoints_fused[0, 1] == fused
+
+
+def test_centres_of_keypoint_objects_are_not_pulled_in_by_the_border():
+    at_border = detected(
+        point_boxes=np.array([[-20.0, 60, 20, 100]]), keypoints=np.array([[[40.0, 60], [10, 80]]])
+    )
+    data = sample()
+    add_objects_to_datasample(at_border, data, CFG)
+    np.testing.assert_allclose(data.pred_instances.keypoints[0, 1], [0, 40])
+    np.testing.assert_allclose(data.pred_keypoint_objects.bboxes, [[0, 30, 10, 50]])
+
+
+def test_a_batch_predicts_what_its_images_predict(model):
+    images = torch.rand(2, 3, 128, 192)
+    with torch.no_grad():
+        batch = model(images, [sample(), sample()], mode='predict')
+        single = [model(images[i : i + 1], [sample()], mode='predict')[0] for i in range(2)]
+    for one, other in zip(batch, single, strict=True):
+        assert len(one.pred_instances) > 0
+        for name, value in one.pred_instances.items():
+            np.testing.assert_allclose(value, other.pred_instances[name], rtol=1e-3, atol=1e-2)
+        for name, value in one.pred_keypoint_objects.items():
+            np.testing.assert_allclose(
+                value, other.pred_keypoint_objects[name], rtol=1e-3, atol=1e-2
+            )
+
+
+def test_an_image_without_objects_keeps_the_shapes(model):
+    model.test_cfg.update(pose_score_thr=0.999, keypoint_score_thr=0.999)
+    with torch.no_grad():
+        (data,) = model(torch.rand(1, 3, 128, 192), [sample()], mode='predict')
+    assert data.pred_instances.keypoints.shape == (0, 17, 2)
+    assert data.pred_instances.keypoint_scores.shape == (0, 17)
+    assert data.pred_keypoint_objects.bboxes.shape == (0, 4)
+
+
+def test_the_loss_reads_the_labels_of_the_samples(model):
+    data = [sample(), sample()]
+    for s, n in zip(data, (1, 0), strict=True):
+        s.gt_instance_labels = InstanceData(
+            bboxes=torch.tensor([[10.0, 10, 100, 120]])[:n],
+            keypoints=torch.full((n, 17, 2), 50.0),
+            keypoints_visible=torch.ones(n, 17),
+        )
+    losses = model(torch.rand(2, 3, 128, 192), data, mode='loss')
+    assert set(losses) == {'loss_box', 'loss_obj', 'loss_cls', 'loss_kpt'}
+    assert all(value > 0 for value in losses.values())
+
+
+def test_channels_last_keeps_the_result(model_cfg, model):
+    cfg = model_cfg()
+    cfg.model.channels_last = True
+    other = MODELS.build(cfg.model).eval()
+    other.load_state_dict(model.state_dict())
+    weight = other.backbone.stage1[0].conv.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    image = torch.rand(1, 3, 128, 192)
+    with torch.no_grad():
+        ours, theirs = (m(image, None, mode='tensor') for m in (other, model))
+    for one, two in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-4)

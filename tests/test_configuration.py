@@ -1,0 +1,94 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+import pytest
+from mmengine.config import Config
+
+from kapao_mm.configuration import load_config
+from kapao_mm.errors import InputError
+
+BASE = """
+data_root = 'data/x'
+size = 1280
+pipeline = [dict(type='Letterbox', size=(size, 2 * size))]
+loader = dict(dataset=dict(root=data_root, file=data_root + '/a.json', pipeline=pipeline))
+"""
+CHILD = """
+_base_ = './base.py'
+loader = dict(batch=8, dataset=dict(pipeline=_base_.pipeline))
+evaluator = dict(size={{_base_.size}})
+work_name = '{{ fileBasenameNoExtension }}'
+"""
+
+
+@pytest.fixture
+def child(tmp_path):
+    (tmp_path / 'base.py').write_text(BASE)
+    path = tmp_path / 'child.py'
+    path.write_text(CHILD)
+    return path
+
+
+def test_without_options_it_is_mmengines(child):
+    assert load_config(child).to_dict() == Config.fromfile(child).to_dict()
+
+
+def test_all_that_is_made_from_a_variable_follows_it(child):
+    cfg = load_config(child, {'data_root': '/y', 'size': 640, 'loader.batch': 2})
+    expected = Config.fromfile(child).to_dict()
+    pipeline = [dict(type='Letterbox', size=(640, 1280))]
+    expected.update(
+        data_root='/y',
+        size=640,
+        pipeline=pipeline,
+        loader=dict(batch=2, dataset=dict(root='/y', file='/y/a.json', pipeline=pipeline)),
+        evaluator=dict(size=640),
+    )
+    assert cfg.to_dict() == expected
+
+
+def test_files_keep_their_values(child):
+    load_config(child, {'data_root': '/y'})
+    assert load_config(child).data_root == 'data/x'
+    assert (child.parent / 'base.py').read_text() == BASE
+
+
+def test_config_keeps_its_name_and_can_be_dumped(child, tmp_path):
+    cfg = load_config(child, {'size': 640})
+    assert cfg.filename == str(child)
+    cfg.dump(tmp_path / 'dump.py')
+    assert load_config(tmp_path / 'dump.py').to_dict() == cfg.to_dict()
+
+
+def test_new_nested_keys_and_keys_of_the_runner_are_taken(child):
+    cfg = load_config(child, {'loader.dataset.new': 1, 'work_dir': 'w', 'randomness.seed': 3})
+    assert cfg.loader.dataset.new == 1
+    assert cfg.work_dir == 'w'
+    assert cfg.randomness.seed == 3
+
+
+@pytest.mark.parametrize('key', ['dta_root', 'data_rot', 'data-root'])
+def test_unknown_key_is_refused_with_near_names(child, key):
+    with pytest.raises(InputError, match=f"no key '{key}'.*did you mean.* data_root"):
+        load_config(child, {key: '/y'})
+
+
+def test_unknown_start_of_a_nested_key_is_refused(child):
+    with pytest.raises(InputError, match="no key 'loadr' .*loadr.batch=.*did you mean loader"):
+        load_config(child, {'loadr.batch': 1})
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=f'config file {tmp_path}/gone.py does not exist'):
+        load_config(tmp_path / 'gone.py')
+
+
+@pytest.mark.parametrize('name', ['coco', 'crowdpose'])
+def test_loaders_of_the_project_follow_data_root_files_and_size(repo, name):
+    path = repo / f'configs/_base_/datasets/{name}_loaders.py'
+    options = dict(data_root='/y', input_size=640, train_ann='t.json', val_ann='v.json')
+    cfg = load_config(path, options)
+    text = str(cfg.to_dict())
+    assert '1280' not in text and 'data/' not in text
+    for loader, ann_file in (('train', 't.json'), ('val', 'v.json'), ('test', 'v.json')):
+        dataset = cfg[f'{loader}_dataloader'].dataset
+        assert (dataset.data_root, dataset.ann_file) == ('/y', ann_file)
+        assert '640' in str(dataset.pipeline)

@@ -1,0 +1,145 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from kapao_mm.apis import KAPAOInferencer
+from kapao_mm.configuration import load_config
+from kapao_mm.errors import exit_on_input_error
+
+OPTIONS = {'input_size': 128}
+
+
+@pytest.fixture(scope='module')
+def demo(repo):
+    spec = importlib.util.spec_from_file_location('demo', repo / 'tools/demo.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope='module')
+def config(repo):
+    return repo / 'configs/kapao/kapao_n_coco.py'
+
+
+@pytest.fixture(scope='module')
+def checkpoint(config, tmp_path_factory):
+    path = tmp_path_factory.mktemp('checkpoint') / 'random.pth'
+    inferencer = KAPAOInferencer(load_config(config, OPTIONS), device='cpu')
+    meta = {'dataset_meta': inferencer.model.dataset_meta}
+    torch.save({'state_dict': inferencer.model.state_dict(), 'meta': meta}, path)
+    return path
+
+
+@pytest.fixture
+def run(demo, config, checkpoint, tmp_path, monkeypatch):
+    """Runs the tool in a folder of its own; returns its exit code or message."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*images, options=(), **flags):
+        flags = {'config': config, 'checkpoint': checkpoint, 'device': 'cpu', **flags}
+        argv = ['demo.py', *map(str, images), '--cfg-options', 'input_size=128', *options]
+        for flag, value in flags.items():
+            argv += [f'--{flag.replace("_", "-")}', *([] if value is True else [str(value)])]
+        monkeypatch.setattr('sys.argv', argv)
+        try:
+            with exit_on_input_error():
+                demo.main()
+        except SystemExit as stop:
+            return stop.code
+        return 0
+
+    return call
+
+
+def write_image(path: Path, width: int = 120) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), np.full((90, width, 3), 90, np.uint8))
+    return path
+
+
+def test_every_image_gets_a_picture_a_json_file_and_a_line(run, tmp_path, capsys):
+    images = [write_image(tmp_path / 'in/a.jpg'), write_image(tmp_path / 'in/b.png')]
+    assert run(*images) == 0
+    out = tmp_path / 'outputs/demo'
+    assert sorted(path.name for path in out.iterdir()) == ['a.jpg', 'a.json', 'b.jpg', 'b.json']
+    assert json.loads((out / 'b.json').read_text())['image'] == str(images[1])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-3] == (f'{images[0]}: 0 poses, 0 keypoint objects, 0 fused -> outputs/demo/a.jpg')
+    assert lines[-1] == f'pictures and JSON are in {out}'
+
+
+def test_flags_change_thresholds_and_panels(run, tmp_path, capsys):
+    image = write_image(tmp_path / 'in/a.jpg')
+    options = ['picture_test_cfg.keypoint_score_thr=0.0']
+    assert run(image, score_thr=0.0, objects=True, options=options) == 0
+    assert ' 0 keypoint objects' not in capsys.readouterr().out.splitlines()[-2]
+    assert cv2.imread('outputs/demo/a.jpg').shape[1] == 3 * 120
+
+
+def test_images_of_the_same_name_are_both_kept(run, tmp_path):
+    run(write_image(tmp_path / 'x/a.jpg', 120), write_image(tmp_path / 'y/a.png', 60), out_dir='o')
+    assert cv2.imread('o/a.jpg').shape[1] == 120
+    assert cv2.imread('o/a_2.jpg').shape[1] == 60
+
+
+def test_output_names_are_unique_even_beside_numbered_images(demo):
+    images = [Path('x/a.jpg'), Path('y/a.jpg'), Path('a_2.jpg')]
+    assert demo.name_outputs(images) == dict(zip(['a', 'a_2', 'a_2_2'], images, strict=True))
+
+
+def test_folders_and_patterns_are_expanded_in_order(demo, tmp_path):
+    for name in ('b.jpg', 'a.PNG', 'deep/c.jpg'):
+        write_image(tmp_path / name)
+    (tmp_path / 'notes.txt').touch()
+    assert [p.name for p in demo.find_images([str(tmp_path)])] == ['a.PNG', 'b.jpg']
+    found = demo.find_images([str(tmp_path / '**/*.jpg')])
+    assert [p.name for p in found] == ['b.jpg', 'c.jpg']
+
+
+def test_image_with_a_pattern_in_its_name_is_found(demo, tmp_path):
+    image = write_image(tmp_path / 'a[1].jpg')
+    assert list(demo.find_images([str(image)])) == [image]
+
+
+def test_broken_and_missing_images_are_named_and_the_others_predicted(run, tmp_path, capsys):
+    broken = tmp_path / 'broken.jpg'
+    broken.write_text('no image')
+    good = write_image(tmp_path / 'good.jpg')
+    assert run('missing.jpg', broken, good, out_dir='o') == 1
+    assert sorted(path.name for path in Path('o').iterdir()) == ['good.jpg', 'good.json']
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith('error: ')]
+    assert len(errors) == 2 and 'missing.jpg' in errors[0] and 'broken.jpg' in errors[1]
+
+
+def test_folder_without_images_is_an_error(run, tmp_path, capsys):
+    (tmp_path / 'empty').mkdir()
+    assert run('empty') == 1
+    assert f'error: folder {tmp_path / "empty"} has no images' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('flags', 'message'),
+    [
+        ({'config': 'no.py'}, r'config file .*no\.py does not exist'),
+        ({'checkpoint': 'no.pth'}, r'checkpoint no\.pth does not exist \(looked at /.*no\.pth\)'),
+        ({'device': 'nonsense'}, r'--device nonsense cannot be used'),
+        ({'score_thr': 30}, r'--score-thr 30\.0 is not between 0 and 1'),
+        ({'out_dir': 'in/a.jpg'}, r'--out-dir in/a\.jpg cannot be made: File exists'),
+        ({'out_dir': 'in'}, r'--out-dir in is where images come from'),
+    ],
+)
+def test_wrong_flags_end_with_one_line(run, tmp_path, flags, message):
+    image = write_image(tmp_path / 'in/a.jpg')
+    before = image.read_bytes()
+    end = run(image, **flags)
+    assert isinstance(end, str) and end.startswith('error: ') and '\n' not in end
+    assert re.search(message, end)
+    assert image.read_bytes() == before

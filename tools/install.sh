@@ -1,0 +1,132 @@
+#!/usr/bin/env bash
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+#
+# Makes .venv hold what requirements/*.txt say, and kapao_mm itself (editable). Called by the Makefile.
+# Does nothing, in well under a second, when nothing changed. Environment:
+#   PYTHON           the Python to make .venv with (default: python3.11, else python3)
+#   MAX_JOBS         compiler processes for MMCV (default: one a core)
+#   XDG_CACHE_HOME   compiled wheels are kept in its folder kapao-mm (default: ~/.cache)
+set -euo pipefail
+cd -P "$(dirname "${BASH_SOURCE[0]}")/.."
+
+readonly python=.venv/bin/python log=.venv/install.log stamp=.venv/install.stamp
+readonly wheels=${XDG_CACHE_HOME:-~/.cache}/kapao-mm/wheels
+readonly disk_gb=8 # .venv itself takes 5.3
+
+exec 3>&1 # what the user sees; everything else goes to the log
+say() { echo "set-up: $*" >&3; }
+die() { say "$@"; exit 1; }
+
+# The inputs of the set-up; while they stay, .venv stays.
+state() { { "$python" -VV && cat requirements/*.txt pyproject.toml tools/install.sh; } | sha256sum; }
+
+# Sets PYTHON to a Python of a version that pyproject.toml lists.
+choose_python() {
+    local name version tried='' candidates=(python3.11 python3)
+    [[ -z ${PYTHON:-} ]] || candidates=("$PYTHON")
+    for name in "${candidates[@]}"; do
+        version=$("$name" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || version=
+        if grep -qF "'Programming Language :: Python :: $version'" pyproject.toml; then
+            PYTHON=$name
+            return
+        fi
+        tried+=" $name (${version:-does not run})"
+    done
+    die "needs Python $(sed -n "s/^requires-python = '\(.*\)'.*/\1/p" pyproject.toml)." \
+        "Tried:$tried. Name one: make PYTHON=/path/to/python3.11 ..."
+}
+
+check_prerequisites() {
+    "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null ||
+        die "'$PYTHON' has no venv module. Install it (Debian, Ubuntu: apt install python3-venv)."
+    local include
+    include=$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_path("include"))')
+    [[ -f $include/Python.h ]] ||
+        die "'$PYTHON' has no headers ($include/Python.h). Install them (Debian, Ubuntu: apt install python3-dev)."
+    command -v "${CXX:-c++}" >/dev/null ||
+        die "no C++ compiler ('${CXX:-c++}'). Install one (Debian, Ubuntu: apt install g++)."
+    (($(df -Pk . | awk 'NR == 2 {print $4}') >= disk_gb * 1000 ** 2)) ||
+        die "less than $disk_gb GB free on the disk of $PWD."
+}
+
+# A .venv works only where it was made, with the Python it was made with.
+venv_is_usable() {
+    "$python" -c '' 2>/dev/null && grep -qF " $PWD/.venv" .venv/pyvenv.cfg || return 1
+    [[ -z ${PYTHON:-} || $("$PYTHON" -V 2>/dev/null) == $("$python" -V) ]]
+}
+
+pip() { "$python" -m pip --disable-pip-version-check --no-input "$@"; }
+
+# cached_wheel NAME==VERSION: sets $wheel, compiling it first unless that was done before.
+# pip's own cache forgets which torch a wheel was compiled for (and MMCV then fails on import with an undefined symbol),
+# hence --no-cache-dir and a cache of our own, one folder for each Python, platform and torch.
+cached_wheel() {
+    local folder key prefix=${1/==/-}
+    key=$("$python" -c 'import sys, sysconfig, torch
+print(sys.implementation.cache_tag, sysconfig.get_platform(), "torch", torch.__version__, sep="-")')
+    folder=$wheels/$key
+    wheel=$(compgen -G "$folder/$prefix-*.whl") && return
+    if [[ $1 == mmcv==* ]]; then
+        say "    compiling $1: once, about 16 minutes divided by the cores; watch it with tail -f $log"
+    fi
+    mkdir -p "$folder"
+    unfinished=$(mktemp -d "$folder/unfinished.XXXX") # moved only when whole
+    # --no-build-isolation: the builds import torch, numpy and pip of .venv.
+    # MMCV's compiled CUDA ops are not needed: with the GPU hidden it compiles without nvcc, and for every machine alike.
+    CUDA_VISIBLE_DEVICES='' FORCE_CUDA=0 MMCV_WITH_OPS=1 MAX_JOBS=${MAX_JOBS:-$(nproc)} \
+        pip wheel --verbose --no-deps --no-build-isolation --no-cache-dir --no-binary :all: -w "$unfinished" "$1"
+    mv "$unfinished"/*.whl "$folder/"
+    rmdir "$unfinished"
+    wheel=$(compgen -G "$folder/$prefix-*.whl")
+}
+
+finish() {
+    local status=$?
+    [[ -z ${unfinished:-} ]] || rm -rf "$unfinished"
+    ((status == 0)) || {
+        tail -n 20 "$log" >&3
+        say "failed while $doing. The end of $log is above."
+        say "Causes met before: no network or package index (see pip config list), compiler killed for lack of memory" \
+            "(MAX_JOBS=1 helps), a damaged wheel (remove $wheels)."
+        say "Then give the same command again: what is done stays done."
+    }
+}
+
+# --- nothing to do? --------------------------------------------------------------------------------------------------
+exec 9<tools/install.sh
+flock 9 2>/dev/null || true # two set-ups of one checkout take turns
+venv_is_usable && [[ -f $stamp && $(state) == "$(<"$stamp")" ]] && exit
+
+# --- the environment -------------------------------------------------------------------------------------------------
+if ! venv_is_usable; then
+    choose_python
+    check_prerequisites
+    say "making .venv with $("$PYTHON" -V) (10 seconds)"
+    output=$("$PYTHON" -m venv --clear .venv 2>&1) || die "$PYTHON -m venv failed: $output"
+fi
+rm -f "$stamp"
+exec >"$log" 2>&1
+trap finish EXIT
+
+doing='installing build tools, PyTorch and MMEngine'
+say "1/4 $doing (1 minute, 3 GB to download the first time)"
+pip install -r requirements/build.txt
+pip install -r requirements/runtime.txt
+
+doing='building what has no usable wheel (MMCV, xtcocotools, chumpy)'
+say "2/4 $doing (seconds when they are in $wheels)"
+for requirement in $(sed 's/#.*//' requirements/source.txt); do
+    cached_wheel "$requirement"
+    pip install --no-deps --force-reinstall "$wheel" # forced: the same version may have been compiled for another torch
+done
+
+doing='installing MMDetection, MMPose, test tools and kapao_mm'
+say "3/4 $doing (20 seconds)"
+pip install -r requirements/mm.txt -r requirements/tests.txt
+pip install --no-deps --no-build-isolation -e .
+
+doing='loading it all once'
+say "4/4 $doing (10 seconds)"
+"$python" -c 'import mmcv.ops, mmdet.models, mmpose.datasets, mmpose.models, xtcocotools.cocoeval'
+state >"$stamp"
+say 'done'

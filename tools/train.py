@@ -1,0 +1,93 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+"""Trains a model: tools/train.py CONFIG."""
+
+import argparse
+import os
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+from mmengine.runner import Runner
+
+from kapao_mm.configuration import load_config
+from kapao_mm.errors import InputError, exit_on_input_error
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line, with the flags of MMPose's tools/train.py."""
+    parser = argparse.ArgumentParser(description='Train a KAPAO model')
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--work-dir', help='where logs and checkpoints go [work_dirs/CONFIG]')
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        help='resume from this checkpoint; without a value, from the latest in the work directory',
+    )
+    parser.add_argument('--amp', action='store_true', help='mixed precision (needs a GPU)')
+    parser.add_argument('--no-validate', action='store_true', help='do not validate while training')
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale the learning rate by the batch size over auto_scale_lr.base_batch_size',
+    )
+    parser.add_argument('--show-dir', help='draw validation images into this directory')
+    parser.add_argument('--interval', type=int, default=1, help='draw every n-th image [1]')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        default={},
+        metavar='KEY=VALUE',
+        help='replace config values, as in: data_root=DIR input_size=640 '
+        'train_dataloader.batch_size=8',
+    )
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by torchrun')
+    args = parser.parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def apply_args(cfg: Config, args: argparse.Namespace) -> None:
+    """Writes the flags into the config."""
+    cfg.launcher = args.launcher
+    if args.work_dir or not cfg.get('work_dir'):
+        cfg.work_dir = args.work_dir or str(Path('work_dirs') / Path(args.config).stem)
+    if args.no_validate:
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    if args.amp:
+        import torch
+
+        if not torch.cuda.is_available():
+            raise InputError('--amp needs a GPU, and torch sees none; leave the flag out')
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    if args.resume:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == 'auto' else args.resume
+    if cfg.get('load_from') and '://' not in cfg.load_from and not Path(cfg.load_from).is_file():
+        raise InputError(
+            f'checkpoint {cfg.load_from} does not exist (looked at {Path(cfg.load_from).absolute()})'
+        )
+    if args.auto_scale_lr:
+        cfg.auto_scale_lr.enable = True
+    if args.show_dir:
+        cfg.default_hooks.visualization.update(
+            enable=True, out_dir=args.show_dir, interval=args.interval
+        )
+
+
+def main() -> None:
+    """Trains, and says what comes next."""
+    args = parse_args()
+    cfg = load_config(args.config, args.cfg_options)
+    apply_args(cfg, args)
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    checkpoint = (Path(cfg.work_dir) / 'last_checkpoint').read_text().strip()
+    runner.logger.info(f'Next: python tools/test.py {args.config} {checkpoint}')
+
+
+if __name__ == '__main__':
+    with exit_on_input_error():
+        main()
