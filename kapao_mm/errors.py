@@ -16,4 +16,5 @@ def exit_on_input_error() -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        sys.exit(f'error: {error}')
+        # One from a worker of a dataloader comes with the worker's traceback before it.
+        sys.exit(f'error: {str(error).rpartition("InputError: ")[2].strip()}')

@@ -9,7 +9,9 @@ _base_ = [
     '../_base_/datasets/coco_loaders.py',
 ]
 
-data_root = 'data/toy/easy'
+data_root = 'data/toy/easy'  # python -m kapao_mm.datasets.toy data/toy/easy
+train_ann = 'annotations/person_keypoints_train.json'
+val_ann = 'annotations/person_keypoints_val.json'
 input_size = 256
 max_epochs = 60
 batch_size = 8
@@ -34,21 +36,13 @@ train_dataloader = dict(
     batch_size=batch_size,
     num_workers=2,
     pin_memory=False,
-    dataset=dict(
-        data_root=data_root,
-        ann_file='annotations/person_keypoints_train.json',
-        pipeline=train_pipeline,
-    ),
+    dataset=dict(data_root=data_root, ann_file=train_ann, pipeline=train_pipeline),
 )
 val_dataloader = dict(
     batch_size=batch_size,  # all images are 640 x 480
     num_workers=2,
     pin_memory=False,
-    dataset=dict(
-        data_root=data_root,
-        ann_file='annotations/person_keypoints_val.json',
-        pipeline=val_pipeline,
-    ),
+    dataset=dict(data_root=data_root, ann_file=val_ann, pipeline=val_pipeline),
 )
 test_dataloader = val_dataloader
 

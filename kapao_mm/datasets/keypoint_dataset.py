@@ -12,15 +12,14 @@ from mmpose.registry import DATASETS
 
 from kapao_mm.errors import InputError
 
-# What training needs of a person; the rest (segmentation, raw annotation) only slows mosaic,
-# and `id`, `iscrowd` and the like would be those of the first of its four images.
+# What training, and MMPose's Mosaic, need of a person; the rest (segmentation, raw annotation)
+# slows mosaic, and `id`, `iscrowd` and the like would be those of the first of its four images.
 TRAINING_KEYS = (
     'img_id',
     'img_path',
     'bbox',
     'bbox_score',
     'category_id',
-    'area',
     'keypoints',
     'keypoints_visible',
 )
@@ -36,10 +35,10 @@ class KeypointDataset(BaseCocoStyleDataset):
     - people without labelled keypoints stay: KAPAO learns their boxes;
     - crowd regions leave: they are no pose objects (spec, "Objects");
     - boxes are clipped to the image's edge (w, h), not to w - 1: they are continuous;
-    - boxes without area inside the image leave; log lines count what left;
-    - a sample holds what training needs: ``bbox`` (n, 4) xyxy, ``bbox_score`` (n,), ``area`` (n,),
-      ``keypoints`` (n, K, 2), ``keypoints_visible`` (n, K) in {0, 1}, float32, original-image px;
-      ``category_id`` (n,) int; n may be 0.
+    - boxes without area inside the image leave; a log line counts all that left;
+    - a sample holds what training needs: ``bbox`` (n, 4) xyxy, ``keypoints`` (n, K, 2), both in
+      original-image px, ``keypoints_visible`` (n, K) in {0, 1}, and ``bbox_score`` (n,), all
+      float32, ``category_id`` (n,) int; n may be 0.
 
     Args:
         metainfo: Describes the keypoints, ``dict(from_file='...')``; paths of MMPose's own files
@@ -163,7 +162,6 @@ class KeypointDataset(BaseCocoStyleDataset):
             bbox=np.zeros((0, 4), np.float32),
             bbox_score=np.zeros(0, np.float32),
             category_id=np.zeros(0, int),
-            area=np.zeros(0, np.float32),
             keypoints=np.zeros((0, count, 2), np.float32),
             keypoints_visible=np.zeros((0, count), np.float32),
         )

@@ -498,21 +498,20 @@ def _gradient(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
 
 def _clutter(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
     """A textured background (h, w, 3) full of things."""
+    unit = _unit(size)
     texture = np.zeros(size[::-1], np.float32)
     for cells in (6, 24, 96):
         noise = rng.normal(0, rng.uniform(6, 22), (cells * 3 // 4, cells)).astype(np.float32)
         texture += cv2.resize(noise, size, interpolation=cv2.INTER_CUBIC)
     x, y = (np.arange(n, dtype=np.float32) for n in size)
-    period, angle = rng.uniform(8, 60) * _unit(size), rng.uniform(0, np.pi)
+    period, angle = rng.uniform(8, 60) * unit, rng.uniform(0, np.pi)
     phase = 2 * np.pi / period * (x * np.cos(angle) + y[:, None] * np.sin(angle))
     texture += rng.uniform(0, 14) * np.sin(phase)
     image = (_gradient(rng, size) + texture[..., None]).clip(0, 255).astype(np.uint8)
     canvas = cv2.resize(image, None, fx=OVERSAMPLING, fy=OVERSAMPLING)
     for _ in range(rng.integers(8, 30)):
-        points = rng.uniform((0, 0), size) + rng.normal(0, 45, (rng.integers(1, 5), 2)) * _unit(
-            size
-        )
-        circles = np.insert(points, 2, rng.uniform(2, 22) * _unit(size), axis=1)
+        points = rng.uniform((0, 0), size) + rng.normal(0, 45 * unit, (rng.integers(1, 5), 2))
+        circles = np.insert(points, 2, rng.uniform(2, 22) * unit, axis=1)
         _paint(canvas, circles, _colour(rng, (0, 360), (0, 0.9), (0.2, 1)))
     return cv2.resize(canvas, size, interpolation=cv2.INTER_AREA)
 
@@ -603,7 +602,8 @@ def make_toy_dataset(
     same = dict(toy_version=VERSION, level=level, seed=seed, image_size=list(image_size))
     infos = {'train': {**same, 'images': num_train}, 'val': {**same, 'images': num_val}}
     what = f'{num_train} + {num_val} toy images ({level}, seed {seed})'
-    if all([_holds(root, split, info) for split, info in infos.items()]):
+    held = [_holds(root, split, info) for split, info in infos.items()]
+    if all(held):
         print(f'{root} already holds {what}')
         return root
     for split in infos:

@@ -2,6 +2,7 @@
 """Loading checkpoints safely: nothing in them is executed."""
 
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +16,30 @@ from kapao_mm.errors import InputError
 def allow_mmengine_checkpoints() -> None:
     """Lets ``torch.load(weights_only=True)`` read what MMEngine writes, and nothing else.
 
-    MMEngine keeps the history of logged values in its checkpoints: a class of its own around float
-    and integer arrays.
+    MMEngine keeps arrays of the dataset's metainfo and the history of logged values in its
+    checkpoints; the history refers to its own methods by ``getattr``.
     """
     reconstruct, _, _ = np.empty(0).__reduce__()
     scalar, _ = np.float64().__reduce__()
-    dtypes = [type(np.dtype(kind)) for kind in (np.float32, np.float64, np.int64)]
+    kinds = (np.bool_, np.uint8, np.int32, np.int64, np.float32, np.float64)
     torch.serialization.add_safe_globals(
-        [HistoryBuffer, np.ndarray, np.dtype, reconstruct, scalar, *dtypes]
+        [
+            HistoryBuffer,
+            np.ndarray,
+            np.dtype,
+            *(type(np.dtype(kind)) for kind in kinds),
+            reconstruct,
+            scalar,
+            (_history_method, 'builtins.getattr'),
+        ]
     )
+
+
+def _history_method(owner: type, name: str) -> Callable:
+    """Stands in for ``getattr`` in checkpoints: gives the statistics of a history, no more."""
+    if owner is not HistoryBuffer or name not in ('min', 'max', 'current', 'mean'):
+        raise pickle.UnpicklingError(f'getattr({owner!r}, {name!r}) is not allowed')
+    return getattr(owner, name)
 
 
 def check_checkpoint(path: str | Path, model: nn.Module) -> None:
@@ -45,9 +61,9 @@ def check_checkpoint(path: str | Path, model: nn.Module) -> None:
     try:
         checkpoint = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise InputError(
-            f'checkpoint {path} cannot be read safely: {str(error).splitlines()[0]}'
-        ) from error
+        lines = str(error).splitlines() or [type(error).__name__]
+        reason = next((line for line in lines if 'WeightsUnpickler error' in line), lines[0])
+        raise InputError(f'checkpoint {path} cannot be read safely: {reason.strip()}') from error
     if not isinstance(checkpoint, dict) or 'state_dict' not in checkpoint:
         raise InputError(f'checkpoint {path} has no state_dict; give one that tools/train.py wrote')
     found = checkpoint['state_dict']

@@ -1,11 +1,16 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 """COCO keypoint evaluation with KAPAO's scores."""
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from mmengine.logging import MMLogger
 from mmpose.evaluation import CocoMetric
 from mmpose.registry import METRICS
+
+# xtcocotools drops a pose whose keypoints all score 0, which means "not fused" here.
+UNFUSED_SCORE = 1e-6
 
 
 @METRICS.register_module()
@@ -18,6 +23,13 @@ class KAPAOMetric(CocoMetric):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**dict(score_mode='bbox', nms_mode='none') | kwargs)
+
+    def process(self, data_batch: Sequence[dict], data_samples: Sequence[dict]) -> None:
+        """Stores the predictions of a batch, see :class:`CocoMetric`."""
+        super().process(data_batch, data_samples)
+        for prediction, _ in self.results[len(self.results) - len(data_samples) :]:
+            scores = prediction['keypoint_scores']
+            prediction['keypoint_scores'] = np.maximum(scores, UNFUSED_SCORE)
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Computes the metrics; xtcocotools cannot, where no pose at all was predicted.

@@ -21,7 +21,6 @@ RADIUS_OF_PERSON = 0.02  # largest keypoint radius, as a part of the person's lo
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 LABEL_SIZE = 0.22  # OpenCV's font scale
 TITLE_SIZE = 0.4
-FARTHEST = 10_000  # px; OpenCV's line drawing overflows far beyond it
 
 
 @VISUALIZERS.register_module()
@@ -253,7 +252,7 @@ def _scale(image: np.ndarray) -> float:
 
 
 def _px(point: np.ndarray) -> tuple[int, int]:
-    x, y = np.clip(np.rint(point), -FARTHEST, FARTHEST).astype(int).tolist()
+    x, y = np.rint(point).astype(int).tolist()
     return x, y
 
 

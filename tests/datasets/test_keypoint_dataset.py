@@ -85,7 +85,6 @@ def test_training_keeps_images_without_people(build):
         bbox=(0, 4),
         bbox_score=(0,),
         category_id=(0,),
-        area=(0,),
         keypoints=(0, K, 2),
         keypoints_visible=(0, K),
     )

@@ -13,7 +13,7 @@ MIN_SIDE = 2  # more px than this a side,
 MIN_AREA = 0.1  # more than this part of its area inside the input,
 MAX_ASPECT = 20  # and a smaller ratio of its sides.
 
-INSTANCE_KEYS = ('bbox', 'bbox_score', 'category_id', 'area', 'keypoints', 'keypoints_visible')
+INSTANCE_KEYS = ('bbox', 'bbox_score', 'category_id', 'keypoints', 'keypoints_visible')
 
 
 @TRANSFORMS.register_module()
@@ -58,7 +58,6 @@ class RandomScaleTranslate(BaseTransform):
         results['bbox'] = boxes.clip(0, size)
         results['keypoints'] = keypoints
         results['keypoints_visible'] = results['keypoints_visible'] * inside
-        results['area'] = results['area'] * scale**2
 
         kept = self._stays(boxes, results['bbox'])
         for key in INSTANCE_KEYS:

@@ -126,7 +126,7 @@ class KAPAOHead(BaseModule):
         self.loss_module = MODELS.build(loss)
         grid_anchors = torch.tensor(anchors) / torch.tensor(strides)[:, None, None]
         self.register_buffer('anchors', grid_anchors, persistent=False)  # (L, Na, 2) grid units
-        self.register_buffer('keypoint_sizes', sizes.expand(num_keypoints), persistent=False)
+        self.register_buffer('keypoint_sizes', sizes.expand(num_keypoints).clone(), persistent=False)
 
     def forward(self, feats: Sequence[Tensor]) -> list[Tensor]:
         """The grids, see :meth:`KAPAOHeadModule.forward`."""
@@ -222,7 +222,7 @@ def _to_detected(rows: np.ndarray) -> DetectedObjects:
     return DetectedObjects(
         boxes=poses[:, 2:6],
         scores=poses[:, 1],
-        keypoints=poses[:, 6:].reshape(len(poses), -1, 2),
+        keypoints=poses[:, 6:].reshape(len(poses), rows.shape[1] // 2 - 3, 2),
         point_boxes=points[:, 2:6],
         point_scores=points[:, 1],
         point_types=labels[labels > 0] - 1,

@@ -32,7 +32,6 @@ class Sources:
             bbox=box,
             bbox_score=np.ones(n, np.float32),
             category_id=np.full(n, index),
-            area=np.full(n, CELL**2, np.float32),
             keypoints=((box[:, :2] + box[:, 2:]) / 2)[:, None],
             keypoints_visible=np.ones((n, 1), np.float32),
         )
@@ -70,7 +69,6 @@ def test_labels_follow_the_four_images(mosaic):
                 scale = SIZE / max(dataset.sizes[index])  # the long side becomes SIZE
                 if x2 < 2 * SIZE and y2 < 2 * SIZE and x1 > 0 and y1 > 0:
                     np.testing.assert_allclose([x2 - x1, y2 - y1], CELL * scale, rtol=1e-4)
-                np.testing.assert_allclose(results['area'][i], (CELL * scale) ** 2, rtol=1e-4)
 
 
 def test_centre_fills_its_range_and_the_rest_is_padding(mosaic):
@@ -93,5 +91,5 @@ def test_images_without_people_keep_the_shapes(mosaic):
     assert results['bbox'].shape == (0, 4)
     assert results['keypoints'].shape == (0, 1, 2)
     assert results['keypoints_visible'].shape == (0, 1)
-    assert all(results[key].shape == (0,) for key in ('bbox_score', 'category_id', 'area'))
+    assert all(results[key].shape == (0,) for key in ('bbox_score', 'category_id'))
     assert results['bbox'].dtype == results['keypoints'].dtype == np.float32
