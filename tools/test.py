@@ -48,7 +48,9 @@ def apply_args(cfg: Config, args: argparse.Namespace) -> None:
         cfg.work_dir = args.work_dir or str(Path('work_dirs') / Path(args.config).stem)
     if args.show_dir:
         cfg.default_hooks.visualization.update(
-            enable=True, out_dir=args.show_dir, interval=args.interval
+            enable=True,
+            out_dir=str(Path(args.show_dir).absolute()),  # MMPose puts others into the work_dir
+            interval=args.interval,
         )
     if args.dump:
         if Path(args.dump).suffix not in ('.pkl', '.pickle'):
@@ -68,7 +70,8 @@ def main() -> None:
     metrics = runner.test()
     if args.out:
         mmengine.dump(metrics, args.out)
-    for what, where in (('metrics', args.out), ('predictions', args.dump), ('pictures', args.show_dir)):
+    written = dict(metrics=args.out, predictions=args.dump, pictures=args.show_dir)
+    for what, where in written.items():
         if where:
             runner.logger.info(f'{what}: {where}')
 

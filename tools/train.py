@@ -9,6 +9,7 @@ from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 
 from kapao_mm.configuration import load_config
+from kapao_mm.engine import require_checkpoint
 from kapao_mm.errors import InputError, exit_on_input_error
 
 
@@ -65,15 +66,15 @@ def apply_args(cfg: Config, args: argparse.Namespace) -> None:
     if args.resume:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
-    if cfg.get('load_from') and '://' not in cfg.load_from and not Path(cfg.load_from).is_file():
-        raise InputError(
-            f'checkpoint {cfg.load_from} does not exist (looked at {Path(cfg.load_from).absolute()})'
-        )
+    if cfg.get('load_from') and '://' not in cfg.load_from:
+        require_checkpoint(cfg.load_from)
     if args.auto_scale_lr:
         cfg.auto_scale_lr.enable = True
     if args.show_dir:
         cfg.default_hooks.visualization.update(
-            enable=True, out_dir=args.show_dir, interval=args.interval
+            enable=True,
+            out_dir=str(Path(args.show_dir).absolute()),  # MMPose puts others into the work_dir
+            interval=args.interval,
         )
 
 

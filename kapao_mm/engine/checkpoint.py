@@ -42,6 +42,16 @@ def _history_method(owner: type, name: str) -> Callable:
     return getattr(owner, name)
 
 
+def require_checkpoint(path: str | Path) -> None:
+    """Makes sure that a checkpoint exists.
+
+    Raises:
+        InputError: it does not.
+    """
+    if not Path(path).is_file():
+        raise InputError(f'checkpoint {path} does not exist (looked at {Path(path).absolute()})')
+
+
 def check_checkpoint(path: str | Path, model: nn.Module) -> None:
     """Makes sure that a checkpoint can be read and fills every weight of the model.
 
@@ -55,9 +65,7 @@ def check_checkpoint(path: str | Path, model: nn.Module) -> None:
     Raises:
         InputError: the file is missing, is no checkpoint of MMEngine, or belongs to another model.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f'checkpoint {path} does not exist (looked at {path.absolute()})')
+    require_checkpoint(path)
     try:
         checkpoint = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:

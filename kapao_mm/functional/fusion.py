@@ -15,10 +15,10 @@ def fuse(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Moves keypoints of confident poses onto the keypoint objects that detect them.
 
-    Keypoint objects come in order of falling confidence. Each looks at the poses' *current* location
-    of its type and takes the nearest pose; it replaces that keypoint when it is nearer than
-    ``distance`` and more confident. Types do not meet, so the r-th object of every type is handled
-    at once.
+    Keypoint objects come in order of falling confidence. Each looks at the poses' *current*
+    location of its type and takes the nearest pose; it replaces that keypoint when it is nearer
+    than ``distance`` and more confident. Types do not meet, so the r-th object of every type is
+    handled at once.
 
     Args:
         poses: keypoints regressed by the pose objects, (P, K, 2), original-image px.

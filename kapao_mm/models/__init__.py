@@ -1,11 +1,16 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 """KAPAO's model parts; importing this package registers them with MMPose."""
 
+import warnings
+
 from .heads import KAPAOHead, KAPAOHeadModule
 from .kapao import KAPAO
 from .losses import KAPAOLoss
 from .necks import KAPAOPAFPN
 from .task_modules import AnchorRatioAssigner
+
+# MMDetection's SPP asks for autocast by its old name.
+warnings.filterwarnings('ignore', message='.torch.cuda.amp.autocast', category=FutureWarning)
 
 __all__ = [
     'KAPAO',

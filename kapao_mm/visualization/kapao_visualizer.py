@@ -72,8 +72,9 @@ class KAPAOVisualizer(PoseLocalVisualizer):
     ) -> np.ndarray:
         """Draws a sample, then shows it, writes it to ``out_file`` or hands it to the backends.
 
-        The arguments are MMPose's. ``draw_heatmap``, ``skeleton_style`` and ``kpt_thr`` have no
-        effect: KAPAO has no heatmaps, and its unfused keypoints score 0 by design.
+        The arguments are MMPose's, but boxes are drawn by default. ``draw_heatmap``,
+        ``skeleton_style`` and ``kpt_thr`` have no effect: KAPAO has no heatmaps, and its unfused
+        keypoints score 0 by design.
 
         Args:
             image: RGB (H, W, 3) or grey (H, W), uint8; not changed.
@@ -215,7 +216,7 @@ def _side_by_side(panels: dict[str, np.ndarray]) -> np.ndarray:
     size = TITLE_SIZE * _scale(first)
     widest = max(_text_size(title, size)[0] for title in panels)
     size *= min(1.0, 0.95 * first.shape[1] / widest)
-    line = _text_size(' '.join(panels), size)[1]
+    line = max(1, _text_size(' '.join(panels), size)[1])  # OpenCV writes nothing into 0 rows
     titled = []
     for title, panel in panels.items():
         strip = np.zeros((2 * line, panel.shape[1], 3), np.uint8)

@@ -117,6 +117,12 @@ def test_grey_images_become_colour_pictures():
     assert at(draw(visualizer(), sample(), image=IMAGE[..., 0]), TOP) == RED
 
 
+@pytest.mark.parametrize('shape', [(1, 1, 3), (3, 200, 3), (500, 2, 3)])
+def test_images_smaller_than_their_titles_and_labels_are_drawn(shape):
+    picture = draw(visualizer(draw_objects=True), sample(), image=np.zeros(shape, np.uint8))
+    assert picture.shape[1] == 3 * shape[1]
+
+
 def test_draws_without_metainfo():
     picture = draw(KAPAOVisualizer(draw_objects=True), sample())
     assert picture.shape[1] == 3 * IMAGE.shape[1]

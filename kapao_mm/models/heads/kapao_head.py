@@ -49,7 +49,11 @@ class KAPAOHeadModule(BaseModule):
     """
 
     def __init__(
-        self, num_keypoints: int, in_channels: Sequence[int], strides: Sequence[int], num_anchors: int
+        self,
+        num_keypoints: int,
+        in_channels: Sequence[int],
+        strides: Sequence[int],
+        num_anchors: int,
     ) -> None:
         super().__init__()
         self.num_classes = num_keypoints + 1
@@ -93,8 +97,8 @@ class KAPAOHead(BaseModule):
         in_channels: widths of the neck's levels, finest first.
         strides: px a cell of each level.
         anchors: widths and heights of each level's anchors, px.
-        keypoint_size: side of a keypoint object's box, in parts of the longer side of the input; one
-            number, or one for each keypoint type.
+        keypoint_size: side of a keypoint object's box, in parts of the longer side of the input;
+            one number, or one for each keypoint type.
         assigner: config of the assigner.
         loss: config of the loss.
 
@@ -126,7 +130,8 @@ class KAPAOHead(BaseModule):
         self.loss_module = MODELS.build(loss)
         grid_anchors = torch.tensor(anchors) / torch.tensor(strides)[:, None, None]
         self.register_buffer('anchors', grid_anchors, persistent=False)  # (L, Na, 2) grid units
-        self.register_buffer('keypoint_sizes', sizes.expand(num_keypoints).clone(), persistent=False)
+        sizes = sizes.expand(num_keypoints).clone()  # (K,)
+        self.register_buffer('keypoint_sizes', sizes, persistent=False)
 
     def forward(self, feats: Sequence[Tensor]) -> list[Tensor]:
         """The grids, see :meth:`KAPAOHeadModule.forward`."""

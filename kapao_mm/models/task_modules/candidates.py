@@ -77,8 +77,8 @@ def _decode_level(grid: Tensor, anchors: Tensor, stride: int, score_thr: float) 
 def keep_objects(candidates: Candidates, test_cfg: Mapping) -> Tensor:
     """Suppresses duplicates of one image, class by class, in two calls or one.
 
-    Pose objects and keypoint objects have their own thresholds and limits. One call serves both, and
-    they share its limit, when the IoU thresholds are equal and that of the keypoint objects'
+    Pose objects and keypoint objects have their own thresholds and limits. One call serves both,
+    and they share its limit, when the IoU thresholds are equal and that of the keypoint objects'
     confidence is not below that of the pose objects'.
 
     Args:

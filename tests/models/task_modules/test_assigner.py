@@ -23,9 +23,7 @@ def pose_objects(boxes):
 
 
 def assign(boxes):
-    matches = AnchorRatioAssigner(max_ratio=4).assign(
-        pose_objects(boxes), ANCHORS, STRIDE, GRID_HW
-    )
+    matches = AnchorRatioAssigner(max_ratio=4).assign(pose_objects(boxes), ANCHORS, STRIDE, GRID_HW)
     keys = torch.stack((matches.image, matches.anchor, matches.gy, matches.gx), 1).tolist()
     return matches, sorted(map(tuple, keys))
 
@@ -43,7 +41,9 @@ def assign_slowly(boxes):
             cells += [(int(y) - 1, int(x))] * (y % 1 < 0.5 and y > 1)
             cells += [(int(y), int(x) + 1)] * ((columns - x) % 1 < 0.5 and columns - x > 1)
             cells += [(int(y) + 1, int(x))] * ((rows - y) % 1 < 0.5 and rows - y > 1)
-            clamped = ((min(max(gy, 0), rows - 1), min(max(gx, 0), columns - 1)) for gy, gx in cells)
+            clamped = (
+                (min(max(gy, 0), rows - 1), min(max(gx, 0), columns - 1)) for gy, gx in cells
+            )
             found += [(i, a, gy, gx) for gy, gx in clamped]
     return sorted(found)
 
