@@ -101,8 +101,17 @@ def test_files_are_a_valid_coco_dataset(tmp_path, split):
         labels = keypoints(person)
         assert person['num_keypoints'] == (labels[:, 2] > 0).sum() > 0
         assert (labels[labels[:, 2] == 0] == 0).all()
-        filled = coco.annToMask(person).sum()
-        assert 0.6 * person['area'] < filled < 1.4 * person['area'] + 30  # inner holes are filled
+        corners = np.concatenate([np.reshape(line, (-1, 2)) for line in person['segmentation']])
+        assert (corners >= [x, y]).all()
+        assert (corners < [x + w, y + h]).all()
+        assert 0 < person['area'] <= w * h
+
+
+def test_polygons_enclose_what_is_seen():
+    (person,) = toy.render(GREY, [disc(80, 60, 20)])[1]
+    (polygon,) = person['segmentation']
+    mask = cv2.fillPoly(np.zeros((120, 160)), [np.reshape(polygon, (-1, 1, 2))], 1)
+    assert mask.sum() == pytest.approx(person['area'], rel=0.05)
 
 
 def test_ids_are_unique_over_both_splits(tmp_path):
@@ -212,6 +221,16 @@ def test_numbers_and_sizes_of_people(level, most, lowest, highest):
     assert highest * 0.9 < heights.max() <= highest
     cut = ((boxes[:, :2] < 0) | (boxes[:, 2:] > SMALL)).any(1)
     assert 0.05 < cut.mean() < 0.4
+
+
+def test_nearer_parts_and_people_are_drawn_later():
+    figures = toy._arrange(np.random.default_rng(0), 'crowd', SMALL)
+    heights = [figure.box()[3] - figure.box()[1] for figure in figures]
+    assert len(heights) > 2
+    assert heights == sorted(heights)  # the nearer are larger
+    for figure in figures:
+        depths = [part.depth for part in figure.parts]
+        assert depths == sorted(depths)
 
 
 @given(st.integers(0, 10_000), st.sampled_from(list(toy.LEVELS)))

@@ -1,0 +1,39 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+"""Runs tools in this process, which saves the seconds of importing MM each time."""
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kapao_mm.datasets.toy import make_toy_dataset
+from kapao_mm.errors import exit_on_input_error
+
+
+@pytest.fixture
+def run_tool(repo, monkeypatch) -> Callable[..., str | int | None]:
+    """Makes a function that runs a tool and returns its exit code or message, None for success."""
+
+    def run(tool: str, *args: object) -> str | int | None:
+        spec = importlib.util.spec_from_file_location(Path(tool).stem, repo / 'tools' / tool)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        monkeypatch.setattr(sys, 'argv', [tool, *map(str, args)])
+        monkeypatch.chdir(repo)
+        try:
+            with exit_on_input_error():
+                module.main()
+        except SystemExit as stop:
+            return stop.code
+        return None
+
+    return run
+
+
+@pytest.fixture(scope='session')
+def toy(tmp_path_factory) -> Path:
+    """A few small pictures of drawn people."""
+    root = tmp_path_factory.mktemp('toy')
+    return make_toy_dataset(root, num_train=4, num_val=2, image_size=(320, 240))
