@@ -120,6 +120,7 @@ class Level(NamedTuple):
         min_visible: least share of a figure's silhouette that is to be seen.
         facing: probabilities of front, side and back.
         legs: the poses of the legs and their probabilities.
+        arms: the poses of the arms and their probabilities.
         background: (rng, (w, h)) -> (h, w, 3) uint8.
     """
 
@@ -129,6 +130,7 @@ class Level(NamedTuple):
     min_visible: float
     facing: tuple[float, float, float]
     legs: dict[str, float]
+    arms: dict[str, float]
     background: Callable[[np.random.Generator, tuple[int, int]], np.ndarray]
 
 
@@ -343,7 +345,8 @@ def sample_figure(rng: np.random.Generator, level: str = 'easy') -> Figure:
     head = _turn(yaw + rng.uniform(-22, 22), rng.uniform(-10, 14), tilt + rng.uniform(-10, 10))
     look = _sample_look(rng)
     limbs = [(_trunk(look, torso, pelvis), {}), _head(rng, look, torso, head)]
-    arms, legs = ARMS[rng.choice(list(ARMS))], LEGS[pose]
+    arms = ARMS[rng.choice(list(limits.arms), p=list(limits.arms.values()))]
+    legs = LEGS[pose]
     for angles, side in zip((arms[0], arms[-1]), rng.permutation([1, -1]), strict=True):
         limbs.append(_arm(rng, look, torso, angles, side))
     for angles, side in zip((legs[0], legs[-1]), rng.permutation([1, -1]), strict=True):
@@ -520,10 +523,11 @@ LEVELS = {
     'easy': Level(
         people=(1, 2),
         height=(260, 440),
-        cut=0.2,
-        min_visible=0.6,
-        facing=(0.8, 0.12, 0.08),
-        legs=dict(stand=0.35, walk=0.2, step=0.15, spread=0.14, sit=0.08, crouch=0.08),
+        cut=0.1,
+        min_visible=0.7,
+        facing=(0.94, 0.04, 0.02),
+        legs=dict(stand=0.4, walk=0.25, step=0.15, spread=0.16, sit=0.04),
+        arms=dict(hang=0.3, swing=0.2, akimbo=0.15, raised=0.1, wave=0.1, spread=0.15),
         background=_gradient,
     ),
     'crowd': Level(
@@ -533,6 +537,7 @@ LEVELS = {
         min_visible=0.25,
         facing=(0.6, 0.2, 0.2),
         legs=dict(stand=0.25, walk=0.2, step=0.1, spread=0.1, run=0.12, sit=0.13, crouch=0.1),
+        arms=dict.fromkeys(ARMS, 1 / len(ARMS)),
         background=_clutter,
     ),
 }

@@ -2,6 +2,7 @@
 """Pipelines and loaders of every keypoint dataset; a dataset's own file adds where its data lie."""
 
 input_size = 1280  # long side of the network input, px, a multiple of 64
+square_input = False  # evaluate on squares instead of rectangles
 
 train_pipeline = [
     dict(type='CheckedLoadImage'),
@@ -17,7 +18,7 @@ train_pipeline = [
 ]
 val_pipeline = [
     dict(type='CheckedLoadImage'),
-    dict(type='Letterbox', input_size=input_size, move_labels=False),
+    dict(type='Letterbox', input_size=input_size, square=square_input, move_labels=False),
     dict(type='PackKAPAOInputs'),
 ]
 

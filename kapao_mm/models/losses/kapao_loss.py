@@ -121,7 +121,8 @@ def level_sums(grid: Tensor, matches: Matches, anchors: Tensor) -> tuple[Tensor,
     ciou = complete_iou(decode_boxes(box_out, anchor), matches.boxes)
 
     objectness = torch.zeros(grid.shape[:4], dtype=ciou.dtype, device=grid.device)
-    cell = torch.arange(objectness.numel(), device=grid.device).view(grid.shape[:4])[index]
+    _, num_anchors, rows, columns = objectness.shape
+    cell = ((index[0] * num_anchors + index[1]) * rows + index[2]) * columns + index[3]  # (m,)
     # Where matches share a cell and anchor, the highest CIoU sets the target.
     objectness.view(-1).scatter_reduce_(0, cell, ciou.detach().clamp(min=0), 'amax')
     obj = binary_cross_entropy_with_logits(grid[..., 4].float(), objectness, reduction='sum')
