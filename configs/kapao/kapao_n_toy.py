@@ -13,7 +13,7 @@ data_root = 'data/toy/easy'  # python -m kapao_mm.datasets.toy data/toy/easy
 train_ann = 'annotations/person_keypoints_train.json'
 val_ann = 'annotations/person_keypoints_val.json'
 input_size = 256
-max_epochs = 60
+max_epochs = 70
 batch_size = 8
 
 model = dict(

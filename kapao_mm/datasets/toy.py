@@ -227,8 +227,8 @@ def _trunk(look: Look, torso: np.ndarray, pelvis: np.ndarray) -> list[Part]:
 
 def _head(rng: np.random.Generator, look: Look, torso: np.ndarray, head: np.ndarray) -> Limb:
     """Head, hair and face; `torso` and `head` are body axes (3, 3)."""
-    size = 0.092
-    centre = np.array([0, -0.035, 0.012]) @ torso + np.array([0, -0.075, 0]) @ head
+    size = 0.115  # large, to keep the keypoints of the face apart in small network inputs
+    centre = np.array([0, -0.035, 0.012]) @ torso + np.array([0, -0.8 * size, 0]) @ head
 
     def at(*place: float) -> np.ndarray:
         return centre + size * np.array(place) @ head
@@ -252,7 +252,7 @@ def _head(rng: np.random.Generator, look: Look, torso: np.ndarray, head: np.ndar
     for side in (1, -1):
         tint = _side_colour(rng, side)
         eye, ear = (_index(k, side) for k in (EYE, EAR))
-        eye_place, ear_place = (side * 0.4, -0.08, 0.88), (side * 1.1, 0.08, -0.05)
+        eye_place, ear_place = (side * 0.46, -0.12, 0.84), (side * 1.1, 0.08, -0.05)
         joints[eye], joints[ear] = at(*eye_place), at(*ear_place)
         parts += [
             piece([(side * 0.75, -0.6, 0.42), (side * -0.05, -0.92, 0.35)], 0.23, look.hair),
@@ -522,7 +522,7 @@ def _clutter(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
 LEVELS = {
     'easy': Level(
         people=(1, 2),
-        height=(260, 440),
+        height=(300, 450),
         cut=0.1,
         min_visible=0.7,
         facing=(0.94, 0.04, 0.02),
