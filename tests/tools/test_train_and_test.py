@@ -120,7 +120,5 @@ def test_a_checkpoint_of_another_size_is_refused(run_tool, toy, checkpoint, tmp_
 
 def test_mixed_precision_without_a_gpu_is_refused(run_tool, toy, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
-    message = run_tool(
-        'train.py', CONFIG, '--amp', '--work-dir', tmp_path, *options(data_root=toy)
-    )
+    message = run_tool('train.py', CONFIG, '--amp', '--work-dir', tmp_path, *options(data_root=toy))
     assert 'error: --amp needs a GPU' in message
