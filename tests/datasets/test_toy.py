@@ -209,7 +209,7 @@ def test_left_of_a_person_facing_the_viewer_is_right_in_the_image():
 
 
 @pytest.mark.parametrize(
-    ('level', 'most', 'lowest', 'highest'), [('easy', 2, 65, 110), ('crowd', 8, 22.5, 105)]
+    ('level', 'most', 'lowest', 'highest'), [('easy', 2, 75, 112.5), ('crowd', 8, 22.5, 105)]
 )
 def test_numbers_and_sizes_of_people(level, most, lowest, highest):
     scenes = [toy._arrange(np.random.default_rng(seed), level, SMALL) for seed in range(60)]
