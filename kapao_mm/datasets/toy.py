@@ -523,7 +523,7 @@ LEVELS = {
     'easy': Level(
         people=(1, 2),
         height=(300, 450),
-        cut=0.1,
+        cut=0.2,
         min_visible=0.7,
         facing=(0.94, 0.04, 0.02),
         legs=dict(stand=0.4, walk=0.25, step=0.15, spread=0.16, sit=0.04),
