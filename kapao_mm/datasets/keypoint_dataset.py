@@ -141,6 +141,8 @@ class KeypointDataset(BaseCocoStyleDataset):
                     f'{where} has no {key!r}: use a file of keypoint annotations '
                     '(COCO: person_keypoints_*.json), or add it'
                 )
+        if self.test_mode and ann['id'] == 0:
+            raise InputError(f'{where}: COCO evaluation takes 0 for "no match"; count ids from 1')
         count, expected = len(ann['keypoints']) / 3, self._metainfo['num_keypoints']
         if count != expected:
             name = self._metainfo['dataset_name']

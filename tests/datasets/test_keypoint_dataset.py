@@ -214,6 +214,12 @@ def test_missing_metainfo_file_is_named(build, tmp_path, monkeypatch):
         build([], metainfo=dict(from_file='octopus.py'))
 
 
+def test_an_id_that_evaluation_takes_for_no_match_is_refused(build, tmp_path):
+    with pytest.raises(InputError, match=f'annotation 0 of {tmp_path}/a.json: .*ids from 1'):
+        build([person(0, image=1)], test_mode=True)
+    build([person(0, image=1)])  # training does not mind
+
+
 def test_annotation_file_without_images_is_named(build, tmp_path):
     (tmp_path / 'b.json').write_text(json.dumps(dict(images=[], annotations=[], categories=[])))
     with pytest.raises(InputError, match='b.json lists no images'):
