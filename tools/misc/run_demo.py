@@ -75,7 +75,7 @@ def main() -> None:
     print('1/4  drawing 360 images of people (20 s)', flush=True)
     make_toy_dataset(DATA)
 
-    print(f'2/4  training {CONFIG} (about 8 min on two cores)', flush=True)
+    print(f'2/4  training {CONFIG} (8 min on two cores, less what was done before)', flush=True)
     run('train.log', 'train.py', CONFIG, '--work-dir', str(WORK), '--resume')
     checkpoint = (WORK / 'last_checkpoint').read_text().strip()
 

@@ -48,6 +48,9 @@ def test_equal_iou_thresholds_share_one_limit():
     rows = [(20 * i, 0.9 - i / 100, i % 2) for i in range(8)]
     shared = CFG | dict(max_objects=3, pose_iou_thr=0.25)
     assert keep_objects(candidates(*rows), shared).tolist() == [0, 2, 1]
+    # Keypoint objects below their own threshold take part, and are dropped at the end.
+    strict = shared | dict(keypoint_score_thr=0.895)
+    assert keep_objects(candidates(*rows), strict).tolist() == [0, 2]
     # Not when pose objects need more confidence.
     apart = shared | dict(pose_score_thr=0.3)
     assert keep_objects(candidates(*rows), apart).tolist() == [0, 2, 4, 1, 3, 5]
