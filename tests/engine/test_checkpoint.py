@@ -79,10 +79,11 @@ def test_weights_of_another_model_are_named(tmp_path, model):
         check_checkpoint(path, model)
 
 
-def test_getattr_gives_the_statistics_of_a_history_only(tmp_path, model):
+@pytest.mark.parametrize('reached', [(np.ndarray, 'min'), (HistoryBuffer, 'update')])
+def test_getattr_gives_the_statistics_of_a_history_only(tmp_path, model, reached):
     class Reaches:
         def __reduce__(self):
-            return getattr, (np.ndarray, 'tofile')
+            return getattr, reached
 
     path = save(tmp_path / 'a.pth', model, meta=Reaches())
     with pytest.raises(InputError, match='cannot be read safely'):

@@ -32,7 +32,7 @@ def people(tmp_path):
     return path, keypoints
 
 
-def evaluate(path, keypoints, scores):
+def evaluate(path, keypoints, scores, keypoint_scores=0):
     metric = KAPAOMetric(ann_file=str(path))
     metric.dataset_meta = dict(
         dataset_name='people', num_keypoints=17, sigmas=np.full(17, 0.05), CLASSES=[]
@@ -43,7 +43,9 @@ def evaluate(path, keypoints, scores):
         gt_instances={},
         pred_instances=dict(
             keypoints=keypoints,
-            keypoint_scores=np.zeros(keypoints.shape[:2]),  # nothing was fused
+            keypoint_scores=np.full(
+                keypoints.shape[:2], keypoint_scores, dtype=float
+            ),  # 0: nothing fused
             bboxes=np.zeros((len(keypoints), 4)),
             bbox_scores=np.array(scores),
         ),
@@ -70,3 +72,10 @@ def test_near_duplicates_are_not_suppressed_again(people):
 def test_no_pose_at_all_is_an_ap_of_zero(people):
     path, keypoints = people
     assert evaluate(path, keypoints[:0], [])['coco/AP'] == 0
+
+
+def test_fused_keypoints_do_not_change_the_order(people):
+    path, keypoints = people
+    wrong = np.concatenate((keypoints, keypoints[:1] + 500))
+    fused = np.array([[0.0], [0.0], [0.9]]).repeat(17, 1)
+    assert evaluate(path, wrong, [0.9, 0.8, 0.3], fused)['coco/AP'] == pytest.approx(1)

@@ -75,3 +75,15 @@ def test_nothing_is_lost_in_half_precision(head, grids):
     image = people((10, 5, 60, 50))
     for name, value in loss(head, half, image, people()).items():
         torch.testing.assert_close(value, loss(head, full, image, people())[name])
+
+
+def test_sizes_and_gains_go_by_the_longer_side(head, grids):
+    seen = []
+    head.keypoint_sizes[:] = 0.5
+    head.loss_module.forward = lambda grids, matches, anchors, size: seen.extend([matches, size])
+    loss(head, grids, people((10, 5, 60, 50)), people())  # an input of 64 x 96
+    (level, *_), size = seen
+    assert size == 96
+    sides = level.boxes[level.label > 0, 2:] * 8
+    assert len(sides) > 0
+    torch.testing.assert_close(sides, torch.full_like(sides, 0.5 * 96))
