@@ -31,11 +31,11 @@ class KAPAOLoss(nn.Module):
 
     def __init__(
         self,
-        box_gain: float = 0.05,
-        obj_gain: float = 0.7,
-        cls_gain: float = 0.3,
-        kpt_gain: float = 0.025,
-        obj_level_weights: Sequence[float] = (4.0, 1.0, 0.25, 0.06),
+        box_gain: float,
+        obj_gain: float,
+        cls_gain: float,
+        kpt_gain: float,
+        obj_level_weights: Sequence[float],
     ) -> None:
         super().__init__()
         self.box_gain = box_gain

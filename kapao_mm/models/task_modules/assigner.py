@@ -45,7 +45,7 @@ class AnchorRatioAssigner:
         max_ratio: largest ratio of an object's side to the anchor's, either way.
     """
 
-    def __init__(self, max_ratio: float = 4.0) -> None:
+    def __init__(self, max_ratio: float) -> None:
         self.max_ratio = max_ratio
 
     def assign(
