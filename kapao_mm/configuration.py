@@ -1,14 +1,16 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Configs whose top-level variables the command line can change."""
+"""Configs whose top-level variables the command line can change, and the flags of a run."""
 
+import argparse
 import ast
 import difflib
 import inspect
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 
 from kapao_mm.errors import InputError
@@ -40,6 +42,42 @@ def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
     cfg = Config(changed.to_dict(), filename=path)
     cfg.merge_from_dict(options)
     return cfg
+
+
+def add_run_options(parser: argparse.ArgumentParser, example: str) -> None:
+    """Adds the flags that training and testing share, as MMPose's tools have them.
+
+    Args:
+        parser: The parser of the tool.
+        example: A config value, KEY=VALUE, that its help shows.
+    """
+    parser.add_argument('--work-dir', help='where logs and checkpoints go [work_dirs/CONFIG]')
+    parser.add_argument('--show-dir', help='draw predictions of the evaluation into this directory')
+    parser.add_argument('--interval', type=int, default=1, help='draw every n-th image [1]')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        default={},
+        metavar='KEY=VALUE',
+        help=f'replace config values, as in: data_root=DIR input_size=640 {example}',
+    )
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by torchrun')
+
+
+def apply_run_options(cfg: Config, args: argparse.Namespace) -> None:
+    """Writes the flags of :func:`add_run_options`, but for ``--cfg-options``, into a config."""
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    cfg.launcher = args.launcher
+    if args.work_dir or not cfg.get('work_dir'):
+        cfg.work_dir = args.work_dir or str(Path('work_dirs') / Path(args.config).stem)
+    if args.show_dir:
+        cfg.default_hooks.visualization.update(
+            enable=True,
+            out_dir=str(Path(args.show_dir).absolute()),  # MMPose puts others into the work_dir
+            interval=args.interval,
+        )
 
 
 def _check_keys(path: Path, cfg: Config, options: dict[str, Any]) -> None:

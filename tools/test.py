@@ -2,14 +2,13 @@
 """Tests a model: tools/test.py CONFIG CHECKPOINT."""
 
 import argparse
-import os
 from pathlib import Path
 
 import mmengine
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.runner import Runner
 
-from kapao_mm.configuration import load_config
+from kapao_mm.configuration import add_run_options, apply_run_options, load_config
 from kapao_mm.engine import check_checkpoint
 from kapao_mm.errors import InputError, exit_on_input_error
 
@@ -19,39 +18,16 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Test a KAPAO model')
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
-    parser.add_argument('--work-dir', help='where logs go [work_dirs/CONFIG]')
     parser.add_argument('--out', help='write the metrics to this file (.json, .yaml)')
     parser.add_argument('--dump', help='write the predictions to this file (.pkl)')
-    parser.add_argument('--show-dir', help='draw the predictions into this directory')
-    parser.add_argument('--interval', type=int, default=1, help='draw every n-th image [1]')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        default={},
-        metavar='KEY=VALUE',
-        help='replace config values, as in: data_root=DIR input_size=640 '
-        'model.test_cfg.fusion_distance=0',
-    )
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by torchrun')
-    args = parser.parse_args()
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    return args
+    add_run_options(parser, example='model.test_cfg.fusion_distance=0')
+    return parser.parse_args()
 
 
 def apply_args(cfg: Config, args: argparse.Namespace) -> None:
     """Writes the flags into the config."""
-    cfg.launcher = args.launcher
+    apply_run_options(cfg, args)
     cfg.load_from = args.checkpoint
-    if args.work_dir or not cfg.get('work_dir'):
-        cfg.work_dir = args.work_dir or str(Path('work_dirs') / Path(args.config).stem)
-    if args.show_dir:
-        cfg.default_hooks.visualization.update(
-            enable=True,
-            out_dir=str(Path(args.show_dir).absolute()),  # MMPose puts others into the work_dir
-            interval=args.interval,
-        )
     if args.dump:
         if Path(args.dump).suffix not in ('.pkl', '.pickle'):
             raise InputError(f'--dump writes a pickle; {args.dump} must end in .pkl')

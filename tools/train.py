@@ -2,13 +2,12 @@
 """Trains a model: tools/train.py CONFIG."""
 
 import argparse
-import os
 from pathlib import Path
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.runner import Runner
 
-from kapao_mm.configuration import load_config
+from kapao_mm.configuration import add_run_options, apply_run_options, load_config
 from kapao_mm.engine import require_checkpoint
 from kapao_mm.errors import InputError, exit_on_input_error
 
@@ -17,7 +16,6 @@ def parse_args() -> argparse.Namespace:
     """The command line, with the flags of MMPose's tools/train.py."""
     parser = argparse.ArgumentParser(description='Train a KAPAO model')
     parser.add_argument('config', help='config file')
-    parser.add_argument('--work-dir', help='where logs and checkpoints go [work_dirs/CONFIG]')
     parser.add_argument(
         '--resume',
         nargs='?',
@@ -31,29 +29,13 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help='scale the learning rate by the batch size over auto_scale_lr.base_batch_size',
     )
-    parser.add_argument('--show-dir', help='draw validation images into this directory')
-    parser.add_argument('--interval', type=int, default=1, help='draw every n-th image [1]')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        default={},
-        metavar='KEY=VALUE',
-        help='replace config values, as in: data_root=DIR input_size=640 '
-        'train_dataloader.batch_size=8',
-    )
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by torchrun')
-    args = parser.parse_args()
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    return args
+    add_run_options(parser, example='train_dataloader.batch_size=8')
+    return parser.parse_args()
 
 
 def apply_args(cfg: Config, args: argparse.Namespace) -> None:
     """Writes the flags into the config."""
-    cfg.launcher = args.launcher
-    if args.work_dir or not cfg.get('work_dir'):
-        cfg.work_dir = args.work_dir or str(Path('work_dirs') / Path(args.config).stem)
+    apply_run_options(cfg, args)
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     if args.amp:
@@ -70,12 +52,6 @@ def apply_args(cfg: Config, args: argparse.Namespace) -> None:
         require_checkpoint(cfg.load_from)
     if args.auto_scale_lr:
         cfg.auto_scale_lr.enable = True
-    if args.show_dir:
-        cfg.default_hooks.visualization.update(
-            enable=True,
-            out_dir=str(Path(args.show_dir).absolute()),  # MMPose puts others into the work_dir
-            interval=args.interval,
-        )
 
 
 def main() -> None:
