@@ -1,14 +1,54 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 """Hooks and checkpoint handling; importing this package registers them with MMPose."""
 
-from .checkpoint import allow_mmengine_checkpoints, check_checkpoint, require_checkpoint
-from .hooks import CheckKeypointsHook
+from .checkpoint import (
+    allow_mmengine_checkpoints,
+    check_checkpoint,
+    check_output,
+    check_training_start,
+    checkpoint_bytes,
+    checkpoint_to_resume,
+    read_checkpoint,
+    require_checkpoint,
+)
+from .ema import RampedEMA
+from .file_backend import AtomicBackend
+from .hooks import (
+    CheckKeypointsHook,
+    EpochSeedHook,
+    FiniteLossHook,
+    RecipeHook,
+    ResumableEarlyStoppingHook,
+    SafeCheckpointHook,
+    StepEMAHook,
+    keep_torch_seed,
+)
+from .optim_wrapper import KAPAOOptimWrapper
+from .optim_wrapper_constructor import KAPAOOptimWrapperConstructor
+from .train_loop import ResumableTrainLoop
 
 allow_mmengine_checkpoints()
 
 __all__ = [
+    'AtomicBackend',
     'CheckKeypointsHook',
+    'EpochSeedHook',
+    'FiniteLossHook',
+    'KAPAOOptimWrapper',
+    'KAPAOOptimWrapperConstructor',
+    'RampedEMA',
+    'RecipeHook',
+    'ResumableEarlyStoppingHook',
+    'ResumableTrainLoop',
+    'SafeCheckpointHook',
+    'StepEMAHook',
     'allow_mmengine_checkpoints',
     'check_checkpoint',
+    'check_output',
+    'check_training_start',
+    'checkpoint_bytes',
+    'checkpoint_to_resume',
+    'keep_torch_seed',
+    'read_checkpoint',
     'require_checkpoint',
 ]

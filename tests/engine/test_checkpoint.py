@@ -7,7 +7,13 @@ import torch
 from mmengine.logging import HistoryBuffer
 from torch import nn
 
-from kapao_mm.engine import check_checkpoint
+from kapao_mm.engine import (
+    check_checkpoint,
+    check_training_start,
+    checkpoint,
+    checkpoint_bytes,
+    checkpoint_to_resume,
+)
 from kapao_mm.errors import InputError
 
 
@@ -88,3 +94,100 @@ def test_getattr_gives_the_statistics_of_a_history_only(tmp_path, model, reached
     path = save(tmp_path / 'a.pth', model, meta=Reaches())
     with pytest.raises(InputError, match='cannot be read safely'):
         check_checkpoint(path, model)
+
+
+def detector(head=3):
+    """A model with the parts of a detector."""
+    return nn.ModuleDict(
+        dict(backbone=nn.Linear(3, 2), neck=nn.Linear(2, 2), head=nn.Linear(2, head))
+    )
+
+
+@pytest.fixture
+def logged(monkeypatch):
+    """The lines that are logged."""
+    lines = []
+    monkeypatch.setattr(checkpoint, 'print_log', lambda line, **_: lines.append(line))
+    return lines
+
+
+@pytest.mark.parametrize('removed', [['head.bias', 'head.weight'], ['head.bias'], []])
+def test_training_starts_without_a_head(tmp_path, removed, logged):
+    weights = {k: v for k, v in detector().state_dict().items() if k not in removed}
+    torch.save(dict(state_dict=weights), tmp_path / 'a.pth')
+    check_training_start(tmp_path / 'a.pth', detector())
+    assert len(logged) == bool(removed)
+    assert all(f'; {len(removed)} weights of the head are missing' in line for line in logged)
+
+
+def test_training_starts_with_the_head_of_other_keypoints(tmp_path, logged):
+    path = save(tmp_path / 'a.pth', detector(head=4))
+    check_training_start(path, detector())
+    (line,) = logged
+    assert line.startswith(f'{path} fills backbone and neck; 2 weights of the head ')
+
+
+@pytest.mark.parametrize('change', ['missing', 'of another shape'])
+def test_training_does_not_start_with_half_a_neck(tmp_path, change):
+    weights = detector().state_dict()
+    if change == 'missing':
+        del weights['neck.bias']
+    else:
+        weights['neck.bias'] = torch.zeros(5)
+    torch.save(dict(state_dict=weights), tmp_path / 'a.pth')
+    with pytest.raises(InputError, match='cannot start .* 1 weights .* the first is neck.bias'):
+        check_training_start(tmp_path / 'a.pth', detector())
+
+
+def test_equal_checkpoints_give_equal_bytes(model):
+    one, other = (checkpoint_bytes(dict(state_dict=model.state_dict())) for _ in range(2))
+    assert one == other
+
+
+def save_run(path, model, seconds):
+    """A checkpoint with the state of a run, written at a time."""
+    save(path, model, meta={}, message_hub={}, optimizer={})
+    os.utime(path, (seconds, seconds))
+    return path
+
+
+@pytest.fixture
+def work_dir(tmp_path, model):
+    """Of a run whose third checkpoint is the latest."""
+    paths = [save_run(tmp_path / f'epoch_{n}.pth', model, seconds=n) for n in (1, 2, 3)]
+    (tmp_path / 'last_checkpoint').write_text(str(paths[-1]))
+    return tmp_path
+
+
+def test_the_latest_checkpoint_is_resumed_or_the_given_one(work_dir, tmp_path_factory):
+    assert checkpoint_to_resume(work_dir) == str(work_dir / 'epoch_3.pth')
+    assert checkpoint_to_resume(work_dir, str(work_dir / 'epoch_1.pth')) == str(
+        work_dir / 'epoch_1.pth'
+    )
+    assert checkpoint_to_resume(tmp_path_factory.mktemp('new')) is None
+
+
+@pytest.mark.parametrize('damage', ['truncated', 'empty', 'missing', 'without optimizer'])
+@pytest.mark.parametrize('given', ['auto', '{}/epoch_3.pth'])
+def test_a_damaged_checkpoint_is_named_with_the_newest_good_one(work_dir, model, damage, given):
+    path = work_dir / 'epoch_3.pth'
+    if damage == 'missing':
+        path.unlink()
+    elif damage == 'without optimizer':  # as the best checkpoint
+        save(path, model, meta={}, message_hub={})
+    else:
+        path.write_bytes(path.read_bytes()[: -500 if damage == 'truncated' else 0])
+    with pytest.raises(InputError, match=f'{path} .*; use --resume {work_dir}/epoch_2.pth$'):
+        checkpoint_to_resume(work_dir, given.format(work_dir))
+
+
+def test_an_empty_last_checkpoint_is_named(work_dir):
+    (work_dir / 'last_checkpoint').write_text('')
+    with pytest.raises(InputError, match=f'{work_dir}/last_checkpoint is empty; use .*epoch_3.pth'):
+        checkpoint_to_resume(work_dir)
+
+
+def test_a_folder_without_another_good_checkpoint_is_named(tmp_path):
+    (tmp_path / 'a.pth').write_bytes(b'')
+    with pytest.raises(InputError, match=f'a.pth cannot be read.*; no other in {tmp_path} can'):
+        checkpoint_to_resume(tmp_path, str(tmp_path / 'a.pth'))

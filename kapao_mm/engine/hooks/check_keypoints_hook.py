@@ -3,7 +3,6 @@
 
 from mmengine.dataset import BaseDataset
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmpose.registry import HOOKS
 
@@ -34,7 +33,9 @@ class CheckKeypointsHook(Hook):
 
     @staticmethod
     def _check(runner: Runner, dataset: BaseDataset, loader: str) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = runner.model
+        while hasattr(model, 'module'):  # of a distributed run, of KAPAOTTA
+            model = model.module
         ours, theirs = model.head.num_keypoints, dataset.metainfo['num_keypoints']
         if ours != theirs:
             raise InputError(

@@ -1,0 +1,63 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+"""Sets the optimizer for each iteration as the recipe has it."""
+
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from mmpose.registry import HOOKS
+
+from kapao_mm.errors import InputError
+
+from ..optim_wrapper import KAPAOOptimWrapper
+from ..schedule import Recipe
+
+
+@HOOKS.register_module()
+class RecipeHook(Hook):
+    """Sets lr, momentum and weight decay of each parameter group, and the accumulation.
+
+    MMEngine's schedulers know neither groups nor accumulation. All is set anew from the config and
+    the number of the iteration, so that resuming, also with another batch size, needs no state.
+
+    Args:
+        numbers: those of :class:`Recipe` that neither the optimizer (lr, momentum, weight decay)
+            nor the run (epochs, their length, batch size) has.
+
+    Raises:
+        InputError: before training, if wrapper, groups or optimizer are not the recipe's.
+    """
+
+    priority = 'HIGHEST'  # before RuntimeInfoHook, which logs the lr
+
+    def __init__(self, **numbers: float) -> None:
+        self.numbers = numbers
+
+    def before_train(self, runner: Runner) -> None:
+        """Makes the recipe of the run."""
+        wrapper, optimizer = runner.optim_wrapper, runner.optim_wrapper.optimizer
+        if not isinstance(wrapper, KAPAOOptimWrapper) or not all(
+            'name' in group and 'momentum' in group for group in optimizer.param_groups
+        ):
+            raise InputError(
+                'RecipeHook needs an optim_wrapper of type KAPAOOptimWrapper with '
+                'constructor=KAPAOOptimWrapperConstructor and an optimizer with momentum (SGD)'
+            )
+        self.recipe = Recipe(
+            **self.numbers,
+            lr=optimizer.defaults['lr'],
+            momentum=optimizer.defaults['momentum'],
+            weight_decay=optimizer.defaults['weight_decay'],
+            max_epochs=runner.max_epochs,
+            epoch_length=len(runner.train_dataloader),
+            total_batch=runner.train_dataloader.batch_size * runner.world_size,
+        )
+
+    def before_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        """Sets the optimizer for the iteration that comes."""
+        settings = self.recipe.settings(runner.iter, runner.epoch)
+        runner.optim_wrapper.accumulation = settings.accumulation
+        for group in runner.optim_wrapper.optimizer.param_groups:
+            group['lr'] = settings.lr[group['name']]
+            group['momentum'] = settings.momentum
+            group['weight_decay'] = settings.weight_decay[group['name']]

@@ -1,0 +1,133 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+"""Backward passes and optimizer steps: summed gradients, mixed precision, skipped batches."""
+
+from typing import Any
+
+import torch
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
+from mmpose.registry import OPTIM_WRAPPERS
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from kapao_mm.errors import InputError
+
+PRECISIONS = ('auto', 'float32', 'float16', 'bfloat16')
+
+
+@OPTIM_WRAPPERS.register_module()
+class KAPAOOptimWrapper(AmpOptimWrapper):
+    """Sums the gradients of ``accumulation`` iterations, then makes a step (spec, Training recipe).
+
+    MMEngine's wrappers average them (KAPAO's loss is already times the batch size), hold the
+    accumulation fixed, and forget what is pending when they are saved. Under DDP gradients are
+    averaged over the processes at every iteration, so what is saved is the same on each.
+
+    Args:
+        optimizer: its parameters are on the device of the training.
+        precision: of the forward pass: 'float32', 'bfloat16', 'float16' with a dynamic loss scale
+            (GPU only), or 'auto', which is float16 on a GPU and float32 elsewhere.
+        clip_grad: as in :class:`OptimWrapper`; of the summed gradient.
+
+    Attributes:
+        accumulation: iterations a step, at least; :class:`RecipeHook` sets it at each iteration.
+        stepped: whether the last :meth:`update_params` changed the weights. Not so while gradients
+            accumulate, for a skipped batch, and where float16 overflowed.
+
+    Raises:
+        InputError: the precision is unknown, or float16 without a GPU.
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, precision: str = 'auto', clip_grad: dict | None = None
+    ) -> None:
+        # Not AmpOptimWrapper's, which refuses to be built without a GPU.
+        OptimWrapper.__init__(self, optimizer, clip_grad=clip_grad)
+        # MMEngine would log the lr of this group that no parameter belongs to.
+        self.base_param_settings = None
+        self.device = self._parameters()[0].device.type
+        if precision == 'auto':
+            precision = 'float16' if self.device == 'cuda' else 'float32'
+        if precision not in PRECISIONS:
+            raise InputError(
+                f'optim_wrapper.precision is {precision!r}; set one of {", ".join(PRECISIONS)}'
+            )
+        if precision == 'float16' and self.device != 'cuda':
+            raise InputError(
+                f"optim_wrapper.precision='float16' needs a GPU, the model is on {self.device}; "
+                "set 'auto', 'bfloat16' or 'float32'"
+            )
+        self.cast_dtype = getattr(torch, precision)
+        self.loss_scaler = torch.amp.GradScaler(self.device, enabled=precision == 'float16')
+        self._scale_update_param = None  # dynamic
+        self.accumulation = 1
+        self.stepped = False
+        self._pending = 0  # iterations since the last step
+        # The loss scaler leaves out steps with overflowed gradients, and does not say so.
+        optimizer.register_step_post_hook(self._note_step)
+
+    def optim_context(self, model: nn.Module) -> torch.autocast:
+        """The precision of the forward pass; MMEngine's takes part of DDP's averaging out."""
+        return torch.autocast(
+            self.device, self.cast_dtype, enabled=self.cast_dtype is not torch.float32
+        )
+
+    def update_params(
+        self, loss: Tensor, step_kwargs: dict | None = None, zero_kwargs: dict | None = None
+    ) -> None:
+        """Adds the gradient of a loss to the pending ones and makes a step if it is time.
+
+        Args:
+            loss: scalar; one without ``requires_grad`` is a skipped batch, which changes nothing.
+            step_kwargs: of :meth:`torch.optim.Optimizer.step`.
+            zero_kwargs: of :meth:`torch.optim.Optimizer.zero_grad`.
+        """
+        self.stepped = False
+        if not loss.requires_grad:
+            return
+        self.backward(loss)
+        self._pending += 1
+        if self.should_update():
+            self.step(**(step_kwargs or {}))
+            self.zero_grad(**(zero_kwargs or {}))
+            self._pending = 0
+
+    def should_update(self) -> bool:
+        """Whether enough iterations passed since the last step."""
+        return self._pending >= self.accumulation
+
+    def get_lr(self) -> dict[str, list[float]]:
+        """The lr of each parameter group for the log: 'lr' of the first, then 'NAME_lr'."""
+        first, *others = self.optimizer.param_groups
+        named = {f'{group["name"]}_lr': [group['lr']] for group in others if 'name' in group}
+        return dict(lr=[first['lr']]) | named
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of the optimizer, of the loss scale and of an unfinished accumulation."""
+        pending = dict(
+            iterations=self._pending,
+            gradients=[p.grad for p in self._parameters()],
+            loss_scale=self.loss_scaler.get_scale(),
+        )
+        return super().state_dict() | dict(pending=pending)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restores what :meth:`state_dict` gave, also one of another precision."""
+        state_dict = dict(state_dict)
+        pending = state_dict.pop('pending', dict(iterations=0))
+        if not state_dict.get('loss_scaler'):  # saved without a scale, which the scaler refuses
+            state_dict.pop('loss_scaler', None)
+        super().load_state_dict(state_dict)
+        self.optimizer.zero_grad()
+        self._pending = pending['iterations']
+        if not self._pending:
+            return
+        factor = self.loss_scaler.get_scale() / pending['loss_scale']
+        for parameter, gradient in zip(self._parameters(), pending['gradients'], strict=True):
+            if gradient is not None:
+                parameter.grad = gradient.to(parameter) * factor
+
+    def _parameters(self) -> list[nn.Parameter]:
+        return [p for group in self.optimizer.param_groups for p in group['params']]
+
+    def _note_step(self, *_: object) -> None:
+        self.stepped = True

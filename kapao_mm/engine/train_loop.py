@@ -1,0 +1,28 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+"""Epochs that can be resumed in their middle."""
+
+from mmengine.runner import EpochBasedTrainLoop
+from mmpose.registry import LOOPS
+
+BATCHES_DONE = 'batches_done'  # of the epoch, in the message hub of checkpoints from its middle
+
+
+@LOOPS.register_module()
+class ResumableTrainLoop(EpochBasedTrainLoop):
+    """MMEngine's EpochBasedTrainLoop, for checkpoints like those of :class:`FiniteLossHook`.
+
+    MMEngine begins the epoch again. Here the batches that it had trained on are read, so that order
+    and augmentation of the others are as they would have been, and left out.
+    """
+
+    def run_epoch(self) -> None:
+        """Trains on the rest of an epoch, which is all of it unless resumed in its middle."""
+        self.runner.call_hook('before_train_epoch')
+        self.runner.model.train()
+        done = self.runner.message_hub.get_info(BATCHES_DONE, 0)
+        for index, batch in enumerate(self.dataloader):
+            if index >= done:
+                self.run_iter(index, batch)
+        self.runner.message_hub.update_info(BATCHES_DONE, 0)
+        self.runner.call_hook('after_train_epoch')
+        self._epoch += 1

@@ -1,0 +1,50 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+"""The reference's weights, converted, give the reference's outputs."""
+
+import numpy as np
+import pytest
+import torch
+from mmengine.runner import load_checkpoint
+from mmpose.registry import MODELS
+from mmpose.structures import PoseDataSample
+
+from kapao_mm.engine import check_checkpoint
+from kapao_mm.models.task_modules.candidates import decode_candidates
+
+
+@pytest.fixture
+def model(model_cfg, golden_checkpoint):
+    model = MODELS.build(model_cfg().model)
+    check_checkpoint(golden_checkpoint, model)
+    load_checkpoint(model, str(golden_checkpoint))
+    return model.eval()
+
+
+@torch.no_grad()
+def test_grids_and_decoded_outputs_equal_the_reference(model, golden):
+    data = golden('forward')
+    images = [torch.from_numpy(image[::-1].copy()) for image in data['image']]  # RGB to BGR
+    samples = [PoseDataSample() for _ in images]
+    batch = model.data_preprocessor(dict(inputs=images, data_samples=samples))
+    grids = model.head(model.extract_feat(batch['inputs']))
+    for i, grid in enumerate(grids):
+        np.testing.assert_allclose(grid.numpy(), data[f'grid{i}'], rtol=1e-4, atol=1e-5)
+
+    rows = data['decoded'].reshape(-1, 57)
+    found = decode_candidates(grids, model.head.anchors, model.head.strides, score_thr=-1.0)
+    order = np.argsort(found.image.numpy(), kind='stable')  # the reference's is image by image
+    boxes = np.concatenate((rows[:, :2] - rows[:, 2:4] / 2, rows[:, :2] + rows[:, 2:4] / 2), 1)
+    close = dict(rtol=1e-4, atol=1e-3)  # px
+    np.testing.assert_allclose(found.boxes.numpy()[order], boxes, **close)
+    keypoints = found.keypoints.flatten(1).numpy()[order]
+    np.testing.assert_allclose(keypoints, rows[:, 23:], **close)
+    scores = rows[:, 4] * rows[:, 5:23].max(1)
+    np.testing.assert_allclose(found.scores.numpy()[order], scores, rtol=1e-4)
+    np.testing.assert_array_equal(found.labels.numpy()[order], rows[:, 5:23].argmax(1))
+
+
+def test_the_reference_is_read_whole(golden_checkpoint, shared_dir):
+    found = torch.load(golden_checkpoint, weights_only=True)
+    assert found['meta']['num_keypoints'] == 17
+    assert found['meta']['classes'][:3] == ['person', 'nose', 'left_eye']
+    assert {v.dtype for v in found['state_dict'].values()} == {torch.float32, torch.int64}

@@ -1,0 +1,170 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+"""Converts a released KAPAO or YOLOv5-P6 checkpoint to MMEngine's format.
+
+A KAPAO is converted whole; of a YOLOv5-P6 detector backbone and neck, for training to start from.
+Nothing in the file is executed.
+"""
+
+import argparse
+import hashlib
+import shlex
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmpose.registry import MODELS
+from torch import Tensor, nn
+
+from kapao_mm import __version__, register_all_modules
+from kapao_mm.engine import AtomicBackend, check_output, checkpoint_bytes
+from kapao_mm.engine.release import Release, read_release
+from kapao_mm.errors import InputError, exit_on_input_error
+
+REPO = Path(__file__).resolve().parents[2]
+MODEL_CONFIGS = 'configs/_base_/models'
+DATASETS = {17: 'coco', 14: 'crowdpose', 0: 'coco'}  # by K; a detector can start any training
+
+
+def multiples(release: Release) -> tuple[float, float]:
+    """Width and depth multiples (spec, Network)."""
+    return release.widths[-1] / 1024, round(release.depths[1] / 9, 2)
+
+
+def find_config(release: Release) -> tuple[str, dict[str, Any]]:
+    """The name of a config of ``_base_/models`` for a release, and the keys to change in it."""
+    widths, depths = release.widths, release.depths
+    paths = sorted((REPO / MODEL_CONFIGS).glob('kapao_*.py'))
+    models = {path.stem: Config.fromfile(path).model for path in paths}
+    for name, model in models.items():
+        if (model.backbone.widen_factor, model.backbone.deepen_factor) == multiples(release):
+            return name, anchor_options(release, model)
+    options = {
+        'model.backbone.widen_factor': 1,
+        'model.backbone.deepen_factor': 1,
+        # Of each stage (multiples of the base widths may have been rounded): width in and out,
+        # blocks, shortcut, SPP. MMDetection spells it so.
+        'model.backbone.arch_ovewrite': [
+            [widths[i], widths[i + 1], depths[i], i < 4, i == 4] for i in range(5)
+        ],
+        'model.neck.in_channels': widths[2:],
+        'model.neck.num_csp_blocks': depths[5],
+        'model.head.in_channels': widths[2:],
+    }
+    return 'kapao_l', options | anchor_options(release, models['kapao_l'])
+
+
+def anchor_options(release: Release, model_cfg: Config) -> dict[str, Any]:
+    """The anchors of a released KAPAO, if they are not those of the config."""
+    ours, theirs = np.array(model_cfg.head.anchors), np.array(release.anchors)
+    known = ours.shape == theirs.shape and np.allclose(ours, theirs, rtol=1e-3)  # from float16
+    return {} if known or not release.num_keypoints else {'model.head.anchors': release.anchors}
+
+
+def build(release: Release, size: str, options: dict[str, Any]) -> nn.Module:
+    """A model of a release's size and K, without memory for its weights."""
+    register_all_modules()
+    cfg = Config.fromfile(REPO / MODEL_CONFIGS / f'{size}.py')
+    cfg.merge_from_dict(options)
+    if release.num_keypoints:
+        cfg.model.head.num_keypoints = release.num_keypoints
+    with torch.device('meta'):
+        model = MODELS.build(cfg.model)
+    if not release.num_keypoints:
+        del model.head
+    return model
+
+
+def fit(release: Release, model: nn.Module) -> dict[str, Tensor]:
+    """The weights of a release, with the model's precision.
+
+    Raises:
+        InputError: they are not the weights of such a model.
+    """
+    expected = model.state_dict()
+    found = release.weights
+    if not release.num_keypoints:
+        found = {name: value for name, value in found.items() if not name.startswith('head.')}
+    shapes = [{(n, v.shape) for n, v in weights.items()} for weights in (expected, found)]
+    wrong = sorted(name for name, _ in shapes[0] ^ shapes[1])
+    if wrong:
+        raise InputError(f'its weights are not those of its size, the first is {wrong[0]}')
+    with torch.no_grad():
+        return {
+            name: torch.empty(value.shape, dtype=value.dtype).copy_(found[name])
+            for name, value in expected.items()
+        }
+
+
+def describe(release: Release, source: Path) -> dict[str, Any]:
+    """The meta of the converted checkpoint."""
+    width, depth = multiples(release)
+    return dict(
+        kind='KAPAO' if release.num_keypoints else 'YOLOv5-P6',
+        num_keypoints=release.num_keypoints,
+        classes=release.classes,
+        anchors=release.anchors,
+        widen_factor=width,
+        deepen_factor=depth,
+        source=source.name,
+        source_sha256=hashlib.sha256(source.read_bytes()).hexdigest(),
+        kapao_mm_version=__version__,
+    )
+
+
+def report(release: Release, model: nn.Module) -> str:
+    """What was found, and what of it was left out."""
+    width, depth = multiples(release)
+    millions = sum(weight.numel() for weight in model.parameters()) / 1e6
+    size = f'width {width:.3g}, depth {depth:.3g}: {millions:.2f} M parameters'
+    if release.num_keypoints:
+        return f'KAPAO, {release.num_keypoints} keypoints, {size}'
+    return (
+        f'YOLOv5-P6, {size} of backbone and neck; left out: the head, for '
+        f'{release.num_classes} classes'
+    )
+
+
+def next_command(release: Release, size: str, options: dict[str, Any], out: Path) -> str:
+    """What to type next; CONFIG stands for a config that is not here."""
+    config = f'configs/kapao/{size}_{DATASETS.get(release.num_keypoints)}.py'
+    if not (REPO / config).is_file():
+        config = 'CONFIG'
+    words = ['python', 'tools/test.py', config, str(out)]
+    if not release.num_keypoints:
+        words = ['python', 'tools/train.py', config]
+        options = dict(load_from=out) | options
+    if options:
+        words.append('--cfg-options')
+    words += [f'{key}={value}'.replace(', ', ',') for key, value in options.items()]
+    return shlex.join(words)
+
+
+def main() -> None:
+    """Reads, converts, writes, and says what comes next."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('source', metavar='IN', type=Path, help='released checkpoint (.pt)')
+    parser.add_argument('out', metavar='OUT', type=Path, help='where the converted one goes (.pth)')
+    args = parser.parse_args()
+    check_output(args.out, args.source)
+    release = read_release(args.source)
+    size, options = find_config(release)
+    model = build(release, size, options)
+    try:
+        checkpoint = dict(meta=describe(release, args.source), state_dict=fit(release, model))
+    except InputError as error:
+        raise InputError(f'{args.source} is no released KAPAO or YOLOv5-P6: {error}') from error
+    AtomicBackend().put(checkpoint_bytes(checkpoint), args.out)
+    print(report(release, model))
+    if 'model.head.anchors' in options:
+        print("Its anchors are not the config's; they are set with model.head.anchors")
+    print(f'{args.out}: float32, {args.out.stat().st_size / 1e6:.1f} MB')
+    print(f'Next: {next_command(release, size, options, args.out)}')
+
+
+if __name__ == '__main__':
+    with exit_on_input_error():
+        main()
