@@ -8,15 +8,16 @@ from kapao_mm.configuration import load_config
 CONFIGS = [
     *(f'kapao_{size}_coco' for size in 'nsml'),
     *(f'kapao_{size}_crowdpose' for size in 'sml'),
+    'kapao_l_coco_fsdp',
     'kapao_n_toy',
     'kapao_n_overfit',
 ]
 
 
 def datasets(cfg):
-    """The datasets of a config, out of their wrappers."""
+    """The datasets of a config, out of their wrappers; CrowdPose has none for validation."""
     loaders = (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader)
-    return [loader.dataset.get('dataset', loader.dataset) for loader in loaders]
+    return [loader.dataset.get('dataset', loader.dataset) for loader in loaders if loader]
 
 
 def build_model(repo, name):
@@ -56,3 +57,41 @@ def test_the_data_root_and_the_input_size_change_everywhere(repo, name):
         sizes += [t['img_scale'][0] for t in dataset.pipeline if 'img_scale' in t]
         assert sizes
         assert set(sizes) == {320}
+
+
+# From the spec, Training recipe.
+@pytest.mark.parametrize(('size', 'total_batch'), [('s', 128), ('m', 72), ('l', 48)])
+@pytest.mark.parametrize(('dataset', 'epochs'), [('coco', 500), ('crowdpose', 300)])
+def test_the_published_schedule(repo, size, total_batch, dataset, epochs):
+    cfg = load_config(repo / f'configs/kapao/kapao_{size}_{dataset}.py')
+    assert cfg.train_cfg.max_epochs == epochs
+    assert cfg.train_dataloader.batch_size * 4 == total_batch
+    assert cfg.optim_wrapper == dict(
+        type='KAPAOOptimWrapper',
+        constructor='KAPAOOptimWrapperConstructor',
+        precision='auto',
+        optimizer=dict(type='SGD', lr=0.01, momentum=0.937, nesterov=True, weight_decay=5e-4),
+    )
+    hooks = {hook['type']: hook for hook in cfg.custom_hooks}
+    assert hooks['RecipeHook'] == dict(
+        type='RecipeHook',
+        nominal_batch=64,
+        warmup_epochs=3,
+        warmup_iterations=1000,
+        warmup_bias_lr=0.1,
+        warmup_momentum=0.8,
+        final_lr_ratio=0.2,
+    )
+    assert hooks['StepEMAHook'] == dict(type='StepEMAHook', decay=0.9999, ramp=2000)
+
+
+def test_coco_is_validated_every_epoch_and_crowdpose_never(repo):
+    coco, crowdpose = (
+        load_config(repo / f'configs/kapao/kapao_s_{name}.py') for name in ('coco', 'crowdpose')
+    )
+    assert coco.train_cfg.val_interval == 1
+    assert coco.default_hooks.checkpoint.save_best == 'coco/AP'
+    for key in ('val_cfg', 'val_dataloader', 'val_evaluator'):
+        assert coco[key] is not None
+        assert crowdpose[key] is None
+    assert crowdpose.test_evaluator.iou_type == 'keypoints_crowd'

@@ -35,7 +35,9 @@ def parse_args() -> argparse.Namespace:
         '--objects', action='store_true', help='draw pose objects and keypoint objects as well'
     )
     parser.add_argument(
-        '--score-thr', type=float, help="least score of a pose [the config's picture_test_cfg]"
+        '--score-thr',
+        type=float,
+        help="least score of a pose [the config's model.test_cfg.pictures.pose_score_thr]",
     )
     parser.add_argument(
         '--cfg-options',
@@ -43,7 +45,8 @@ def parse_args() -> argparse.Namespace:
         action=DictAction,
         default={},
         metavar='KEY=VALUE',
-        help='replace config values, as in: input_size=640 picture_test_cfg.keypoint_score_thr=0.3',
+        help='replace config values, as in: '
+        'input_size=640 model.test_cfg.pictures.keypoint_score_thr=0.3',
     )
     return parser.parse_args()
 
@@ -86,7 +89,7 @@ def build_inferencer(args: argparse.Namespace) -> KAPAOInferencer:
     if args.score_thr is not None:
         if not 0 <= args.score_thr <= 1:
             raise InputError(f'--score-thr {args.score_thr} is not between 0 and 1')
-        options['picture_test_cfg.pose_score_thr'] = args.score_thr
+        options['model.test_cfg.pictures.pose_score_thr'] = args.score_thr
     if args.device:
         try:
             torch.empty(1, device=args.device)

@@ -5,10 +5,15 @@ import argparse
 from pathlib import Path
 
 import mmengine
-from mmengine.config import Config
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.dist import is_main_process
 from mmengine.runner import Runner
+from mmpose.registry import MODELS
 
+from kapao_mm import register_all_modules
 from kapao_mm.configuration import add_run_options, apply_run_options, load_config
+from kapao_mm.distributed import leave_processes
 from kapao_mm.engine import check_checkpoint
 from kapao_mm.errors import InputError, exit_on_input_error
 
@@ -20,6 +25,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--out', help='write the metrics to this file (.json, .yaml)')
     parser.add_argument('--dump', help='write the predictions to this file (.pkl)')
+    parser.add_argument(
+        '--tta', action='store_true', help="test-time augmentation, the config's tta_model"
+    )
     add_run_options(parser, example='model.test_cfg.fusion_distance=0')
     return parser.parse_args()
 
@@ -33,7 +41,26 @@ def apply_args(cfg: Config, args: argparse.Namespace) -> None:
             raise InputError(f'--dump writes a pickle; {args.dump} must end in .pkl')
         metrics = cfg.test_evaluator
         metrics = list(metrics) if isinstance(metrics, (list, tuple)) else [metrics]
-        cfg.test_evaluator = [*metrics, dict(type='DumpResults', out_file_path=args.dump)]
+        # 'gpu' is whatever the processes talk through: their machines need no common folder.
+        dump = dict(type='DumpResults', out_file_path=args.dump, collect_device='gpu')
+        cfg.test_evaluator = [*metrics, dump]
+
+
+def apply_tta(cfg: Config) -> None:
+    """Puts ``tta_model`` around the model and makes the test images square (spec, Input geometry).
+
+    MMDetection's tool has a pipeline for it in each config; here it is the test pipeline with a
+    square Letterbox, so that it follows whatever a config changes there.
+    """
+    if 'tta_model' not in cfg:
+        raise InputError('--tta needs tta_model in the config, as configs/_base_/models/kapao_l.py')
+    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+    dataset = cfg.test_dataloader.dataset
+    while 'dataset' in dataset:  # of a wrapper
+        dataset = dataset.dataset
+    for transform in dataset.pipeline:
+        if transform['type'] == 'Letterbox':
+            transform['square'] = True
 
 
 def main() -> None:
@@ -41,15 +68,20 @@ def main() -> None:
     args = parse_args()
     cfg = load_config(args.config, args.cfg_options)
     apply_args(cfg, args)
+    register_all_modules()
+    with torch.device('meta'):  # the model alone, before the Runner or --tta wrap it
+        check_checkpoint(args.checkpoint, MODELS.build(cfg.model))
+    if args.tta:
+        apply_tta(cfg)
     runner = Runner.from_cfg(cfg)
-    check_checkpoint(args.checkpoint, runner.model)
     metrics = runner.test()
-    if args.out:
+    if args.out and is_main_process():
         mmengine.dump(metrics, args.out)
     written = dict(metrics=args.out, predictions=args.dump, pictures=args.show_dir)
     for what, where in written.items():
         if where:
             runner.logger.info(f'{what}: {where}')
+    leave_processes()
 
 
 if __name__ == '__main__':

@@ -18,18 +18,32 @@ default_hooks = dict(
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(
-        type='CheckpointHook', interval=1, max_keep_ckpts=3, save_best='auto', rule='greater'
+        type='SafeCheckpointHook', interval=1, max_keep_ckpts=3, save_best='coco/AP', rule='greater'
     ),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='PoseVisualizationHook', enable=False),
     check_keypoints=dict(type='CheckKeypointsHook'),
+    epoch_seed=dict(type='EpochSeedHook'),
+    finite_loss=dict(type='FiniteLossHook', on_non_finite='stop'),  # or 'skip'
+    # To stop when validations no longer improve:
+    # early_stopping=dict(
+    #     type='ResumableEarlyStoppingHook',
+    #     monitor='coco/AP',
+    #     rule='greater',
+    #     min_delta=0.001,
+    #     patience=20,  # validations
+    # ),
 )
 
 env_cfg = dict(
     cudnn_benchmark=False,  # evaluation images differ in shape
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
-    dist_cfg=dict(backend='nccl'),
+    dist_cfg=dict(backend='nccl'),  # without a GPU the tools take gloo
 )
+# Several processes. torch's way, not MMEngine's: all have the batch-norm statistics of process 0,
+# so that what is validated is what is saved.
+model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=True)
+sync_bn = None  # 'torch': batch norm over all processes (GPUs only)
 
 visualizer = dict(type='KAPAOVisualizer', vis_backends=[dict(type='LocalVisBackend')])
 log_processor = dict(type='LogProcessor', window_size=50, by_epoch=True, num_digits=6)

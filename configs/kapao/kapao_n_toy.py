@@ -51,12 +51,13 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 
-train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=10)
+train_cfg = dict(type='ResumableTrainLoop', max_epochs=max_epochs, val_interval=10)
 val_cfg = dict()
 test_cfg = dict()
 
 optim_wrapper = dict(
-    type='OptimWrapper',
+    type='KAPAOOptimWrapper',
+    precision='float32',
     optimizer=dict(type='AdamW', lr=0.002, weight_decay=0.05, fused=True),
     clip_grad=dict(max_norm=10),  # without it, one run in a few loses ten epochs to a spike
 )

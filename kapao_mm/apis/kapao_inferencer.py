@@ -17,16 +17,18 @@ from torch import nn
 
 from kapao_mm import register_all_modules
 from kapao_mm.engine import check_checkpoint
+from kapao_mm.models.kapao import inference_settings
 
 DECIMALS = 4  # of the numbers in predictions, px and scores
 
 
 @INFERENCERS.register_module()
 class KAPAOInferencer(Pose2DInferencer):
-    """Pose2DInferencer that uses a config's picture thresholds and keeps all that KAPAO predicts.
+    """Pose2DInferencer with the settings for pictures, that keeps all that KAPAO predicts.
 
-    The thresholds are those of ``picture_test_cfg``; MMPose's ``bbox_thr``, ``nms_thr`` and
-    ``kpt_thr`` mean nothing here and are refused. Predictions are as :func:`prediction_dict` says.
+    The settings are those of ``model.test_cfg`` for ``pictures``; MMPose's ``bbox_thr``,
+    ``nms_thr`` and ``kpt_thr`` mean nothing here and are refused. Predictions are as
+    :func:`prediction_dict` says.
 
     Args:
         model: Config file, or a loaded config.
@@ -34,8 +36,8 @@ class KAPAOInferencer(Pose2DInferencer):
         **kwargs: Those of :class:`Pose2DInferencer`.
 
     Raises:
-        InputError: If the checkpoint cannot be read or does not fit the config. Also when called,
-            if an image cannot be read.
+        InputError: If the checkpoint cannot be read or does not fit the config, or a setting is
+            unknown. Also when called, if an image cannot be read.
 
     Example:
         >>> inferencer = KAPAOInferencer('configs/kapao/kapao_s_coco.py', 'kapao_s.pth')
@@ -58,7 +60,7 @@ class KAPAOInferencer(Pose2DInferencer):
         self.visualizer.score_thr = 0.0  # what passed the model's thresholds is drawn
 
     def _init_model(self, cfg: Config, weights: str | None, device: str) -> nn.Module:
-        cfg.model.test_cfg.update(cfg.get('picture_test_cfg', {}))
+        cfg.model.test_cfg = inference_settings(cfg.model.test_cfg, 'pictures')
         if weights is not None and '://' not in weights:
             with torch.device('meta'):
                 check_checkpoint(weights, MODELS.build(cfg.model))

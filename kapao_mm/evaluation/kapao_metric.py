@@ -18,11 +18,14 @@ class KAPAOMetric(CocoMetric):
     """MMPose's CocoMetric, where a person's score is the pose object's confidence alone.
 
     MMPose's defaults rescore by keypoint scores, which are 0 where nothing was fused, and suppress
-    by OKS once more (spec, Inference). Arguments as in :class:`CocoMetric`.
+    by OKS once more (spec, Inference). Arguments as in :class:`CocoMetric`. Several processes
+    collect their results through their group, 'gpu' or not: MMEngine's default needs a folder that
+    all their machines share.
     """
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**dict(score_mode='bbox', nms_mode='none') | kwargs)
+        defaults = dict(score_mode='bbox', nms_mode='none', collect_device='gpu')
+        super().__init__(**defaults | kwargs)
 
     def process(self, data_batch: Sequence[dict], data_samples: Sequence[dict]) -> None:
         """Stores the predictions of a batch, see :class:`CocoMetric`."""

@@ -8,6 +8,7 @@ from .kapao import KAPAO
 from .losses import KAPAOLoss
 from .necks import KAPAOPAFPN
 from .task_modules import AnchorRatioAssigner
+from .tta import KAPAOTTA
 
 # MMDetection's SPP asks for autocast by its old name.
 warnings.filterwarnings('ignore', message='.torch.cuda.amp.autocast', category=FutureWarning)
@@ -15,6 +16,7 @@ warnings.filterwarnings('ignore', message='.torch.cuda.amp.autocast', category=F
 __all__ = [
     'KAPAO',
     'KAPAOPAFPN',
+    'KAPAOTTA',
     'AnchorRatioAssigner',
     'KAPAOHead',
     'KAPAOHeadModule',

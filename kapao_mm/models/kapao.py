@@ -1,19 +1,64 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 """The MMEngine model: images to poses in the original image."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from mmdet.models.layers import CSPLayer
+from mmengine.dist import all_reduce
 from mmengine.structures import InstanceData
 from mmpose.models.pose_estimators import BottomupPoseEstimator
 from mmpose.registry import MODELS
 from mmpose.structures import PoseDataSample
+from torch import Tensor
 
+from kapao_mm.errors import InputError
 from kapao_mm.functional.fusion import fuse
 
 from .heads.kapao_head import DetectedObjects
+from .training_cost import compile_in_training, recompute_in_backward
+
+SETTINGS = (
+    'pose_score_thr',
+    'pose_iou_thr',
+    'keypoint_score_thr',
+    'keypoint_iou_thr',
+    'fusion_score_thr',
+    'fusion_distance',
+    'max_candidates',
+    'max_objects',
+)
+USES = ('validation', 'pictures', 'tta')  # besides evaluation
+
+
+def inference_settings(test_cfg: Mapping, use: str = 'evaluation') -> dict[str, float]:
+    """The thresholds and limits of a use.
+
+    Args:
+        test_cfg: ``model.test_cfg`` of a config: all settings for evaluation, and a dict for each
+            other use of what differs there.
+        use: ``evaluation`` or one of :data:`USES`.
+
+    Returns:
+        All :data:`SETTINGS`.
+
+    Raises:
+        InputError: a setting for evaluation is missing, or a key is unknown.
+    """
+    base = {key: value for key, value in test_cfg.items() if key not in USES}
+    changes = {name: test_cfg.get(name, {}) for name in USES}
+    given = [*base, *(f'{name}.{key}' for name in USES for key in changes[name])]
+    unknown = [key for key in given if key.split('.')[-1] not in SETTINGS]
+    if unknown:
+        raise InputError(
+            f'model.test_cfg.{unknown[0]} is no setting; there are {", ".join(SETTINGS)}'
+        )
+    missing = [name for name in SETTINGS if name not in base]
+    if missing:
+        raise InputError(f'model.test_cfg lacks {", ".join(missing)}')
+    return base if use == 'evaluation' else {**base, **changes[use]}
 
 
 @MODELS.register_module()
@@ -24,20 +69,78 @@ class KAPAO(BottomupPoseEstimator):
         args: as in :class:`BottomupPoseEstimator`.
         channels_last: keep the weights in the memory format that is faster on CPUs and for mixed
             precision.
-        kwargs: as in :class:`BottomupPoseEstimator`; ``test_cfg`` has the thresholds and limits of
-            :func:`keep_objects`, ``fusion_score_thr`` and ``fusion_distance`` (original-image px).
+        checkpoint_activations: keep less for the backward pass and compute it again there: less
+            memory, the same results, see :func:`recompute_in_backward`.
+        compile_network: compile backbone, neck and head convolutions for training (torch.compile);
+            results change by rounding, see :func:`compile_in_training`.
+        kwargs: as in :class:`BottomupPoseEstimator`; for ``test_cfg`` see
+            :func:`inference_settings`.
+
+    Attributes:
+        settings: the thresholds and limits of each use.
+
+    Raises:
+        InputError: ``test_cfg`` lacks a setting or has an unknown one.
     """
 
-    def __init__(self, *args: Any, channels_last: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        channels_last: bool = False,
+        checkpoint_activations: bool = False,
+        compile_network: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
+        # Read here once: MMPose's inferencer adds keys of its own to test_cfg later.
+        self.settings = {
+            use: inference_settings(self.test_cfg, use) for use in ('evaluation', *USES)
+        }
         if channels_last:
             self.to(memory_format=torch.channels_last)
+        if checkpoint_activations:
+            csp_layers = [layer for layer in self.neck.modules() if isinstance(layer, CSPLayer)]
+            recompute_in_backward([*self.backbone.children(), *csp_layers])
+        if compile_network:
+            compile_in_training([self.backbone, self.neck, self.head.head_module])
+
+    def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Sums the terms, and averages those to be logged over the processes.
+
+        Each process has its part of the loss of the whole batch; MMEngine logs that of the first.
+        """
+        loss, logged = super().parse_losses(losses)
+        values = torch.stack([value.detach() for value in logged.values()])
+        all_reduce(values, 'mean')
+        return loss, dict(zip(logged, values, strict=True))
+
+    def val_step(self, data: dict) -> list[PoseDataSample]:
+        """Predicts with the settings for validation; MMEngine's ``test_step`` evaluates."""
+        return self.predict(**self.data_preprocessor(data, False), use='validation')
+
+    def predict(
+        self, inputs: Tensor, data_samples: list[PoseDataSample], use: str = 'evaluation'
+    ) -> list[PoseDataSample]:
+        """Predicts the poses of a batch.
+
+        Args:
+            inputs: (N, 3, H, W).
+            data_samples: what :meth:`add_pred_to_datasample` needs.
+            use: what for; its settings apply.
+
+        Returns:
+            The samples with predictions, as :meth:`add_pred_to_datasample` says.
+        """
+        settings = self.settings[use]
+        objects = self.head.predict(self.extract_feat(inputs), data_samples, settings)
+        return self.add_pred_to_datasample(objects, None, data_samples, settings)
 
     def add_pred_to_datasample(
         self,
         batch_pred_instances: Sequence[DetectedObjects],
         batch_pred_fields: None,
         batch_data_samples: list[PoseDataSample],
+        test_cfg: dict,
     ) -> list[PoseDataSample]:
         """Maps the objects to the original images and fuses them there (spec, Inference 3 and 4).
 
@@ -45,9 +148,10 @@ class KAPAO(BottomupPoseEstimator):
 
         Args:
             batch_pred_instances: the kept objects of each image, input px.
-            batch_pred_fields: not used; MMPose passes it.
+            batch_pred_fields: not used; MMPose has it.
             batch_data_samples: with ``input_size``, ``input_center``, ``input_scale`` and
                 ``ori_shape``.
+            test_cfg: with ``fusion_score_thr`` and ``fusion_distance``, original-image px.
 
         Returns:
             The samples, each with (numpy, original-image px):
@@ -59,7 +163,7 @@ class KAPAO(BottomupPoseEstimator):
               keypoint types 0..K-1.
         """
         for objects, sample in zip(batch_pred_instances, batch_data_samples, strict=True):
-            add_objects_to_datasample(objects, sample, self.test_cfg)
+            add_objects_to_datasample(objects, sample, test_cfg)
         return batch_data_samples
 
 

@@ -12,6 +12,7 @@ from kapao_mm.apis import KAPAOInferencer
 from kapao_mm.apis.kapao_inferencer import prediction_dict
 from kapao_mm.configuration import load_config
 from kapao_mm.errors import InputError
+from kapao_mm.models.kapao import inference_settings
 
 
 @pytest.fixture(scope='module')
@@ -55,9 +56,10 @@ def image(tmp_path):
 
 
 def test_thresholds_are_those_for_pictures(cfg, untrained):
-    expected = {**cfg.model.test_cfg, **cfg.picture_test_cfg}
-    assert expected != cfg.model.test_cfg
-    assert untrained.model.test_cfg == expected
+    test_cfg = load_config(cfg.filename).model.test_cfg
+    found = untrained.model.settings['evaluation']  # what MMPose's inferencer runs
+    assert found == inference_settings(test_cfg, 'pictures')
+    assert inference_settings(test_cfg, 'pictures') != inference_settings(test_cfg)
 
 
 def test_image_without_poses_gives_an_empty_prediction(untrained, image):
@@ -82,7 +84,8 @@ def test_predictions_have_what_the_samples_have(trained, image):
 
 
 def test_all_poses_of_a_prediction_are_drawn(cfg, checkpoint, image):
-    unsure = load_config(cfg.filename, {'input_size': 128, 'picture_test_cfg.pose_score_thr': 0.1})
+    options = {'input_size': 128, 'model.test_cfg.pictures.pose_score_thr': 0.1}
+    unsure = load_config(cfg.filename, options)
     inferencer = KAPAOInferencer(unsure, checkpoint, device='cpu')
     with torch.no_grad():  # objectness 0.5 x class 0.4
         bias = inferencer.model.head.head_module.convs[3].bias.view(3, -1)

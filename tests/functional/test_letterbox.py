@@ -1,6 +1,7 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 import json
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -30,24 +31,42 @@ def test_golden_geometry(shared_dir, case):
     assert list(lb.pad[:2]) == golden['pad_xy']
 
 
-@given(image_sizes, input_sizes)
-def test_rectangle_is_the_smallest_multiple_of_64_with_padding_of_the_spec(image_size, input_size):
-    lb = letterbox(image_size, input_size)
+# Image, resized image, rectangular input, its padding, padding of the square input of 1280 x 1280:
+# w, h and left, top, right, bottom, worked out by the formulas of spec, "Input geometry".
+TABLE = [
+    ((640, 480), (1280, 960), (1280, 960), (0, 0, 0, 0), (0, 160, 0, 160)),
+    ((480, 640), (960, 1280), (960, 1280), (0, 0, 0, 0), (160, 0, 160, 0)),
+    ((1280, 960), (1280, 960), (1280, 960), (0, 0, 0, 0), (0, 160, 0, 160)),
+    ((1281, 720), (1280, 719), (1280, 768), (0, 24, 0, 25), (0, 280, 0, 281)),
+    ((333, 500), (852, 1280), (896, 1280), (22, 0, 22, 0), (214, 0, 214, 0)),
+    ((1, 1), (1280, 1280), (1280, 1280), (0, 0, 0, 0), (0, 0, 0, 0)),
+    ((100, 3000), (42, 1280), (64, 1280), (11, 0, 11, 0), (619, 0, 619, 0)),
+    ((4000, 3000), (1280, 960), (1280, 960), (0, 0, 0, 0), (0, 160, 0, 160)),
+]
+
+
+@pytest.mark.parametrize(('image', 'resized', 'rectangle', 'pad', 'square_pad'), TABLE)
+def test_table_of_image_sizes(image, resized, rectangle, pad, square_pad):
+    lb = letterbox(image, 1280)
+    assert lb == Letterbox(image, resized, pad)
+    assert lb.input_size == rectangle
+    square = letterbox(image, 1280, square=True)
+    assert square == Letterbox(image, resized, square_pad)
+    assert square.input_size == (1280, 1280)
+
+
+@given(image_sizes, input_sizes, st.booleans())
+def test_geometry_of_the_spec(image_size, input_size, square):
+    lb = letterbox(image_size, input_size, square=square)
+    assert max(lb.resized_size) == input_size
     for axis in (0, 1):
-        exact = image_size[axis] * input_size / max(image_size)
-        assert lb.resized_size[axis] == max(1, math.floor(exact + 1e-6))
-        assert lb.input_size[axis] == math.ceil(lb.resized_size[axis] / 64) * 64
+        resized = math.floor(Fraction(image_size[axis] * input_size, max(image_size)))
+        assert lb.resized_size[axis] == max(1, resized)  # of an image of 1 x 5000 a column stays
+        padded = math.ceil(lb.resized_size[axis] / 64) * 64
+        assert lb.input_size[axis] == (input_size if square else padded)
         each = (lb.input_size[axis] - lb.resized_size[axis]) / 2
         assert lb.pad[axis] == round(each - 0.1)
         assert lb.pad[axis + 2] == round(each + 0.1)
-    assert max(lb.resized_size) == input_size
-
-
-@given(image_sizes, input_sizes)
-def test_square_pads_both_sides_to_input_size(image_size, input_size):
-    lb = letterbox(image_size, input_size, square=True)
-    assert lb.input_size == (input_size, input_size)
-    assert lb.resized_size == letterbox(image_size, input_size).resized_size
 
 
 @given(image_sizes, input_sizes, st.booleans())

@@ -1,7 +1,10 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 """A tiny KAPAO and the golden data of the network's outputs."""
 
+import runpy
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -44,3 +47,15 @@ def golden(shared_dir) -> Callable[[str], dict[str, np.ndarray]]:
         return dict(np.load(shared_dir / 'golden' / f'{name}.npz'))
 
     return load
+
+
+@pytest.fixture(scope='session')
+def golden_checkpoint(repo, shared_dir, tmp_path_factory) -> Path:
+    """The weights of the golden data's network, as the converter writes them."""
+    path = tmp_path_factory.mktemp('golden') / 'tiny.pth'
+    source = shared_dir / 'golden/official_tiny.pt'
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, 'argv', ['', str(source), str(path)])
+        tool = repo / 'tools/model_converters/official_to_mm.py'
+        runpy.run_path(str(tool), run_name='__main__')
+    return path

@@ -6,8 +6,11 @@ from mmengine.structures import InstanceData
 from mmpose.registry import MODELS
 from mmpose.structures import PoseDataSample
 
+from kapao_mm.configuration import load_config
+from kapao_mm.datasets.transforms import Letterbox
+from kapao_mm.errors import InputError
 from kapao_mm.models.heads.kapao_head import DetectedObjects
-from kapao_mm.models.kapao import add_objects_to_datasample
+from kapao_mm.models.kapao import SETTINGS, USES, add_objects_to_datasample, inference_settings
 
 CFG = dict(fusion_score_thr=0.3, fusion_distance=50)
 
@@ -66,6 +69,27 @@ def test_the_fusion_distance_is_in_px_of_the_original_image():
         assert data.pred_instances.keypoints_fused[0, 1] == fused
 
 
+@pytest.mark.parametrize('input_size', [192, 1280])
+@pytest.mark.parametrize('square', [False, True])
+@pytest.mark.parametrize(('gap', 'fused'), [(49.5, True), (50.5, False)])
+def test_the_same_scene_is_fused_the_same_at_every_input_scale(input_size, square, gap, fused):
+    results = dict(
+        img=np.zeros((480, 640, 3), np.uint8),
+        bbox=np.array([[100.0, 100, 300, 400], [230 - gap, 200, 250 - gap, 220]]),
+        keypoints=np.array([[[150.0, 150], [240, 210]]]),
+    )
+    results = Letterbox(input_size, square).transform(results)
+    boxes, scale = results['bbox'], results.pop('input_scale')
+    data = sample((480, 640), results['input_size'])
+    data.set_metainfo(dict(input_scale=scale, input_center=results['input_center']))
+    objects = detected(boxes=boxes[:1], point_boxes=boxes[1:], keypoints=results['keypoints'])
+    add_objects_to_datasample(objects, data, CFG)
+    found = data.pred_instances
+    assert found.keypoints_fused.tolist() == [[False, fused]]
+    expected = [[150, 150], [240 - gap if fused else 240, 210]]
+    np.testing.assert_allclose(found.keypoints[0], expected, atol=1e-6)
+
+
 def test_centres_of_keypoint_objects_are_not_pulled_in_by_the_border():
     at_border = detected(
         point_boxes=np.array([[-20.0, 60, 20, 100]]), keypoints=np.array([[[40.0, 60], [10, 80]]])
@@ -92,12 +116,55 @@ def test_a_batch_predicts_what_its_images_predict(model):
 
 
 def test_an_image_without_objects_keeps_the_shapes(model):
-    model.test_cfg.update(pose_score_thr=0.999, keypoint_score_thr=0.999)
+    model.settings['evaluation'].update(pose_score_thr=0.999, keypoint_score_thr=0.999)
     with torch.no_grad():
         (data,) = model(torch.rand(1, 3, 128, 192), [sample()], mode='predict')
     assert data.pred_instances.keypoints.shape == (0, 17, 2)
     assert data.pred_instances.keypoint_scores.shape == (0, 17)
     assert data.pred_keypoint_objects.bboxes.shape == (0, 4)
+
+
+def test_settings_of_a_use_are_those_of_evaluation_but_for_what_it_states():
+    base = dict.fromkeys(SETTINGS, 0.5)
+    test_cfg = base | dict(validation=dict(pose_score_thr=0.01), pictures=dict(max_objects=9))
+    assert inference_settings(test_cfg) == base
+    assert inference_settings(test_cfg, 'validation') == base | dict(pose_score_thr=0.01)
+    assert inference_settings(test_cfg, 'pictures') == base | dict(max_objects=9)
+    assert inference_settings(test_cfg, 'tta') == base
+
+
+@pytest.mark.parametrize('name', SETTINGS)
+def test_a_missing_setting_is_named(name):
+    test_cfg = {key: 0.5 for key in SETTINGS if key != name}
+    with pytest.raises(InputError, match=f'model.test_cfg lacks {name}$'):
+        inference_settings(test_cfg | dict(pictures={name: 0.5}), 'pictures')
+
+
+@pytest.mark.parametrize('place', ['', 'validation.', 'tta.', 'pictures.', 'picture.'])
+def test_a_misspelt_setting_stops_the_building_of_the_model(repo, place):
+    options = {f'model.test_cfg.{place}pose_score': 0.5}
+    cfg = load_config(repo / 'configs/kapao/kapao_n_coco.py', options)
+    wrong = 'picture' if place == 'picture.' else f'{place}pose_score'
+    with pytest.raises(InputError, match=rf'model\.test_cfg\.{wrong} is no setting'):
+        MODELS.build(cfg.model)
+
+
+def test_an_option_of_the_command_line_reaches_every_use_that_does_not_state_it(repo):
+    options = {'model.test_cfg.fusion_distance': 0, 'model.test_cfg.pose_score_thr': 0.1}
+    test_cfg = load_config(repo / 'configs/kapao/kapao_n_coco.py', options).model.test_cfg
+    found = {use: inference_settings(test_cfg, use) for use in ('evaluation', *USES)}
+    assert {use: s['fusion_distance'] for use, s in found.items()} == dict.fromkeys(found, 0)
+    assert {use: s['pose_score_thr'] for use, s in found.items()} == dict(
+        evaluation=0.1, validation=0.01, tta=0.1, pictures=0.5
+    )
+
+
+def test_validation_has_its_own_settings(model):
+    data = dict(inputs=[torch.zeros(3, 128, 192, dtype=torch.uint8)], data_samples=[sample()])
+    model.settings['validation']['pose_score_thr'] = 0.999
+    with torch.no_grad():
+        assert len(model.test_step(data)[0].pred_instances) > 0
+        assert len(model.val_step(data)[0].pred_instances) == 0
 
 
 def test_the_loss_reads_the_labels_of_the_samples(model):

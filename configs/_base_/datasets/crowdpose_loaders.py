@@ -18,14 +18,14 @@ train_dataloader = dict(
         keypoints_outside='clip',
     )
 )
-val_dataloader = dict(
+val_dataloader = None  # trained on trainval, so there is nothing to validate on
+test_dataloader = dict(
     dataset=dict(
         metainfo=metainfo, data_root=data_root, ann_file=val_ann, data_prefix=dict(img=val_img)
     )
 )
-test_dataloader = val_dataloader
 
-val_evaluator = dict(
+val_evaluator = None
+test_evaluator = dict(
     type='KAPAOMetric', iou_type='keypoints_crowd', use_area=False, prefix='crowdpose'
 )
-test_evaluator = val_evaluator

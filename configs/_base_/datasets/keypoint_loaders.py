@@ -3,6 +3,7 @@
 
 input_size = 1280  # long side of the network input, px, a multiple of 64
 square_input = False  # evaluate on squares instead of rectangles
+image_cache = None  # where decoded training images are kept: 'ram', or a folder
 
 train_pipeline = [
     dict(type='CheckedLoadImage'),
@@ -25,10 +26,11 @@ val_pipeline = [
 train_dataloader = dict(
     batch_size=32,
     num_workers=8,
-    persistent_workers=True,
+    persistent_workers=False,  # new workers with new seeds each epoch, see EpochSeedHook
+    worker_init_fn=dict(type='keep_torch_seed'),
     pin_memory=True,
     sampler=dict(type='DefaultSampler', shuffle=True),
-    dataset=dict(type='KeypointDataset', pipeline=train_pipeline),
+    dataset=dict(type='KeypointDataset', image_cache=image_cache, pipeline=train_pipeline),
 )
 val_dataloader = dict(
     batch_size=1,  # rectangular inputs differ in shape

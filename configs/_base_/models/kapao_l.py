@@ -52,7 +52,7 @@ model = dict(
             obj_level_weights=[4.0, 1.0, 0.25, 0.06],
         ),
     ),
-    test_cfg=dict(
+    test_cfg=dict(  # for evaluation, and what differs for other uses
         pose_score_thr=0.001,
         pose_iou_thr=0.65,
         keypoint_score_thr=0.2,
@@ -61,14 +61,20 @@ model = dict(
         fusion_distance=50,  # px of the original image; 0 switches fusion off
         max_candidates=30000,
         max_objects=300,
+        validation=dict(pose_score_thr=0.01),  # while training
+        tta=dict(),
+        pictures=dict(
+            pose_score_thr=0.5,
+            pose_iou_thr=0.45,
+            keypoint_score_thr=0.5,
+            keypoint_iou_thr=0.45,
+            fusion_score_thr=0.2,
+        ),
     ),
 )
 
-# Replaces the thresholds above for pictures and video.
-picture_test_cfg = dict(
-    pose_score_thr=0.5,
-    pose_iou_thr=0.45,
-    keypoint_score_thr=0.5,
-    keypoint_iou_thr=0.45,
-    fusion_score_thr=0.2,
+tta_model = dict(  # around the model, with tools/test.py --tta
+    type='KAPAOTTA',
+    passes=[(0.8, False), (1.0, True), (1.2, False)],  # scale, flipped left-right
+    pad_value=0.447,
 )

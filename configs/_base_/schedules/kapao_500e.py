@@ -1,44 +1,28 @@
-"""The published recipe, as far as MMEngine has the pieces: nominal batch 64, 500 epochs."""
+"""The published recipe: SGD, nominal batch 64, warm-up, cosine, EMA, 500 epochs."""
 
 max_epochs = 500
-warmup_epochs = 3
 
-train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=1)
+train_cfg = dict(type='ResumableTrainLoop', max_epochs=max_epochs, val_interval=1)
 val_cfg = dict()
 test_cfg = dict()
 
 optim_wrapper = dict(
-    type='OptimWrapper',
+    type='KAPAOOptimWrapper',
+    constructor='KAPAOOptimWrapperConstructor',
+    precision='auto',  # float16 on a GPU
     optimizer=dict(type='SGD', lr=0.01, momentum=0.937, nesterov=True, weight_decay=5e-4),
-    paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0),
 )
-auto_scale_lr = dict(base_batch_size=64)
-
-param_scheduler = [
-    dict(
-        type='LinearLR',
-        start_factor=1e-6,
-        begin=0,
-        end=warmup_epochs,
-        convert_to_iter_based=True,
-    ),
-    dict(
-        type='CosineAnnealingLR',
-        begin=warmup_epochs,
-        end=max_epochs,
-        T_max=max_epochs - warmup_epochs,
-        eta_min_ratio=0.2,
-    ),
-]
+param_scheduler = []  # RecipeHook does it all; with None MMEngine warns whenever it saves
 
 custom_hooks = [
-    # decay 0.9999 x (1 - exp(-updates / 2000)), of weights and buffers
     dict(
-        type='EMAHook',
-        ema_type='ExpMomentumEMA',
-        momentum=1e-4,
-        gamma=2000,
-        update_buffers=True,
-        priority=49,
+        type='RecipeHook',
+        nominal_batch=64,  # by summing gradients; the weight decay is for this many images
+        warmup_epochs=3,
+        warmup_iterations=1000,
+        warmup_bias_lr=0.1,
+        warmup_momentum=0.8,
+        final_lr_ratio=0.2,
     ),
+    dict(type='StepEMAHook', decay=0.9999, ramp=2000),
 ]

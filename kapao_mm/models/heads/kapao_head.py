@@ -193,10 +193,20 @@ class KAPAOHead(BaseModule):
         Returns:
             The kept objects of each image.
         """
+        return self.detect(self.candidates(feats, test_cfg), len(feats[0]), test_cfg)
+
+    def candidates(self, feats: Sequence[Tensor], test_cfg: dict) -> Candidates:
+        """Decodes what a threshold of pose objects or keypoint objects may keep.
+
+        Args:
+            feats: the neck's levels, (N, C_l, H_l, W_l).
+            test_cfg: with ``pose_score_thr`` and ``keypoint_score_thr``.
+
+        Returns:
+            The candidates of the batch, see :func:`decode_candidates`.
+        """
         score_thr = min(test_cfg['pose_score_thr'], test_cfg['keypoint_score_thr'])
-        grids = self(feats)
-        candidates = decode_candidates(grids, self.anchors, self.strides, score_thr)
-        return self.detect(candidates, len(grids[0]), test_cfg)
+        return decode_candidates(self(feats), self.anchors, self.strides, score_thr)
 
     def detect(
         self, candidates: Candidates, num_images: int, test_cfg: dict

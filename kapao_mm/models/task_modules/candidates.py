@@ -1,7 +1,7 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 """Grids to the pose objects and keypoint objects that are kept (spec, Inference 1 and 2)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -33,6 +33,11 @@ class Candidates(NamedTuple):
         return Candidates(*(field[index] for field in self))
 
 
+def concatenate(parts: Iterable[Candidates]) -> Candidates:
+    """The candidates of several levels or passes, one after the other."""
+    return Candidates(*(torch.cat(fields) for fields in zip(*parts, strict=True)))
+
+
 def decode_candidates(
     grids: Sequence[Tensor], anchors: Sequence[Tensor], strides: Sequence[int], score_thr: float
 ) -> Candidates:
@@ -47,10 +52,8 @@ def decode_candidates(
     Returns:
         The candidates of the batch, levels one after the other.
     """
-    levels = [
-        _decode_level(*level, score_thr) for level in zip(grids, anchors, strides, strict=True)
-    ]
-    return Candidates(*(torch.cat(fields) for fields in zip(*levels, strict=True)))
+    levels = zip(grids, anchors, strides, strict=True)
+    return concatenate(_decode_level(*level, score_thr) for level in levels)
 
 
 def _decode_level(grid: Tensor, anchors: Tensor, stride: int, score_thr: float) -> Candidates:

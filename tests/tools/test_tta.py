@@ -1,0 +1,98 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+import importlib.util
+import pickle
+
+import pytest
+import torch
+from mmpose.registry import MODELS
+
+from kapao_mm.configuration import load_config
+from kapao_mm.errors import InputError
+from kapao_mm.models import KAPAOTTA
+
+TOY = 'configs/kapao/kapao_n_toy.py'
+CROWDPOSE = 'configs/kapao/kapao_s_crowdpose.py'
+QUICK = {
+    'input_size': 256,
+    'test_dataloader.num_workers': 0,
+    'test_dataloader.persistent_workers': False,
+}
+
+
+@pytest.fixture
+def run(run_tool, repo, tmp_path):
+    """Tests weights that see poses of score 0.25 everywhere; returns the predictions."""
+
+    def run(config, *flags, **values):
+        options = QUICK | {key.replace('__', '.'): value for key, value in values.items()}
+        model = MODELS.build(load_config(repo / config, options).model)
+        for conv in model.head.head_module.convs:
+            torch.nn.init.zeros_(conv.weight)
+            torch.nn.init.constant_(conv.bias, -10)
+            bias = conv.bias.detach().view(model.head.head_module.num_anchors, -1)
+            bias[:, 4:6] = 0  # objectness, class of pose objects
+        torch.save(dict(state_dict=model.state_dict()), tmp_path / 'a.pth')
+        args = [config, tmp_path / 'a.pth', '--work-dir', tmp_path, '--dump', tmp_path / 'a.pkl']
+        pairs = (f'{key}={value}' for key, value in options.items())
+        assert run_tool('test.py', *args, *flags, '--cfg-options', *pairs) is None
+        return pickle.loads((tmp_path / 'a.pkl').read_bytes())  # our own, of a moment ago
+
+    return run
+
+
+@pytest.fixture
+def apply_tta(repo):
+    spec = importlib.util.spec_from_file_location('test_tool', repo / 'tools/test.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.apply_tta
+
+
+def test_a_run_makes_rectangles_square_and_draws_pictures(run, toy, tmp_path):
+    plain = run(TOY, data_root=str(toy))
+    found = run(TOY, '--tta', '--show-dir', tmp_path / 'pictures', data_root=str(toy))
+    assert [data['input_size'] for data in plain] == [(256, 192)] * 2
+    assert [data['input_size'] for data in found] == [(256, 256)] * 2
+    assert all(len(data['pred_instances']['bboxes']) > 0 for data in found)
+    assert len(list((tmp_path / 'pictures').rglob('*.jpg'))) == 2
+
+
+def test_a_run_has_settings_of_its_own(run, toy):
+    options = dict(data_root=str(toy), model__test_cfg__tta__pose_score_thr=0.3)
+    assert all(len(data['pred_instances']['bboxes']) > 0 for data in run(TOY, **options))
+    assert not any(len(data['pred_instances']['bboxes']) for data in run(TOY, '--tta', **options))
+
+
+def test_a_run_works_with_the_keypoints_of_crowdpose(run, shared_dir):
+    root = str(shared_dir / 'data/crowdpose_sample')
+    found = run(CROWDPOSE, '--tta', data_root=root, val_ann='test_crowdpose.json', val_img='.')
+    assert [data['pred_instances']['keypoints'].shape[1:] for data in found] == [(14, 2)] * 2
+    assert [data['input_size'] for data in found] == [(256, 256)] * 2
+
+
+def test_every_config_has_it_and_keeps_its_pipeline(repo, apply_tta):
+    for path in sorted((repo / 'configs/kapao').glob('*.py')):
+        cfg = load_config(path, dict(input_size=320))
+        plain = load_config(path, dict(input_size=320)).test_dataloader.dataset.pipeline
+        apply_tta(cfg)
+        (letterbox,) = (t for t in plain if t.type == 'Letterbox')
+        assert letterbox.input_size == 320
+        letterbox.square = True
+        assert cfg.test_dataloader.dataset.pipeline == plain
+        with torch.device('meta'):
+            assert isinstance(MODELS.build(cfg.model), KAPAOTTA)
+
+
+def test_datasets_in_a_wrapper_become_square_too(repo, apply_tta):
+    cfg = load_config(repo / TOY)
+    dataset = cfg.test_dataloader.dataset
+    cfg.test_dataloader.dataset = dict(type='RepeatDataset', times=1, dataset=dataset)
+    apply_tta(cfg)
+    assert cfg.test_dataloader.dataset.dataset.pipeline[1].square
+
+
+def test_a_config_without_it_is_refused(repo, apply_tta):
+    cfg = load_config(repo / TOY)
+    cfg.pop('tta_model')
+    with pytest.raises(InputError, match='--tta needs tta_model'):
+        apply_tta(cfg)
