@@ -5,7 +5,6 @@ import argparse
 import ast
 import difflib
 import inspect
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 
+from kapao_mm.distributed import join_processes
 from kapao_mm.errors import InputError
 
 
@@ -62,13 +62,22 @@ def add_run_options(parser: argparse.ArgumentParser, example: str) -> None:
         metavar='KEY=VALUE',
         help=f'replace config values, as in: data_root=DIR input_size=640 {example}',
     )
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by torchrun')
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='what started the processes that work together, as tools/dist_*.sh set it [none]',
+    )
+    # torch.distributed.launch, the forerunner of torchrun, gives it to every tool.
+    parser.add_argument('--local_rank', '--local-rank', help=argparse.SUPPRESS)
 
 
 def apply_run_options(cfg: Config, args: argparse.Namespace) -> None:
-    """Writes the flags of :func:`add_run_options`, but for ``--cfg-options``, into a config."""
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    """Writes the flags of :func:`add_run_options`, but for ``--cfg-options``, into a config.
+
+    With a launcher, this process then belongs to a group, see :func:`join_processes`.
+    """
+    join_processes(args.launcher)
     cfg.launcher = args.launcher
     if args.work_dir or not cfg.get('work_dir'):
         cfg.work_dir = args.work_dir or str(Path('work_dirs') / Path(args.config).stem)

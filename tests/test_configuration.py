@@ -88,7 +88,10 @@ def test_loaders_of_the_project_follow_data_root_files_and_size(repo, name):
     cfg = load_config(path, options)
     text = str(cfg.to_dict())
     assert '1280' not in text and 'data/' not in text
-    for loader, ann_file in (('train', 't.json'), ('val', 'v.json'), ('test', 'v.json')):
+    loaders = dict(train='t.json', val='v.json', test='v.json')
+    if name == 'crowdpose':  # is not validated
+        del loaders['val']
+    for loader, ann_file in loaders.items():
         dataset = cfg[f'{loader}_dataloader'].dataset
         assert (dataset.data_root, dataset.ann_file) == ('/y', ann_file)
         assert '640' in str(dataset.pipeline)

@@ -21,3 +21,30 @@ def test_a_tool_ends_with_one_line(message):
 def test_other_errors_keep_their_traceback():
     with pytest.raises(KeyError), exit_on_input_error():
         raise KeyError('a bug')
+
+
+def raised_after(monkeypatch, error, **environment):
+    """Seconds that a process of several waits before it says what went wrong."""
+    slept = []
+    monkeypatch.setattr('time.sleep', slept.append)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises((SystemExit, RuntimeError)), exit_on_input_error():
+        raise error
+    return sum(slept)
+
+
+def test_of_several_processes_the_one_that_knows_speaks_first(monkeypatch):
+    turns = [
+        raised_after(monkeypatch, error, WORLD_SIZE='2', LOCAL_RANK=rank)
+        for error in (InputError('no image'), RuntimeError('lost the other'))
+        for rank in ('0', '1')
+    ]
+    assert turns[0] == 0
+    assert all(later - sooner >= 2 for sooner, later in zip(turns, turns[1:], strict=False))
+
+
+def test_a_single_process_does_not_wait(monkeypatch):
+    monkeypatch.delenv('WORLD_SIZE', raising=False)
+    assert raised_after(monkeypatch, InputError('no image')) == 0
+    assert raised_after(monkeypatch, RuntimeError('a bug')) == 0

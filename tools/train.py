@@ -4,11 +4,14 @@
 import argparse
 from pathlib import Path
 
+import torch
 from mmengine.config import Config
-from mmengine.runner import Runner
+from mmengine.dist import is_main_process
+from mmpose.registry import MODELS, RUNNERS
 
 from kapao_mm.configuration import add_run_options, apply_run_options, load_config
-from kapao_mm.engine import require_checkpoint
+from kapao_mm.distributed import leave_processes
+from kapao_mm.engine import check_training_start, checkpoint_to_resume
 from kapao_mm.errors import InputError, exit_on_input_error
 
 
@@ -20,9 +23,14 @@ def parse_args() -> argparse.Namespace:
         '--resume',
         nargs='?',
         const='auto',
-        help='resume from this checkpoint; without a value, from the latest in the work directory',
+        help='resume from this checkpoint; without a value, from the latest in the work directory, '
+        'if there is one',
     )
-    parser.add_argument('--amp', action='store_true', help='mixed precision (needs a GPU)')
+    parser.add_argument(
+        '--amp',
+        action='store_true',
+        help='float16 (needs a GPU; the published recipe has it there)',
+    )
     parser.add_argument('--no-validate', action='store_true', help='do not validate while training')
     parser.add_argument(
         '--auto-scale-lr',
@@ -39,18 +47,21 @@ def apply_args(cfg: Config, args: argparse.Namespace) -> None:
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     if args.amp:
-        import torch
-
         if not torch.cuda.is_available():
             raise InputError('--amp needs a GPU, and torch sees none; leave the flag out')
-        cfg.optim_wrapper.type = 'AmpOptimWrapper'
-        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
-    if args.resume:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
-    if cfg.get('load_from') and '://' not in cfg.load_from:
-        require_checkpoint(cfg.load_from)
+        if cfg.optim_wrapper.type == 'KAPAOOptimWrapper':
+            cfg.optim_wrapper.precision = 'float16'
+        else:
+            cfg.optim_wrapper.type = 'AmpOptimWrapper'
+            cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    if args.resume and (checkpoint := checkpoint_to_resume(cfg.work_dir, args.resume)):
+        cfg.resume, cfg.load_from = True, checkpoint
     if args.auto_scale_lr:
+        if not cfg.get('auto_scale_lr'):
+            raise InputError(
+                f'--auto-scale-lr needs auto_scale_lr.base_batch_size in {args.config}; leave it '
+                'out (the published recipe accumulates gradients to its batch size instead)'
+            )
         cfg.auto_scale_lr.enable = True
 
 
@@ -59,10 +70,15 @@ def main() -> None:
     args = parse_args()
     cfg = load_config(args.config, args.cfg_options)
     apply_args(cfg, args)
-    runner = Runner.from_cfg(cfg)
+    runner = RUNNERS.build(cfg)
+    if cfg.get('load_from') and not cfg.get('resume') and '://' not in cfg.load_from:
+        with torch.device('meta'):
+            check_training_start(cfg.load_from, MODELS.build(cfg.model))
     runner.train()
-    checkpoint = (Path(cfg.work_dir) / 'last_checkpoint').read_text().strip()
-    runner.logger.info(f'Next: python tools/test.py {args.config} {checkpoint}')
+    if is_main_process():
+        checkpoint = (Path(cfg.work_dir) / 'last_checkpoint').read_text().strip()
+        runner.logger.info(f'Next: python tools/test.py {args.config} {checkpoint}')
+    leave_processes()
 
 
 if __name__ == '__main__':

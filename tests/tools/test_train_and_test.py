@@ -122,3 +122,12 @@ def test_mixed_precision_without_a_gpu_is_refused(run_tool, toy, tmp_path, monke
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     message = run_tool('train.py', CONFIG, '--amp', '--work-dir', tmp_path, *options(data_root=toy))
     assert 'error: --amp needs a GPU' in message
+
+
+def test_a_loss_that_is_not_finite_ends_training_before_it_does_harm(run_tool, toy, tmp_path):
+    spoilt = options(data_root=toy, model__head__loss__box_gain='inf')
+    message = run_tool('train.py', CONFIG, '--work-dir', tmp_path, *spoilt)
+    assert message.startswith('error: the loss is not finite at iteration 1 (epoch 1): loss_box ')
+    assert str(toy / 'train2017/toy_') in message
+    found = torch.load(tmp_path / 'non_finite_iter_1.pth', weights_only=True)
+    assert all(value.isfinite().all() for value in found['state_dict'].values())

@@ -1,0 +1,95 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+"""The flags of tools/train.py."""
+
+import importlib.util
+import sys
+
+import pytest
+import torch
+from mmpose.registry import MODELS
+
+from kapao_mm.configuration import load_config
+
+RECIPE = 'configs/kapao/kapao_n_coco.py'
+TOY = 'configs/kapao/kapao_n_toy.py'
+
+
+@pytest.fixture
+def applied(repo, monkeypatch, tmp_path):
+    """A config as the flags leave it."""
+    spec = importlib.util.spec_from_file_location('train', repo / 'tools/train.py')
+    train = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(train)
+
+    def apply(config, *flags, **values):
+        work = ['--work-dir', str(tmp_path)]
+        monkeypatch.setattr(sys, 'argv', ['train.py', str(repo / config), *work, *map(str, flags)])
+        cfg = load_config(repo / config, values)
+        train.apply_args(cfg, train.parse_args())
+        return cfg
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ('wrapper', 'expected'),
+    [
+        ('KAPAOOptimWrapper', dict(type='KAPAOOptimWrapper', precision='float16')),
+        ('OptimWrapper', dict(type='AmpOptimWrapper', loss_scale='dynamic')),
+    ],
+)
+def test_amp_means_float16(applied, monkeypatch, wrapper, expected):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    found = applied(RECIPE, '--amp', **{'optim_wrapper.type': wrapper}).optim_wrapper
+    assert {name: found[name] for name in expected} == expected
+
+
+def test_scaling_the_lr_needs_a_batch_size_to_scale_from(run_tool, tmp_path):
+    message = run_tool('train.py', RECIPE, '--auto-scale-lr', '--work-dir', tmp_path)
+    assert message.startswith('error: --auto-scale-lr needs auto_scale_lr.base_batch_size in')
+
+
+def test_scaling_the_lr(applied):
+    scale = dict(base_batch_size=64)
+    assert applied(TOY, '--auto-scale-lr', auto_scale_lr=scale).auto_scale_lr.enable
+
+
+def test_resuming_before_the_first_checkpoint_keeps_the_start(applied):
+    cfg = applied(TOY, '--resume', load_from='start.pth')
+    assert cfg.load_from == 'start.pth'
+    assert not cfg.resume
+
+
+def test_resuming_takes_the_last_checkpoint(applied, tmp_path):
+    path = tmp_path / 'epoch_3.pth'
+    torch.save(dict(state_dict={}, meta={}, message_hub={}, optimizer={}), path)
+    (tmp_path / 'last_checkpoint').write_text(str(path))
+    cfg = applied(TOY, '--resume', load_from='start.pth')
+    assert cfg.load_from == str(path)
+    assert cfg.resume
+
+
+def test_a_start_of_another_size_is_refused(repo, run_tool, tmp_path):
+    start = tmp_path / 'start.pth'
+    cfg = load_config(repo / TOY)
+    with torch.device('meta'):
+        other = MODELS.build(load_config(repo / 'configs/kapao/kapao_s_coco.py').model)
+    weights = {name: torch.zeros(value.shape) for name, value in other.state_dict().items()}
+    torch.save(dict(state_dict=weights), start)
+    assert not cfg.load_from
+    message = run_tool(
+        'train.py', TOY, '--work-dir', tmp_path / 'work', '--cfg-options', f'load_from={start}'
+    )
+    assert message.startswith(f'error: training cannot start from {start}')
+
+
+def test_the_recipe_trains_without_validation(run_tool, toy, tmp_path):
+    values = dict(data_root=toy, input_size=64, max_epochs=1)
+    values |= {'train_dataloader.batch_size': 2, 'train_dataloader.num_workers': 0}
+    values |= {
+        f'{part}_ann': f'annotations/person_keypoints_{part}.json' for part in ('train', 'val')
+    }
+    options = ['--cfg-options', *(f'{key}={value}' for key, value in values.items())]
+    assert run_tool('train.py', RECIPE, '--no-validate', '--work-dir', tmp_path, *options) is None
+    assert (tmp_path / 'epoch_1.pth').is_file()
+    assert not list(tmp_path.glob('best*'))

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+#
+# Trains with one process on each of GPUS GPUs of this machine; without GPUs, on the CPU.
+# On several machines: run it on each, with the same GPUS and MASTER_ADDR, and its own NODE_RANK.
+set -euo pipefail
+
+if (($# < 2)); then
+    echo "usage: $0 CONFIG GPUS [flags of tools/train.py]" >&2
+    echo "several machines: NNODES=2 NODE_RANK=0|1 MASTER_ADDR=address of 0 [PORT=29500] $0 ..." >&2
+    exit 2
+fi
+config=$1 gpus=$2
+tools=$(dirname "${BASH_SOURCE[0]}")
+exec python "$tools/misc/launch.py" "$gpus" "$tools/train.py" "$config" --launcher pytorch "${@:3}"

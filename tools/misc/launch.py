@@ -1,0 +1,79 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+"""Starts a tool's processes with torchrun, for tools/dist_train.sh and tools/dist_test.sh.
+
+Where a process fails, torchrun prints a page; here the process's own message is all.
+"""
+
+import logging
+import os
+import signal
+import sys
+
+from torch.distributed import run
+from torch.distributed.elastic.multiprocessing import ProcessFailure, SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+from kapao_mm.errors import InputError, exit_on_input_error
+
+
+def torchrun_args(gpus: str, environment: dict[str, str]) -> list[str]:
+    """Where the processes are to run, in torchrun's flags.
+
+    Args:
+        gpus: processes on this machine.
+        environment: NNODES (1) machines, of which this is number NODE_RANK (0) and the first is at
+            MASTER_ADDR (127.0.0.1) and PORT (29500; a free one where there is one machine).
+
+    Raises:
+        InputError: a number is none, or several machines come without MASTER_ADDR.
+    """
+    machines = environment.get('NNODES', '1')
+    machine = environment.get('NODE_RANK', '0')
+    for name, value in dict(GPUS=gpus, NNODES=machines, NODE_RANK=machine).items():
+        if not value.isdigit():
+            raise InputError(f'{name} must be a number, but is {value!r}')
+    if int(machine) >= int(machines):
+        raise InputError(
+            f'NODE_RANK={machine}: {machines} machines have the numbers 0 to {int(machines) - 1}'
+        )
+    args = ['--nproc-per-node', gpus]
+    if machines == '1' and 'PORT' not in environment:
+        return [*args, '--standalone', '--local-addr', '127.0.0.1']
+    if machines != '1' and 'MASTER_ADDR' not in environment:
+        raise InputError('several machines (NNODES) need MASTER_ADDR, the address of the first')
+    address = environment.get('MASTER_ADDR', '127.0.0.1')
+    args += ['--nnodes', machines, '--node-rank', machine]
+    return [*args, '--master-addr', address, '--master-port', environment.get('PORT', '29500')]
+
+
+def describe(failures: dict[int, ProcessFailure]) -> str | None:
+    """Says what the processes could not say themselves; None where they said it.
+
+    Args:
+        failures: by rank. Those that torchrun ended because another one failed are among them.
+    """
+    if any(failure.exitcode > 0 for failure in failures.values()):
+        return None
+    causes = [f for f in failures.values() if f.exitcode != -signal.SIGTERM]
+    first = min(causes or failures.values(), key=lambda failure: failure.timestamp)
+    hint = ' (out of memory?)' if first.exitcode == -signal.SIGKILL else ''
+    return f'error: process {first.local_rank} was ended by {first.signal_name()}{hint}'
+
+
+def main() -> None:
+    """Runs: launch.py GPUS TOOL ARGUMENT..."""
+    gpus, *command = sys.argv[1:]
+    os.environ.setdefault('OMP_NUM_THREADS', '1')  # as torchrun and MMEngine do, with warnings
+    os.environ.setdefault('MKL_NUM_THREADS', '1')
+    logging.getLogger('torch.distributed.elastic').setLevel(logging.CRITICAL)
+    try:
+        run.main([*torchrun_args(gpus, dict(os.environ)), *command])
+    except ChildFailedError as error:
+        sys.exit(describe(error.failures) or 1)
+    except SignalException as stop:
+        sys.exit(128 + stop.sigval)
+
+
+if __name__ == '__main__':
+    with exit_on_input_error():
+        main()
