@@ -9,11 +9,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 
 from kapao_mm.distributed import join_processes
 from kapao_mm.errors import InputError
+
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
 def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Config:
@@ -75,7 +78,8 @@ def add_run_options(parser: argparse.ArgumentParser, example: str) -> None:
 def apply_run_options(cfg: Config, args: argparse.Namespace) -> None:
     """Writes the flags of :func:`add_run_options`, but for ``--cfg-options``, into a config.
 
-    With a launcher, this process then belongs to a group, see :func:`join_processes`.
+    With a launcher, this process then belongs to a group, see :func:`join_processes`. Switches of
+    dataloaders that make no sense here, without a GPU or workers, are turned off.
     """
     join_processes(args.launcher)
     cfg.launcher = args.launcher
@@ -86,6 +90,12 @@ def apply_run_options(cfg: Config, args: argparse.Namespace) -> None:
             enable=True,
             out_dir=str(Path(args.show_dir).absolute()),  # MMPose puts others into the work_dir
             interval=args.interval,
+        )
+    for loader in filter(None, map(cfg.get, LOADERS)):
+        # torch warns of the first, and refuses the second.
+        loader.pin_memory = loader.get('pin_memory', False) and torch.cuda.is_available()
+        loader.persistent_workers = (
+            loader.get('persistent_workers', False) and loader.get('num_workers', 0) > 0
         )
 
 

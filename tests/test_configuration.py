@@ -1,8 +1,10 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+from argparse import ArgumentParser, Namespace
+
 import pytest
 from mmengine.config import Config
 
-from kapao_mm.configuration import load_config
+from kapao_mm.configuration import add_run_options, apply_run_options, load_config
 from kapao_mm.errors import InputError
 
 BASE = """
@@ -79,6 +81,19 @@ def test_unknown_start_of_a_nested_key_is_refused(child):
 def test_missing_file_is_named(tmp_path):
     with pytest.raises(InputError, match=f'config file {tmp_path}/gone.py does not exist'):
         load_config(tmp_path / 'gone.py')
+
+
+@pytest.mark.parametrize('gpu', [True, False])
+def test_loaders_pin_memory_for_gpus_and_keep_workers_where_there_are_some(repo, monkeypatch, gpu):
+    monkeypatch.setattr('torch.cuda.is_available', lambda: gpu)
+    path = repo / 'configs/kapao/kapao_n_coco.py'
+    cfg = load_config(path, {'val_dataloader.num_workers': 0})
+    parser = ArgumentParser()
+    add_run_options(parser, 'a=1')
+    apply_run_options(cfg, parser.parse_args([], Namespace(config=str(path))))
+    loaders = [cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader]
+    assert [loader.pin_memory for loader in loaders] == [gpu] * 3
+    assert [loader.persistent_workers for loader in loaders] == [False, False, True]
 
 
 @pytest.mark.parametrize('name', ['coco', 'crowdpose'])

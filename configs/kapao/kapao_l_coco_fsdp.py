@@ -1,11 +1,15 @@
 """KAPAO-L with weights, gradients and optimizer divided over the GPUs (MMEngine's FSDPStrategy).
 
 tools/dist_train.sh configs/kapao/kapao_l_coco_fsdp.py 4, then tools/test.py as for every config.
-KAPAO-L fits a GPU whole; this is for wider models. Not with it: the average of the weights (EMA),
-so the last weights are validated, with the settings for testing, and saved; --resume (MMEngine 0.10
-calls torch's FSDP in the order of torch 2.0) and with it pending gradients; float16, so no --amp
-(its loss scale is each process's own). Untried: model.channels_last. Two CPU processes with a narrow model did train, validate and save with
-strategy.model_wrapper.device_id=cpu (tests/tools/test_dist_scripts.py); GPUs were not to be had.
+KAPAO-L fits a GPU whole; this is for wider models. Not with it:
+
+- the average of the weights (EMA): the last weights are validated, with the settings for testing,
+  and saved;
+- --resume (MMEngine 0.10 calls torch's FSDP in the order of torch 2.0), nor pending gradients;
+- float16, and so --amp: its loss scale would be each process's own.
+
+Untried: model.channels_last. Two CPU processes with a narrow model did train, validate and save
+with strategy.model_wrapper.device_id=cpu (tests/tools/test_dist_scripts.py); GPUs did not.
 """
 
 _base_ = 'kapao_l_coco.py'

@@ -56,8 +56,7 @@ def data(tmp_path_factory):
 def options(data):
     values = dict(data_root=data, input_size=128, max_epochs=1, batch_size=2)
     values |= {'default_hooks.checkpoint.interval': 1}
-    for loader in ('train', 'val', 'test'):
-        values |= {f'{loader}_dataloader.{key}': 0 for key in ('num_workers', 'persistent_workers')}
+    values |= {f'{loader}_dataloader.num_workers': 0 for loader in ('train', 'val', 'test')}
     values |= {'test_dataloader.batch_size': 1}  # convolutions round differently in larger batches
     return ['--cfg-options', *(f'{key}={value}' for key, value in values.items())]
 

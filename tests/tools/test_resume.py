@@ -40,10 +40,7 @@ def start(repo, data, tmp_path, monkeypatch):
             'max_epochs=4',
             'train_dataloader.batch_size=2',
             'train_dataloader.num_workers=2',
-            'train_dataloader.pin_memory=False',
             'val_dataloader.num_workers=0',
-            'val_dataloader.persistent_workers=False',
-            'val_dataloader.pin_memory=False',
             # Epochs of 4 iterations end within accumulations of 3, after a ramp of 6 iterations.
             'custom_hooks.0.nominal_batch=6',
             'custom_hooks.0.warmup_epochs=1',

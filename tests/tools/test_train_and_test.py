@@ -14,7 +14,6 @@ def options(**values):
     loaders = ('train', 'val', 'test')
     quick = dict(input_size=128, max_epochs=1, batch_size=2)
     quick |= {f'{loader}_dataloader__num_workers': 0 for loader in loaders}
-    quick |= {f'{loader}_dataloader__persistent_workers': False for loader in loaders}
     quick |= dict(train_cfg__val_interval=1, default_hooks__checkpoint__interval=1)
     pairs = (quick | values).items()
     return ['--cfg-options', *(f'{key.replace("__", ".")}={value}' for key, value in pairs)]

@@ -15,7 +15,6 @@ CROWDPOSE = 'configs/kapao/kapao_s_crowdpose.py'
 QUICK = {
     'input_size': 256,
     'test_dataloader.num_workers': 0,
-    'test_dataloader.persistent_workers': False,
 }
 
 

@@ -8,7 +8,7 @@ image_cache = None  # where decoded training images are kept: 'ram', or a folder
 train_pipeline = [
     dict(type='CheckedLoadImage'),
     dict(
-        type='Mosaic',
+        type='TracedMosaic',
         img_scale=(input_size, input_size),
         pre_transform=[dict(type='CheckedLoadImage')],
     ),

@@ -6,6 +6,7 @@ from .formatting import PackKAPAOInputs
 from .hsv import HSVGain
 from .letterbox import Letterbox
 from .loading import CheckedLoadImage
+from .mosaic import TracedMosaic
 
 __all__ = [
     'CheckedLoadImage',
@@ -14,4 +15,5 @@ __all__ = [
     'Letterbox',
     'PackKAPAOInputs',
     'RandomScaleTranslate',
+    'TracedMosaic',
 ]

@@ -32,6 +32,7 @@ class PackKAPAOInputs(PackPoseInputs):
         'flip_indices',
         'raw_ann_info',
         'dataset_name',
+        'mosaic_paths',
     )
 
     def __init__(self) -> None:

@@ -2,6 +2,7 @@
 """What happens at a loss that is not finite, before it reaches the weights."""
 
 from functools import partial
+from itertools import chain
 from math import isfinite
 from pathlib import Path
 from typing import Any, NoReturn
@@ -122,7 +123,9 @@ class FiniteLossHook(Hook):
 def _describe(runner: Runner, losses: dict[str, float], inputs: dict[str, Any]) -> str:
     """One line with iteration, epoch, and the terms and images of the processes concerned."""
     terms = ', '.join(f'{name} {value}' for name, value in losses.items() if not isfinite(value))
-    images = ', '.join(str(sample.img_path) for sample in inputs['data_samples'])
+    samples = inputs['data_samples']
+    paths = chain.from_iterable(s.get('mosaic_paths', [s.img_path]) for s in samples)
+    images = ', '.join(map(str, paths))
     processes = all_gather_object(f'{terms}, images {images}' if terms else '')
     if len(processes) > 1:
         processes = [text and f'process {rank}: {text}' for rank, text in enumerate(processes)]

@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""What the training pipeline relies on in MMPose's Mosaic."""
+"""What the training pipeline relies on in Mosaic, which but for the paths is MMPose's."""
 
 import numpy as np
 import pytest
@@ -29,6 +29,7 @@ class Sources:
         box = np.array([[x, y, x + CELL, y + CELL]] * n, np.float32).reshape(n, 4)
         return dict(
             img=img,
+            img_path=f'{index}.jpg',
             bbox=box,
             bbox_score=np.ones(n, np.float32),
             category_id=np.full(n, index),
@@ -44,7 +45,9 @@ class Pass:
 
 @pytest.fixture
 def mosaic():
-    return TRANSFORMS.build(dict(type='Mosaic', img_scale=(SIZE, SIZE), pre_transform=[Pass()]))
+    return TRANSFORMS.build(
+        dict(type='TracedMosaic', img_scale=(SIZE, SIZE), pre_transform=[Pass()])
+    )
 
 
 def run(mosaic, dataset: Sources, seed: int) -> dict:
@@ -52,10 +55,11 @@ def run(mosaic, dataset: Sources, seed: int) -> dict:
     return mosaic.transform(dict(dataset.get_data_info(0), dataset=dataset))
 
 
-def test_labels_follow_the_four_images(mosaic):
+def test_labels_and_paths_follow_the_four_images(mosaic):
     dataset = Sources([(32, 48), (100, 64), (64, 64), (200, 90)])
     for seed in range(30):
         results = run(mosaic, dataset, seed)
+        assert results['mosaic_paths'] == [f'{index}.jpg' for index in results['category_id']]
         assert results['img'].shape == (2 * SIZE, 2 * SIZE, 3)
         assert len(results['bbox']) == 4
         for i in range(4):

@@ -63,12 +63,14 @@ def spoilt(short_run):
 
 
 def test_it_stops_before_the_batch_does_harm_and_says_why(make_run, spoilt, tmp_path):
+    spoilt[5]['data_samples'].set_metainfo(dict(mosaic_paths=['5.jpg', '2.jpg']))
     run = make_run(tmp_path, hooks=[STOP, Probe(before=2)], data=spoilt)
     with pytest.raises(InputError) as caught:
         run.train()
     path = tmp_path / 'non_finite_iter_3.pth'
     assert str(caught.value) == (
-        'the loss is not finite at iteration 3 (epoch 1): loss_box nan, images 4.jpg, 5.jpg; '
+        'the loss is not finite at iteration 3 (epoch 1): loss_box nan, '
+        'images 4.jpg, 5.jpg, 2.jpg; '
         f'state before it: {path}; next: --resume {path} with a lower lr, or with '
         '--cfg-options default_hooks.finite_loss.on_non_finite=skip'
     )
