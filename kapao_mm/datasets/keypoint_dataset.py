@@ -4,13 +4,18 @@
 import os.path as osp
 import warnings
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
+from mmengine.dataset import BaseDataset, Compose
 from mmengine.logging import print_log
 from mmpose.datasets.datasets.base import BaseCocoStyleDataset
+from mmpose.datasets.transforms import LoadImage, Mosaic
 from mmpose.registry import DATASETS
 
 from kapao_mm.errors import InputError
+
+from .image_cache import ImageCache
 
 # What training, and MMPose's Mosaic, need of a person; the rest (segmentation, raw annotation)
 # slows mosaic, and `id`, `iscrowd` and the like would be those of the first of its four images.
@@ -45,18 +50,65 @@ class KeypointDataset(BaseCocoStyleDataset):
             (``configs/_base_/datasets/coco.py``) are found inside MMPose.
         keypoints_outside: What becomes of keypoints labelled outside the image in training:
             ``'keep'`` or ``'clip'`` to its edge (CrowdPose, spec).
+        image_cache: Where decoded images are kept for training: ``'ram'``, a folder, or None for
+            nowhere. Where the pipeline starts with Mosaic they are shrunk to its ``img_scale`` as
+            it would do, and labels with them, so that samples stay the same. See
+            :class:`ImageCache`.
         **kwargs: Those of MMPose's BaseCocoStyleDataset; ``data_mode`` is always 'bottomup'.
 
     Raises:
         InputError: If files are missing, or annotations and metainfo do not fit.
     """
 
-    def __init__(self, *, metainfo: dict, keypoints_outside: str = 'keep', **kwargs) -> None:
+    def __init__(
+        self,
+        *,
+        metainfo: dict,
+        keypoints_outside: str = 'keep',
+        image_cache: str | None = None,
+        **kwargs,
+    ) -> None:
         if keypoints_outside not in ('keep', 'clip'):
             raise InputError(f"keypoints_outside is 'keep' or 'clip', not {keypoints_outside!r}")
+        if image_cache and kwargs.get('test_mode'):
+            raise InputError('image_cache is for training; leave it out of test datasets')
         self.keypoints_outside = keypoints_outside
+        self.image_cache = image_cache
+        self._images = None
         self._left_out = Counter()  # reason -> annotations
         super().__init__(metainfo=metainfo, data_mode='bottomup', **kwargs)
+
+    def full_init(self) -> None:
+        """Loads the annotations, and fills the cache of images."""
+        if self._fully_initialized:
+            return
+        super().full_init()
+        if self.image_cache:
+            paths = [BaseDataset.get_data_info(self, i)['img_path'] for i in range(len(self))]
+            sizes = np.array([self._image_sizes.pop(path) for path in paths])  # (n, 2)
+            self._images = ImageCache(
+                paths, sizes, self.image_cache, self._mosaic_size(), Path(self.ann_file).stem
+            )
+
+    def _mosaic_size(self) -> tuple[int, int] | None:
+        """The (w, h) that the pipeline first brings every image to, None without Mosaic."""
+        match self.pipeline.transforms:
+            case [
+                LoadImage(),
+                Mosaic(prob=1, pre_transform=Compose(transforms=[LoadImage()])) as mosaic,
+                *_,
+            ]:
+                return tuple(mosaic.img_scale)
+        return None
+
+    def get_data_info(self, idx: int) -> dict:
+        """The sample, with its image and labels in px of that image if images are cached."""
+        info = super().get_data_info(idx)
+        if self._images is not None:
+            info['img'], scale = self._images[info['img_path']]
+            info['bbox'] *= scale
+            info['keypoints'] *= scale
+        return info
 
     @classmethod
     def _load_metainfo(cls, metainfo: dict) -> dict:
@@ -84,6 +136,8 @@ class KeypointDataset(BaseCocoStyleDataset):
         people, images = super()._load_annotations()
         if not images:
             raise InputError(f'annotation file {osp.abspath(self.ann_file)} lists no images')
+        if self.image_cache:
+            self._image_sizes = {im['img_path']: (im['width'], im['height']) for im in images}
         if not self.test_mode:
             unlabelled = sum(not person['keypoints_visible'].any() for person in people)
             left_out = ', '.join(f'{n} {reason}' for reason, n in self._left_out.items())

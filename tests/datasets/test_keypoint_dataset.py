@@ -1,12 +1,10 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 import json
-import logging
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from mmengine.logging import MMLogger
 from mmpose.evaluation import CocoMetric
 from mmpose.registry import DATASETS
 
@@ -65,16 +63,6 @@ def build(tmp_path):
         return DATASETS.build(config | options)
 
     return build
-
-
-@pytest.fixture
-def log(caplog):
-    """What MMEngine's current logger was told."""
-    logger = MMLogger.get_current_instance()
-    logger.addHandler(caplog.handler)
-    logger.setLevel(logging.INFO)
-    yield caplog
-    logger.removeHandler(caplog.handler)
 
 
 def test_training_keeps_images_without_people(build):

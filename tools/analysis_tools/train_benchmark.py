@@ -1,0 +1,330 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+"""Measures what each switch for memory and time makes of a config's training.
+
+Every row is a process of its own. It trains on the same pictures from the same weights, with a
+learning rate of 0, so that all steps compute the same. Without --real the pictures are drawn.
+"""
+
+import argparse
+import copy
+import json
+import math
+import platform
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import chain, cycle, islice, repeat
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.model import BaseModel
+from mmengine.optim import build_optim_wrapper
+from mmengine.runner import Runner
+from mmpose.registry import DATASETS, MODELS
+from torch.utils.data import DataLoader
+
+from kapao_mm import __version__, register_all_modules
+from kapao_mm.configuration import load_config
+from kapao_mm.datasets.toy import KEYPOINTS, make_toy_dataset
+from kapao_mm.errors import InputError, exit_on_input_error
+
+WARM_UP = 2  # iterations that are not counted
+PICTURES = 32  # at least
+MARGIN = 0.02  # gains below are taken for noise
+
+BASELINE = {
+    'model.channels_last': False,
+    'model.checkpoint_activations': False,
+    'model.compile_network': False,
+    'optim_wrapper.precision': 'float32',
+}
+SWITCHES = {
+    'channels_last': {'model.channels_last': True},
+    'bfloat16': {'optim_wrapper.precision': 'bfloat16'},
+    'float16': {'optim_wrapper.precision': 'float16'},
+    'checkpoint_activations': {'model.checkpoint_activations': True},
+    'compile_network': {'model.compile_network': True},
+}
+LOADER_SWITCH = 'image_cache'  # of the loading of data, not of the step
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--iters', type=int, default=10, help='measured iterations [10]')
+    parser.add_argument('--batch-size', type=int, help='images an iteration [the config]')
+    parser.add_argument('--input-size', type=int, help='px [the config]')
+    parser.add_argument(
+        '--switches',
+        nargs='+',
+        choices=[*SWITCHES, LOADER_SWITCH],
+        help='what to measure besides the baseline [all that run on this machine]',
+    )
+    parser.add_argument('--real', action='store_true', help="the config's images, not drawn ones")
+    parser.add_argument('--out', type=Path, help='write the figures to this file (.json)')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        default={},
+        metavar='KEY=VALUE',
+        help='replace config values, as in: data_root=DIR train_dataloader.num_workers=4',
+    )
+    parser.add_argument('--job', type=json.loads, help=argparse.SUPPRESS)  # of one process
+    args = parser.parse_args()
+    if args.iters < 1:
+        parser.error('--iters must be at least 1')
+    if args.switches is None:
+        args.switches = [*SWITCHES, LOADER_SWITCH]
+        if not torch.cuda.is_available():
+            args.switches.remove('float16')
+    return args
+
+
+def benchmark_config(args: argparse.Namespace, folder: Path | None = None) -> Config:
+    """The config with the flags of the command line and, given a folder, with drawn pictures.
+
+    Raises:
+        InputError: the optimizer wrapper has no precision to switch.
+    """
+    sizes = dict(input_size=args.input_size) if args.input_size else {}
+    cfg = load_config(args.config, args.cfg_options | sizes)
+    if cfg.optim_wrapper.type != 'KAPAOOptimWrapper':
+        raise InputError(
+            f'{args.config} trains with {cfg.optim_wrapper.type}; set optim_wrapper.type to '
+            'KAPAOOptimWrapper, whose precision is compared'
+        )
+    loader = cfg.train_dataloader
+    loader.batch_size = args.batch_size or loader.batch_size
+    loader.pin_memory = False
+    loader.dataset = loader.dataset.get('dataset', loader.dataset)  # without its RepeatDataset
+    loader.dataset.indices = num_pictures(cfg)
+    if folder:
+        loader.dataset.update(
+            metainfo=dict(from_file='configs/_base_/datasets/coco.py'),
+            data_root=str(folder),
+            ann_file='annotations/person_keypoints_train.json',
+            data_prefix=dict(img='train2017'),
+        )
+        cfg.model.head.num_keypoints = len(KEYPOINTS)
+    return cfg
+
+
+def num_pictures(cfg: Config) -> int:
+    """How many pictures are used: whole batches."""
+    batch_size = cfg.train_dataloader.batch_size
+    return math.ceil(PICTURES / batch_size) * batch_size
+
+
+def build_loader(loader: dict) -> DataLoader:
+    """The training data, in an order and with augmentations that do not change."""
+    random.seed(0)
+    np.random.seed(0)
+    return Runner.build_dataloader(loader, seed=0)
+
+
+def build_model(cfg: Config) -> BaseModel:
+    """The model with random weights that no switch changes; channels_last alone would."""
+    baseline = copy.deepcopy(cfg)
+    baseline.merge_from_dict(BASELINE)
+    torch.manual_seed(0)
+    plain = MODELS.build(baseline.model)
+    plain.init_weights()
+    model = MODELS.build(cfg.model)
+    model.load_state_dict(plain.state_dict())
+    return model
+
+
+def measure_step(cfg: Config, iters: int) -> dict[str, float]:
+    """Times training steps: images/s, peak memory (bytes), loss of the first step."""
+    cfg.train_dataloader.update(num_workers=0, persistent_workers=False, drop_last=True)
+    device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    model = build_model(cfg).to(device).train()
+    optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    for group in optim_wrapper.param_groups:
+        group['lr'] = 0.0
+    batches = list(
+        islice(chain.from_iterable(repeat(build_loader(cfg.train_dataloader))), min(iters, 4))
+    )
+
+    losses, seconds = [], []
+    before = 0 if device.type == 'cuda' else memory('VmRSS')
+    for i, batch in enumerate(islice(cycle(batches), WARM_UP + iters)):
+        if i == WARM_UP:
+            reset_peak(device)
+        start = time.perf_counter()
+        logs = model.train_step(batch, optim_wrapper)
+        losses.append(logs['loss'].item())  # waits for the forward pass
+        if device.type == 'cuda':
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+    speed = cfg.train_dataloader.batch_size / statistics.median(seconds[WARM_UP:])
+    return dict(images_per_s=speed, peak_bytes=peak(device) - before, loss=losses[0])
+
+
+def reset_peak(device: torch.device) -> None:
+    """Forgets the peak of memory, such as that of compiling and of choosing algorithms."""
+    if device.type == 'cuda':
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        Path('/proc/self/clear_refs').write_text('5')
+
+
+def peak(device: torch.device) -> int:
+    """Bytes since :func:`reset_peak`: allocated on the GPU, or resident in RAM."""
+    return torch.cuda.max_memory_allocated() if device.type == 'cuda' else memory('VmHWM')
+
+
+def memory(name: str) -> int:
+    """Bytes of RAM of this process, by the name of the line in Linux's status file."""
+    lines = Path('/proc/self/status').read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
+
+
+def measure_loading(cfg: Config, iters: int) -> dict[str, float]:
+    """Times the loading of data alone, from files and from RAM: images/s."""
+    speeds = {}
+    for name, place in (('from files', None), ('image_cache=ram', 'ram')):
+        loader = copy.deepcopy(cfg.train_dataloader)
+        loader.dataset.image_cache = place
+        first = WARM_UP * max(loader.num_workers, 1)  # batches while the workers start
+        images = (first + iters) * loader.batch_size
+        dataset = DATASETS.build(loader.dataset)
+        times = math.ceil(images / len(dataset))
+        loader.dataset = dict(type='RepeatDataset', dataset=dataset, times=times)
+        batches = iter(build_loader(loader))
+        for _ in range(first):
+            next(batches)
+        start = time.perf_counter()
+        for _ in range(iters):
+            next(batches)
+        speeds[name] = iters * loader.batch_size / (time.perf_counter() - start)
+    return speeds
+
+
+def run_job(args: argparse.Namespace) -> dict[str, float]:
+    """What a process of its own does: measures one row."""
+    register_all_modules()
+    folder = args.job['folder']
+    cfg = benchmark_config(args, Path(folder) if folder else None)
+    cfg.merge_from_dict(BASELINE | args.job['options'])
+    return (measure_loading if args.job['loading'] else measure_step)(cfg, args.iters)
+
+
+def start_job(folder: Path | None, options: dict, loading: bool = False) -> dict[str, float | str]:
+    """Runs this tool again for one row; an error becomes the row's ``error``."""
+    job = dict(folder=str(folder) if folder else None, options=options, loading=loading)
+    run = subprocess.run(
+        [sys.executable, __file__, *sys.argv[1:], '--job', json.dumps(job)],
+        capture_output=True,
+        text=True,
+    )
+    lines = (run.stdout if run.returncode == 0 else run.stderr).strip().splitlines()
+    return dict(error=lines[-1][:100]) if run.returncode else json.loads(lines[-1])
+
+
+def measure_steps(folder: Path | None, switches: list[str]) -> dict[str, dict]:
+    """Measures and prints the rows of training steps."""
+    rows = {}
+
+    def row(name: str, options: dict, remark: str = '') -> None:
+        rows[name] = start_job(folder, options)
+        print(format_row(name, rows[name], rows['baseline']) + remark, flush=True)
+
+    row('baseline', {})
+    for name in switches:
+        row(name, SWITCHES[name])
+    for title, key, sign in (('fastest', 'images_per_s', 1), ('smallest', 'peak_bytes', -1)):
+        names = helping(rows, key, sign)
+        if len(names) > 1:
+            options = {k: v for name in names for k, v in SWITCHES[name].items()}
+            row(title, options, f'  {" + ".join(names)}')
+    return rows
+
+
+def helping(rows: dict[str, dict], key: str, sign: int) -> list[str]:
+    """The switches that better a figure; of two that set the same option, the better one."""
+    figures = {name: sign * row[key] for name, row in rows.items() if key in row}
+    least = figures.get('baseline', -math.inf) * (1 + sign * MARGIN)
+    better = [name for name in SWITCHES if figures.get(name, -math.inf) > least]
+    best = {}  # option -> switch
+    for name in sorted(better, key=figures.get):
+        best |= dict.fromkeys(SWITCHES[name], name)
+    return [name for name in SWITCHES if name in best.values()]
+
+
+def format_row(name: str, row: dict, baseline: dict) -> str:
+    """A line of the table."""
+    if 'error' in row:
+        return f'{name:<24}  failed: {row["error"]}'
+    speed, loss = row['images_per_s'], row['loss']
+    line = f'{name:<24}{speed:>9.2f}'
+    line += f'{speed / baseline["images_per_s"]:>9.2f}' if 'loss' in baseline else f'{"-":>9}'
+    line += f'{row["peak_bytes"] / 1e9:>10.3f}{loss:>12.6g}'
+    if 'loss' in baseline:
+        line += f'{abs(loss / baseline["loss"] - 1):>12.1e}'
+    return line
+
+
+def describe_machine() -> str:
+    """The processor, and the versions that matter."""
+    if torch.cuda.is_available():
+        device = f'{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}'
+    else:
+        info = Path('/proc/cpuinfo').read_text().splitlines()
+        names = [line.partition(': ')[2] for line in info if line.startswith('model name')]
+        device = f'{names[0] if names else platform.machine()}, {torch.get_num_threads()} threads'
+    python = platform.python_version()
+    return f'{device}; torch {torch.__version__}, kapao_mm {__version__}, Python {python}'
+
+
+def main() -> None:
+    """Measures all rows, and prints them."""
+    args = parse_args()
+    if args.job:
+        print(json.dumps(run_job(args)))
+        return
+    cfg = benchmark_config(args)
+    batch, size = cfg.train_dataloader.batch_size, cfg.input_size
+    report = dict(
+        config=args.config,
+        input_size=size,
+        batch_size=batch,
+        iterations=args.iters,
+        images='of the config' if args.real else 'drawn',
+        machine=describe_machine(),
+    )
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = None if args.real else Path(temporary)
+        if folder:
+            make_toy_dataset(folder, 'crowd', num_train=num_pictures(cfg), num_val=1)
+        kind = 'GPU memory' if torch.cuda.is_available() else 'RAM above that before the first step'
+        print(
+            f'\n{args.config}: input {size} px, batch {batch}, median of {args.iters} iterations\n'
+            f'{report["machine"]}\n'
+            f'peak: {kind}, of the measured steps; loss: of the first step\n\n'
+            f'{"training step":<24}{"images/s":>9}{"ratio":>9}{"peak GB":>10}{"loss":>12}'
+            f'{"differs by":>12}'
+        )
+        report['steps'] = measure_steps(folder, [s for s in args.switches if s in SWITCHES])
+        if LOADER_SWITCH in args.switches:
+            report['loading'] = start_job(folder, {}, loading=True)
+            workers = cfg.train_dataloader.num_workers
+            print(f'\n{f"data loading, {workers} workers":<24}{"images/s":>9}')
+            for name, speed in report['loading'].items():
+                print(f'{name:<24}{speed:>9.1f}' if name != 'error' else f'failed: {speed}')
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(json.dumps(report, indent=2) + '\n')
+        print(f'\nfigures: {args.out}')
+
+
+if __name__ == '__main__':
+    with exit_on_input_error():
+        main()
