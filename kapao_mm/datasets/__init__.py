@@ -3,5 +3,6 @@
 
 from . import transforms
 from .keypoint_dataset import KeypointDataset
+from .metainfo import read_metainfo
 
-__all__ = ['KeypointDataset', 'transforms']
+__all__ = ['KeypointDataset', 'read_metainfo', 'transforms']

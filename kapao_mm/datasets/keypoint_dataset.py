@@ -2,7 +2,6 @@
 """The one dataset class: every keypoint dataset in COCO format."""
 
 import os.path as osp
-import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from mmpose.registry import DATASETS
 from kapao_mm.errors import InputError
 
 from .image_cache import ImageCache
+from .metainfo import read_metainfo
 
 # What training, and MMPose's Mosaic, need of a person; the rest (segmentation, raw annotation)
 # slows mosaic, and `id`, `iscrowd` and the like would be those of the first of its four images.
@@ -112,23 +112,7 @@ class KeypointDataset(BaseCocoStyleDataset):
 
     @classmethod
     def _load_metainfo(cls, metainfo: dict) -> dict:
-        """Parses the metainfo and checks that its lists have K entries."""
-        try:
-            with warnings.catch_warnings():
-                # MMPose warns that it looks for its own files inside the package: it is meant to
-                warnings.filterwarnings('ignore', '.*"configs/_base_/datasets/')
-                parsed = super()._load_metainfo(metainfo)
-        except FileNotFoundError as error:
-            path = osp.abspath(metainfo['from_file'])
-            raise InputError(f"metainfo file {path} does not exist, nor does MMPose's") from error
-        count = parsed['num_keypoints']
-        for key, name in (('sigmas', 'sigmas'), ('dataset_keypoint_weights', 'joint_weights')):
-            if len(parsed[key]) != count:
-                raise InputError(
-                    f'metainfo {metainfo.get("from_file", parsed["dataset_name"])} has {count} '
-                    f'keypoints but {len(parsed[key])} {name}: give one for each'
-                )
-        return parsed
+        return read_metainfo(metainfo)
 
     def _load_annotations(self) -> tuple[list[dict], list[dict]]:
         """Loads people and images, says in the log what is there and what was left out."""

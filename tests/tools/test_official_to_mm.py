@@ -23,6 +23,14 @@ ANCHORS = [
     [[140, 301], [303, 264], [238, 542]],
     [[436, 615], [739, 380], [925, 792]],
 ]
+COCO = (
+    'nose',
+    *(
+        f'{side}_{part}'
+        for part in ['eye', 'ear', 'shoulder', 'elbow', 'wrist', 'hip', 'knee', 'ankle']
+        for side in ('left', 'right')
+    ),
+)
 TINY = [8, 16, 32, 64, 96, 128]  # widths of the stem and the stages
 
 
@@ -101,7 +109,8 @@ def make_release(widths=TINY, depth=1, num_classes=18, outputs=57, anchors=ANCHO
     layers[33] = make_head(c[2:], num_classes, outputs, anchors)
     layers = {str(i): layers.get(i, Node()) for i in range(34)}
     model = Node(model=Node(**layers))
-    model.names = ['person', *(f'type{i}' for i in range(num_classes - 1))]
+    names = COCO if num_classes == 18 else [f'type{i}' for i in range(num_classes - 1)]
+    model.names = ['person', *names]
     return model
 
 
@@ -154,6 +163,8 @@ def test_the_file_says_what_it_is(run_tool, save, tmp_path):
     path, out = save(model=release), tmp_path / 'out.pth'
     assert run_tool(TOOL, path, out) is None
     found = torch.load(out, weights_only=True)
+    dataset_meta = found['meta'].pop('dataset_meta')
+    assert [*dataset_meta['keypoint_id2name'].values()] == release.names[1:]
     assert found['meta'] == dict(
         kind='KAPAO',
         num_keypoints=17,
@@ -206,7 +217,19 @@ def test_other_keypoints_get_their_own_config(run_tool, save, repo, tmp_path, ca
 
     path = save(model=make_release(num_classes=21, outputs=66))
     assert run_tool(TOOL, path, out) is None
-    assert 'Next: python tools/test.py CONFIG ' in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert (
+        'Its keypoints are of no dataset known here, or in another order: type0, type1' in printed
+    )
+    assert 'Next: python tools/test.py CONFIG ' in printed
+    assert 'dataset_meta' not in torch.load(out, weights_only=True)['meta']
+
+
+def test_another_order_of_keypoints_is_said(run_tool, save, tmp_path, capsys):
+    release = make_release()
+    release.names[1:3] = 'left_eye', 'nose'
+    assert run_tool(TOOL, save(model=release), tmp_path / 'out.pth') is None
+    assert 'in another order: left_eye, nose, right_eye, ' in capsys.readouterr().out
 
 
 def test_the_averaged_model_is_taken(run_tool, save, tmp_path):

@@ -52,6 +52,7 @@ def count_iterations(cfg: Config, gpus: int) -> int:
         InputError: its files are not where the config says.
     """
     try:
+        cfg.merge_from_dict({'train_dataloader.dataset.image_cache': None})  # only counted
         images = len(DATASETS.build(cfg.train_dataloader.dataset))
     except InputError as error:
         raise InputError(f'{error}, or give --iters-per-epoch') from error

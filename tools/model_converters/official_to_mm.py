@@ -18,6 +18,7 @@ from mmpose.registry import MODELS
 from torch import Tensor, nn
 
 from kapao_mm import __version__, register_all_modules
+from kapao_mm.datasets import read_metainfo
 from kapao_mm.engine import AtomicBackend, check_output, checkpoint_bytes
 from kapao_mm.engine.release import Release, read_release
 from kapao_mm.errors import InputError, exit_on_input_error
@@ -100,7 +101,9 @@ def fit(release: Release, model: nn.Module) -> dict[str, Tensor]:
 def describe(release: Release, source: Path) -> dict[str, Any]:
     """The meta of the converted checkpoint."""
     width, depth = multiples(release)
-    return dict(
+    metainfo = find_metainfo(release)
+    known = dict(dataset_meta=metainfo) if metainfo else {}  # the inferencer reads it
+    return known | dict(
         kind='KAPAO' if release.num_keypoints else 'YOLOv5-P6',
         num_keypoints=release.num_keypoints,
         classes=release.classes,
@@ -111,6 +114,15 @@ def describe(release: Release, source: Path) -> dict[str, Any]:
         source_sha256=hashlib.sha256(source.read_bytes()).hexdigest(),
         kapao_mm_version=__version__,
     )
+
+
+def find_metainfo(release: Release) -> dict[str, Any] | None:
+    """The metainfo of the dataset whose keypoints these are, in this order; None if unknown."""
+    for name in ('coco', 'crowdpose'):
+        metainfo = read_metainfo(dict(from_file=f'configs/_base_/datasets/{name}.py'))
+        if [*metainfo['keypoint_id2name'].values()] == release.classes[1:]:
+            return metainfo
+    return None
 
 
 def report(release: Release, model: nn.Module) -> str:
@@ -161,6 +173,9 @@ def main() -> None:
     print(report(release, model))
     if 'model.head.anchors' in options:
         print("Its anchors are not the config's; they are set with model.head.anchors")
+    if release.num_keypoints and 'dataset_meta' not in checkpoint['meta']:
+        names = ', '.join(release.classes[1:]) or 'unnamed'
+        print(f'Its keypoints are of no dataset known here, or in another order: {names}')
     print(f'{args.out}: float32, {args.out.stat().st_size / 1e6:.1f} MB')
     print(f'Next: {next_command(release, size, options, args.out)}')
 
