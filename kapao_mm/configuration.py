@@ -28,7 +28,7 @@ def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
 
     Args:
         path: Config file.
-        options: Values by key as MMEngine's DictAction gives them; nested keys have dots.
+        options: Values by key as :class:`ConfigOptions` gives them; nested keys have dots.
 
     Raises:
         InputError: If the file is missing, or the first part of a key is unknown to it.
@@ -47,6 +47,47 @@ def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
     return cfg
 
 
+class ConfigOptions(DictAction):
+    """MMEngine's DictAction, which takes blanks out of paths and fails where the = is missing."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: list[str],
+        option_string: str | None = None,
+    ) -> None:
+        """Adds the options of one flag."""
+        for text in values:
+            if '=' not in text:
+                parser.error(f'{option_string} {text}: give KEY=VALUE')
+        super().__call__(parser, namespace, values, option_string)
+
+    @staticmethod
+    def _parse_iterable(val: str) -> Any:
+        single = val.strip('\'"')
+        if set(single).isdisjoint('[(,'):
+            return DictAction._parse_int_float_bool(single)
+        return DictAction._parse_iterable(val)
+
+
+def add_config_options(parser: argparse.ArgumentParser, example: str) -> None:
+    """Adds ``--cfg-options``, whose value is for :func:`load_config`.
+
+    Args:
+        parser: The parser of the tool.
+        example: Config values, KEY=VALUE, that its help shows.
+    """
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=ConfigOptions,
+        default={},
+        metavar='KEY=VALUE',
+        help=f'replace config values, as in: {example}',
+    )
+
+
 def add_run_options(parser: argparse.ArgumentParser, example: str) -> None:
     """Adds the flags that training and testing share, as MMPose's tools have them.
 
@@ -57,14 +98,7 @@ def add_run_options(parser: argparse.ArgumentParser, example: str) -> None:
     parser.add_argument('--work-dir', help='where logs and checkpoints go [work_dirs/CONFIG]')
     parser.add_argument('--show-dir', help='draw predictions of the evaluation into this directory')
     parser.add_argument('--interval', type=int, default=1, help='draw every n-th image [1]')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        default={},
-        metavar='KEY=VALUE',
-        help=f'replace config values, as in: data_root=DIR input_size=640 {example}',
-    )
+    add_config_options(parser, f'data_root=DIR input_size=640 {example}')
     parser.add_argument(
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],

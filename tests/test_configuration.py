@@ -4,7 +4,12 @@ from argparse import ArgumentParser, Namespace
 import pytest
 from mmengine.config import Config
 
-from kapao_mm.configuration import add_run_options, apply_run_options, load_config
+from kapao_mm.configuration import (
+    add_config_options,
+    add_run_options,
+    apply_run_options,
+    load_config,
+)
 from kapao_mm.errors import InputError
 
 BASE = """
@@ -81,6 +86,23 @@ def test_unknown_start_of_a_nested_key_is_refused(child):
 def test_missing_file_is_named(tmp_path):
     with pytest.raises(InputError, match=f'config file {tmp_path}/gone.py does not exist'):
         load_config(tmp_path / 'gone.py')
+
+
+def test_values_keep_their_blanks_and_types():
+    parser = ArgumentParser()
+    add_config_options(parser, 'a=1')
+    options = ['a=/my data/coco', 'b=1', 'c=[1, (2, x)]', 'd=True', "e='None'", 'f=1,2', 'g=x=y']
+    assert parser.parse_args(['--cfg-options', *options]).cfg_options == dict(
+        a='/my data/coco', b=1, c=[1, (2, 'x')], d=True, e=None, f=[1, 2], g='x=y'
+    )
+
+
+def test_an_option_without_a_value_is_named(capsys):
+    parser = ArgumentParser()
+    add_config_options(parser, 'a=1')
+    with pytest.raises(SystemExit):
+        parser.parse_args(['--cfg-options', 'input_size'])
+    assert '--cfg-options input_size: give KEY=VALUE' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('gpu', [True, False])

@@ -10,10 +10,9 @@ from pathlib import Path
 import mmcv
 import mmengine
 import torch
-from mmengine.config import DictAction
 
 from kapao_mm.apis import KAPAOInferencer
-from kapao_mm.configuration import load_config
+from kapao_mm.configuration import add_config_options, load_config
 from kapao_mm.errors import InputError, exit_on_input_error
 
 IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
@@ -39,15 +38,7 @@ def parse_args() -> argparse.Namespace:
         type=float,
         help="least score of a pose [the config's model.test_cfg.pictures.pose_score_thr]",
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        default={},
-        metavar='KEY=VALUE',
-        help='replace config values, as in: '
-        'input_size=640 model.test_cfg.pictures.keypoint_score_thr=0.3',
-    )
+    add_config_options(parser, 'input_size=640 model.test_cfg.pictures.keypoint_score_thr=0.3')
     return parser.parse_args()
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmpose.registry import DATASETS
 
 from kapao_mm import register_all_modules
-from kapao_mm.configuration import load_config
+from kapao_mm.configuration import add_config_options, load_config
 from kapao_mm.engine.schedule import Recipe, ema_decay
 from kapao_mm.errors import InputError, exit_on_input_error
 
@@ -27,14 +27,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--iters-per-epoch', type=positive, help='instead of counting the training images'
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        default={},
-        metavar='KEY=VALUE',
-        help='replace config values, as in: data_root=DIR train_dataloader.batch_size=8',
-    )
+    add_config_options(parser, 'data_root=DIR train_dataloader.batch_size=8')
     return parser.parse_args()
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmengine.optim import build_optim_wrapper
 from mmengine.runner import Runner
@@ -29,7 +29,7 @@ from mmpose.registry import DATASETS, MODELS
 from torch.utils.data import DataLoader
 
 from kapao_mm import __version__, register_all_modules
-from kapao_mm.configuration import load_config
+from kapao_mm.configuration import add_config_options, load_config
 from kapao_mm.datasets.toy import KEYPOINTS, make_toy_dataset
 from kapao_mm.errors import InputError, exit_on_input_error
 
@@ -68,14 +68,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--real', action='store_true', help="the config's images, not drawn ones")
     parser.add_argument('--out', type=Path, help='write the figures to this file (.json)')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        default={},
-        metavar='KEY=VALUE',
-        help='replace config values, as in: data_root=DIR train_dataloader.num_workers=4',
-    )
+    add_config_options(parser, 'data_root=DIR train_dataloader.num_workers=4')
     parser.add_argument('--job', type=json.loads, help=argparse.SUPPRESS)  # of one process
     args = parser.parse_args()
     if args.iters < 1:
