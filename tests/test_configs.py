@@ -1,9 +1,9 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 import pytest
-from mmpose.datasets.datasets.utils import parse_pose_metainfo
 from mmpose.registry import MODELS, TRANSFORMS
 
 from kapao_mm.configuration import load_config
+from kapao_mm.datasets import read_metainfo
 
 CONFIGS = [
     *(f'kapao_{size}_coco' for size in 'nsml'),
@@ -40,7 +40,7 @@ def test_parameter_counts(repo, size, parameters):
 def test_head_metainfo_and_pipelines_fit(repo, name):
     cfg = load_config(repo / f'configs/kapao/{name}.py')
     for dataset in datasets(cfg):
-        metainfo = parse_pose_metainfo(dataset.metainfo)
+        metainfo = read_metainfo(dataset.metainfo)
         assert metainfo['num_keypoints'] == cfg.model.head.num_keypoints
         for transform in dataset.pipeline:
             TRANSFORMS.build(transform)

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import torch
 from mmengine.runner import load_checkpoint
-from mmpose.datasets.datasets.utils import parse_pose_metainfo
 from mmpose.registry import MODELS
 from mmpose.structures import PoseDataSample
 from torch.nn import functional as F
 
+from kapao_mm.datasets import read_metainfo
 from kapao_mm.models.task_modules.candidates import Candidates
 from kapao_mm.models.tta import scale_and_pad, unflip
 
@@ -128,7 +128,7 @@ def test_passes_equal_the_reference(model_cfg, golden, golden_checkpoint):
     cfg = model_cfg()
     model = MODELS.build(dict(**cfg.tta_model, module=cfg.model)).eval()
     load_checkpoint(model, str(golden_checkpoint), strict=True)
-    types = parse_pose_metainfo(dict(from_file='configs/_base_/datasets/coco.py'))['flip_indices']
+    types = read_metainfo(dict(from_file='configs/_base_/datasets/coco.py'))['flip_indices']
     inputs = torch.from_numpy(golden('forward')['image']) / 255
     found = rows_of(model.candidates(inputs, torch.tensor([types] * 2), EVERYTHING), 2)
     expected = golden('forward')['tta_decoded'].reshape(-1, 57)

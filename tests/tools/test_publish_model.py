@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 from mmengine.runner import load_checkpoint
-from mmpose.datasets.datasets.utils import parse_pose_metainfo
 from mmpose.registry import MODELS
 
 from kapao_mm.apis import KAPAOInferencer
 from kapao_mm.configuration import load_config
+from kapao_mm.datasets import read_metainfo
 from kapao_mm.engine import check_checkpoint
 
 TOOL = 'misc/publish_model.py'
 CONFIG = 'configs/kapao/kapao_n_toy.py'
-METAINFO = parse_pose_metainfo(dict(from_file='configs/_base_/datasets/coco.py'))
+METAINFO = read_metainfo(dict(from_file='configs/_base_/datasets/coco.py'))
 WIDTHS = [32, 64, 96, 128]
 OPTIONS = {
     'input_size': 128,

@@ -6,6 +6,7 @@ import subprocess
 from contextlib import redirect_stdout
 
 import pytest
+import torch
 
 TOOL = 'analysis_tools/train_benchmark.py'
 TINY = ['configs/kapao/kapao_n_coco.py', '--input-size', 64, '--batch-size', 2, '--iters', 1]
@@ -35,7 +36,18 @@ def only_the_baseline_apart(run_tool, monkeypatch):
     monkeypatch.setattr(subprocess, 'run', run)
 
 
-@pytest.mark.usefixtures('only_the_baseline_apart')
+@pytest.fixture
+def one_thread(monkeypatch):
+    """Here and in processes started from here: sums over two threads round differently."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    monkeypatch.setenv('OMP_NUM_THREADS', '1')
+    monkeypatch.setenv('MKL_NUM_THREADS', '1')
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures('only_the_baseline_apart', 'one_thread')
 def test_a_table_shows_what_each_switch_makes_of_steps_and_loading(run_tool, tmp_path, capsys):
     out = tmp_path / 'a/figures.json'
     switches = ['--switches', 'checkpoint_activations', 'image_cache']
