@@ -44,4 +44,4 @@ def test_two_iterations_and_a_test(repo, shared_dir, tmp_path, dataset):
     (scalars,) = tmp_path.glob('*/vis_data/scalars.json')
     records = [json.loads(line) for line in scalars.read_text().splitlines()]
     validated = any(f'{dataset}/AP' in record for record in records)
-    assert validated == (dataset == 'coco') == bool(list(tmp_path.glob('best_*.pth')))
+    assert validated == (dataset == 'coco') == bool(list(tmp_path.glob('best_coco_AP_*.pth')))
