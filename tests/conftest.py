@@ -1,7 +1,10 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 """Fixtures that every test may use."""
 
+import importlib.util
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -20,6 +23,19 @@ def _registered() -> None:
 def repo() -> Path:
     """The root of the repository."""
     return REPO
+
+
+@pytest.fixture(scope='session')
+def load_file(repo) -> Callable[[str], ModuleType]:
+    """Makes a function that runs a file outside the package, by its path in the repository."""
+
+    def load(path: str) -> ModuleType:
+        spec = importlib.util.spec_from_file_location(Path(path).stem, repo / path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
 
 
 @pytest.fixture(scope='session')

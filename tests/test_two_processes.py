@@ -1,7 +1,6 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 """Two gloo processes with half the batch each against one with all of it."""
 
-import importlib.util
 import subprocess
 import sys
 
@@ -12,11 +11,8 @@ from kapao_mm.datasets.toy import make_toy_dataset
 
 
 @pytest.fixture(scope='module')
-def worker(repo):
-    spec = importlib.util.spec_from_file_location('two', repo / 'tests/two_processes.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def worker(load_file):
+    return load_file('tests/two_processes.py')
 
 
 @pytest.fixture(scope='module')

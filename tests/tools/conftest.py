@@ -1,7 +1,6 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 """Runs tools in this process, which saves the seconds of importing MM each time."""
 
-import importlib.util
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,13 +12,11 @@ from kapao_mm.errors import exit_on_input_error
 
 
 @pytest.fixture
-def run_tool(repo, monkeypatch) -> Callable[..., str | int | None]:
+def run_tool(repo, load_file, monkeypatch) -> Callable[..., str | int | None]:
     """Makes a function that runs a tool and returns its exit code or message, None for success."""
 
     def run(tool: str, *args: object) -> str | int | None:
-        spec = importlib.util.spec_from_file_location(Path(tool).stem, repo / 'tools' / tool)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        module = load_file(f'tools/{tool}')
         monkeypatch.setattr(sys, 'argv', [tool, *map(str, args)])
         monkeypatch.chdir(repo)
         try:

@@ -1,5 +1,4 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-import importlib.util
 import json
 import re
 from pathlib import Path
@@ -15,11 +14,8 @@ from kapao_mm.errors import exit_on_input_error
 
 
 @pytest.fixture(scope='module')
-def demo(repo):
-    spec = importlib.util.spec_from_file_location('demo', repo / 'tools/demo.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def demo(load_file):
+    return load_file('tools/demo.py')
 
 
 @pytest.fixture(scope='module')

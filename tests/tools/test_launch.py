@@ -1,5 +1,4 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-import importlib.util
 import signal
 from types import SimpleNamespace
 
@@ -9,11 +8,8 @@ from kapao_mm.errors import InputError
 
 
 @pytest.fixture(scope='module')
-def launch(repo):
-    spec = importlib.util.spec_from_file_location('launch', repo / 'tools/misc/launch.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def launch(load_file):
+    return load_file('tools/misc/launch.py')
 
 
 def failure(exitcode, timestamp=0, local_rank=0):

@@ -1,7 +1,6 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 """The flags of tools/train.py."""
 
-import importlib.util
 import sys
 
 import pytest
@@ -15,11 +14,9 @@ TOY = 'configs/kapao/kapao_n_toy.py'
 
 
 @pytest.fixture
-def applied(repo, monkeypatch, tmp_path):
+def applied(repo, load_file, monkeypatch, tmp_path):
     """A config as the flags leave it."""
-    spec = importlib.util.spec_from_file_location('train', repo / 'tools/train.py')
-    train = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(train)
+    train = load_file('tools/train.py')
 
     def apply(config, *flags, **values):
         work = ['--work-dir', str(tmp_path)]

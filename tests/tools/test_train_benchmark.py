@@ -1,5 +1,4 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-import importlib.util
 import io
 import json
 import subprocess
@@ -13,11 +12,8 @@ TINY = ['configs/kapao/kapao_n_coco.py', '--input-size', 64, '--batch-size', 2, 
 
 
 @pytest.fixture(scope='module')
-def benchmark(repo):
-    spec = importlib.util.spec_from_file_location('train_benchmark', repo / 'tools' / TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def benchmark(load_file):
+    return load_file(f'tools/{TOOL}')
 
 
 @pytest.fixture

@@ -1,5 +1,4 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-import importlib.util
 import pickle
 
 import pytest
@@ -40,11 +39,8 @@ def run(run_tool, repo, tmp_path):
 
 
 @pytest.fixture
-def apply_tta(repo):
-    spec = importlib.util.spec_from_file_location('test_tool', repo / 'tools/test.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.apply_tta
+def apply_tta(load_file):
+    return load_file('tools/test.py').apply_tta
 
 
 def test_a_run_makes_rectangles_square_and_draws_pictures(run, toy, tmp_path):

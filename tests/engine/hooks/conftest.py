@@ -1,9 +1,7 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 """Gives the tests what short_run.py has; other processes import it too."""
 
-import importlib.util
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -11,13 +9,9 @@ from mmengine.runner import Runner
 
 
 @pytest.fixture(scope='session')
-def short_run() -> ModuleType:
+def short_run(load_file) -> ModuleType:
     """The file short_run.py."""
-    path = Path(__file__).with_name('short_run.py')
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_file('tests/engine/hooks/short_run.py')
 
 
 @pytest.fixture
