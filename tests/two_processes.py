@@ -46,6 +46,7 @@ def sample(boxes: list, visible: bool) -> PoseDataSample:
         bboxes=boxes,
         keypoints=keypoints,
         keypoints_visible=torch.full(keypoints.shape[:2], float(visible)),
+        labels=torch.zeros(len(boxes), dtype=torch.long),
     )
     return PoseDataSample(gt_instance_labels=labels)
 

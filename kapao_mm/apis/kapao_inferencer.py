@@ -1,6 +1,7 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 """MMPose's inferencer for KAPAO."""
 
+import logging
 import os.path as osp
 from collections.abc import Callable
 from typing import Any
@@ -10,12 +11,14 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
+from mmengine.logging import print_log
 from mmpose.apis import Pose2DInferencer
 from mmpose.registry import INFERENCERS, MODELS
 from mmpose.structures import PoseDataSample
 from torch import nn
 
 from kapao_mm import register_all_modules
+from kapao_mm.datasets import read_metainfo
 from kapao_mm.engine import check_checkpoint
 from kapao_mm.models.kapao import inference_settings
 
@@ -66,6 +69,22 @@ class KAPAOInferencer(Pose2DInferencer):
                 check_checkpoint(weights, MODELS.build(cfg.model))
         return super()._init_model(cfg, weights, device)
 
+    def _load_weights_to_model(
+        self, model: nn.Module, checkpoint: dict | None, cfg: Config
+    ) -> None:
+        """Adds the config's metainfo where the checkpoint has none, or no categories yet."""
+        meta = checkpoint.setdefault('meta', {}) if checkpoint else {}
+        if 'categories' not in meta.get('dataset_meta', {}):
+            dataset = cfg.train_dataloader.dataset
+            while 'metainfo' not in dataset:  # of a wrapper
+                dataset = dataset.dataset
+            meta['dataset_meta'] = read_metainfo(dataset.metainfo)
+        if checkpoint:
+            super()._load_weights_to_model(model, checkpoint, cfg)
+        else:
+            print_log('no checkpoint given: the weights are random', 'current', logging.WARNING)
+            model.dataset_meta = meta['dataset_meta']
+
     def _init_collate(self, cfg: Config) -> Callable:
         return pseudo_collate  # MMEngine's own search for it warns about scopes
 
@@ -82,8 +101,7 @@ class KAPAOInferencer(Pose2DInferencer):
             ``predictions`` (dicts, or the samples themselves) and ``visualization`` (pictures), one
             an image.
         """
-        names = list(self.model.dataset_meta['keypoint_id2name'].values())
-        predictions = [prediction_dict(pred, names) for pred in preds]
+        predictions = [prediction_dict(pred, self.model.dataset_meta) for pred in preds]
         if self._video_input:
             self.video_info['predictions'] += predictions  # written after the last frame
         elif pred_out_dir:
@@ -96,33 +114,46 @@ class KAPAOInferencer(Pose2DInferencer):
         }
 
 
-def prediction_dict(data_sample: PoseDataSample, keypoint_names: list[str]) -> dict[str, Any]:
+def prediction_dict(data_sample: PoseDataSample, dataset_meta: dict[str, Any]) -> dict[str, Any]:
     """A prediction as plain numbers and strings, ready for JSON; all px of the original image.
+
+    Args:
+        data_sample: an image with what :meth:`KAPAO.add_pred_to_datasample` adds.
+        dataset_meta: see :func:`read_metainfo`.
 
     Returns:
         ``image`` (path), ``width``, ``height``, ``keypoint_names`` (K,); ``poses``, each with
         ``bbox`` [x1, y1, x2, y2], ``score``, ``keypoints`` (K, 3) of x, y and confidence (0 where
         nothing was fused), ``fused`` (K,); ``keypoint_objects``, each with ``bbox``, ``score`` and
-        ``type``, a keypoint name.
+        ``type``, a keypoint name. With several categories each pose has its ``category``, and
+        ``keypoints`` and ``fused`` of that only; ``keypoint_names`` are lists by category.
     """
     poses, objects = data_sample.pred_instances, data_sample.pred_keypoint_objects
     height, width = data_sample.ori_shape
     keypoints = np.dstack([*poses.keypoints.transpose(2, 0, 1), poses.keypoint_scores])
+    names, categories = dataset_meta['keypoint_id2name'], dataset_meta['categories']
+    own = [categories[label]['keypoint_ids'] for label in poses.labels]
+    by_category = {
+        category['name']: [names[i] for i in category['keypoint_ids']] for category in categories
+    }
+    several = len(categories) > 1
+    category = dict(category=[categories[i]['name'] for i in poses.labels]) if several else {}
     return {
         'image': data_sample.img_path,
         'width': width,
         'height': height,
-        'keypoint_names': keypoint_names,
+        'keypoint_names': by_category if several else list(names.values()),
         'poses': _records(
             bbox=_numbers(poses.bboxes),
             score=_numbers(poses.bbox_scores),
-            keypoints=_numbers(keypoints),
-            fused=poses.keypoints_fused.tolist(),
+            keypoints=[_numbers(k[ids]) for k, ids in zip(keypoints, own, strict=True)],
+            fused=[f[ids].tolist() for f, ids in zip(poses.keypoints_fused, own, strict=True)],
+            **category,
         ),
         'keypoint_objects': _records(
             bbox=_numbers(objects.bboxes),
             score=_numbers(objects.scores),
-            type=[keypoint_names[label] for label in objects.labels],
+            type=[names[label] for label in objects.labels],
         ),
     }
 

@@ -2,7 +2,7 @@
 """The one dataset class: every keypoint dataset in COCO format."""
 
 import os.path as osp
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +14,9 @@ from mmpose.registry import DATASETS
 
 from kapao_mm.errors import InputError
 
+from .annotation_checks import fatal_faults, read_annotations
 from .image_cache import ImageCache
-from .metainfo import read_metainfo
+from .metainfo import category_ids, read_metainfo
 
 # What training, and MMPose's Mosaic, need of a person; the rest (segmentation, raw annotation)
 # slows mosaic, and `id`, `iscrowd` and the like would be those of the first of its four images.
@@ -34,7 +35,11 @@ TRAINING_KEYS = (
 class KeypointDataset(BaseCocoStyleDataset):
     """Images with all their people, from COCO-format annotations (COCO, CrowdPose, ...).
 
-    In tests samples are MMPose's. In training they differ from MMPose's so:
+    With several categories (:func:`read_metainfo`) an annotation belongs to that of its name in the
+    annotation file, and has the keypoints of that category; with one, whatever its name. Samples
+    have K keypoint types, those of all categories, and ``category_id`` (n,) int, 0..C-1.
+
+    In tests samples are otherwise MMPose's. In training they differ from MMPose's so:
 
     - images without people stay: they teach what is not a person;
     - people without labelled keypoints stay: KAPAO learns their boxes;
@@ -43,7 +48,7 @@ class KeypointDataset(BaseCocoStyleDataset):
     - boxes without area inside the image leave; a log line counts all that left;
     - a sample holds what training needs: ``bbox`` (n, 4) xyxy, ``keypoints`` (n, K, 2), both in
       original-image px, ``keypoints_visible`` (n, K) in {0, 1}, and ``bbox_score`` (n,), all
-      float32, ``category_id`` (n,) int; n may be 0.
+      float32, and ``category_id``; n may be 0.
 
     Args:
         metainfo: Describes the keypoints, ``dict(from_file='...')``; paths of MMPose's own files
@@ -117,9 +122,23 @@ class KeypointDataset(BaseCocoStyleDataset):
     def _load_annotations(self) -> tuple[list[dict], list[dict]]:
         """Loads people and images, says in the log what is there and what was left out."""
         self._check_paths()
-        people, images = super()._load_annotations()
-        if not images:
-            raise InputError(f'annotation file {osp.abspath(self.ann_file)} lists no images')
+        content = self._read_annotations()
+        self._metainfo['CLASSES'] = content.get('categories', [])
+        groups = enumerate(category_ids(self._metainfo))
+        self._category_of = {ann_id: index for index, ids in groups for ann_id in ids}
+        annotations = defaultdict(list)
+        for ann in content.get('annotations', []):
+            annotations[ann['image_id']].append(ann)
+
+        people, images = [], []
+        for image in content['images']:
+            if image['id'] % self.sample_interval:
+                continue
+            path = osp.join(self.data_prefix['img'], image['file_name'])
+            images.append({**image, 'img_id': image['id'], 'img_path': path})
+            for ann in annotations[image['id']]:
+                person = self.parse_data_info(dict(raw_ann_info=ann, raw_img_info=images[-1]))
+                people += [person] if person else []
         if self.image_cache:
             self._image_sizes = {im['img_path']: (im['width'], im['height']) for im in images}
         if not self.test_mode:
@@ -146,12 +165,25 @@ class KeypointDataset(BaseCocoStyleDataset):
                     '(and train_ann, train_img, val_ann, val_img where the names differ)'
                 )
 
+    def _read_annotations(self) -> dict:
+        """Reads the annotation file, and raises what is wrong in it before it fails somewhere."""
+        content = read_annotations(self.ann_file)
+        faults = fatal_faults(content, self._metainfo, self.test_mode)
+        if faults:
+            more = f' ({len(faults) - 1} more kinds of faults)' if faults[1:] else ''
+            raise InputError(
+                f'annotation file {osp.abspath(self.ann_file)}: {faults[0]}{more}; '
+                'tools/misc/check_dataset.py lists all'
+            )
+        return content
+
     def parse_data_info(self, raw_data_info: dict) -> dict | None:
         """Turns an annotation of one person into arrays; None if training leaves it out."""
         ann, image = raw_data_info['raw_ann_info'], raw_data_info['raw_img_info']
-        self._check_annotation(ann)
+        # Unread here; MMPose copies it, and fails where one person has polygons and another none.
+        light = {**raw_data_info, 'raw_ann_info': {**ann, 'segmentation': None}}
         if self.test_mode:
-            return super().parse_data_info(raw_data_info)
+            return self._in_category(super().parse_data_info(light))
         if ann.get('iscrowd'):
             self._left_out['crowd regions'] += 1
             return None
@@ -163,31 +195,22 @@ class KeypointDataset(BaseCocoStyleDataset):
             self._left_out['boxes without area inside the image'] += 1
             return None
 
-        light = {**ann, 'segmentation': None}  # MMPose copies the annotation
-        info = super().parse_data_info({**raw_data_info, 'raw_ann_info': light})
+        info = self._in_category(super().parse_data_info(light))
         info['bbox'] = bbox.astype(np.float32)
         if self.keypoints_outside == 'clip':
             info['keypoints'] = info['keypoints'].clip(0, np.float32(edge))
         return {key: info[key] for key in TRAINING_KEYS}
 
-    def _check_annotation(self, ann: dict) -> None:
-        """Raises if an annotation has no box, no keypoints, or another number of them."""
-        where = f'annotation {ann["id"]} of {osp.abspath(self.ann_file)}'
-        for key in ('bbox', 'keypoints'):
-            if key not in ann:
-                raise InputError(
-                    f'{where} has no {key!r}: use a file of keypoint annotations '
-                    '(COCO: person_keypoints_*.json), or add it'
-                )
-        if self.test_mode and ann['id'] == 0:
-            raise InputError(f'{where}: COCO evaluation takes 0 for "no match"; count ids from 1')
-        count, expected = len(ann['keypoints']) / 3, self._metainfo['num_keypoints']
-        if count != expected:
-            name = self._metainfo['dataset_name']
-            raise InputError(
-                f'{where} has {count:g} keypoints, the metainfo of {name!r} has {expected}: '
-                'give the metainfo that describes this file'
-            )
+    def _in_category(self, info: dict) -> dict:
+        """Brings the keypoints of a person (1, K_c, ...) to their places among all K types."""
+        categories = self._metainfo['categories']
+        index = self._category_of[int(info['category_id'])] if len(categories) > 1 else 0
+        info['category_id'] = np.array(index)
+        for key in ('keypoints', 'keypoints_visible'):
+            own = info[key]
+            info[key] = np.zeros((1, self._metainfo['num_keypoints'], *own.shape[2:]), own.dtype)
+            info[key][:, categories[index]['keypoint_ids']] = own
+        return info
 
     def _get_bottomup_data_infos(self, people: list[dict], images: list[dict]) -> list[dict]:
         """Gathers the people of each image; in training images without people come last."""

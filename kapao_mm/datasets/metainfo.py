@@ -1,41 +1,136 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""What describes the keypoints of a dataset: names, left/right pairs, skeleton, sigmas."""
+"""What describes a dataset: keypoint names, left/right pairs, skeleton, sigmas, categories."""
 
 import os.path as osp
 import warnings
 from typing import Any
 
+import numpy as np
 from mmpose.datasets.datasets.utils import parse_pose_metainfo
 
 from kapao_mm.errors import InputError
 
 
 def read_metainfo(metainfo: dict) -> dict[str, Any]:
-    """Parses a metainfo and checks that its lists have K entries.
+    """Parses a metainfo of one category of objects, or of several.
+
+    With several, the keypoint types of each follow those of the one before, and are named
+    ``category/type``.
 
     Args:
-        metainfo: the metainfo, or ``dict(from_file='...')``; paths of MMPose's own files
-            (``configs/_base_/datasets/coco.py``) are found inside MMPose.
+        metainfo: MMPose's metainfo, or ``dict(from_file='...')``; paths of MMPose's own files
+            (``configs/_base_/datasets/coco.py``) are found inside MMPose. For several categories
+            ``dict(dataset_name='...', categories=dict(person=dict(from_file='...'), ...))``: the
+            metainfo of each by its name in the annotation file.
 
     Returns:
-        The metainfo as MMPose parses it.
+        The metainfo as MMPose parses it, and ``categories``: a dict for each with ``name`` and
+        ``keypoint_ids``, its keypoint types. A single one has the name of the dataset.
 
     Raises:
-        InputError: the file is missing, or a list is longer or shorter.
+        InputError: a file is missing; a key is; a list is longer or shorter than the keypoints; a
+            left/right pair or a link of the skeleton names a keypoint that there is not; keypoints
+            are not numbered in order, or share a name.
     """
+    if 'categories' not in metainfo:
+        parsed = _read_category(metainfo)
+        ids = list(range(parsed['num_keypoints']))
+        return {**parsed, 'categories': [dict(name=parsed['dataset_name'], keypoint_ids=ids)]}
+    if 'dataset_name' not in metainfo or not metainfo['categories']:
+        raise InputError('a metainfo of several categories needs dataset_name, and categories')
+    parts = {name: _read_category(part) for name, part in metainfo['categories'].items()}
+    return _join(metainfo['dataset_name'], parts)
+
+
+def category_ids(metainfo: dict[str, Any]) -> list[list[int]]:
+    """The ids that an annotation file uses for each category.
+
+    Args:
+        metainfo: of a dataset: as :func:`read_metainfo` returns it, and ``CLASSES``, the file's
+            list of categories.
+
+    Returns:
+        Ids by category. One category has those of all in the file: 54 species are one animal. Of
+        several each has those of its name.
+    """
+    categories, found = metainfo['categories'], metainfo.get('CLASSES', [])
+    if len(categories) == 1:
+        return [[entry['id'] for entry in found]]
+    return [
+        [entry['id'] for entry in found if entry['name'] == category['name']]
+        for category in categories
+    ]
+
+
+def _read_category(metainfo: dict) -> dict[str, Any]:
+    """Parses the metainfo of one category, see :func:`read_metainfo`."""
+    source = metainfo.get('from_file', metainfo.get('dataset_name'))
     try:
         with warnings.catch_warnings():
             # MMPose warns that it looks for its own files inside the package: it is meant to
             warnings.filterwarnings('ignore', '.*"configs/_base_/datasets/')
             parsed = parse_pose_metainfo(metainfo)
     except FileNotFoundError as error:
-        path = osp.abspath(metainfo['from_file'])
-        raise InputError(f"metainfo file {path} does not exist, nor does MMPose's") from error
+        raise InputError(
+            f"metainfo file {osp.abspath(source)} does not exist, nor does MMPose's"
+        ) from error
+    except (AssertionError, AttributeError) as error:  # MMPose's, without a message
+        raise InputError(
+            f'metainfo {source} needs dataset_name, keypoint_info, skeleton_info, joint_weights '
+            'and sigmas (in a file: of a dict dataset_info)'
+        ) from error
+    except KeyError as error:
+        raise InputError(
+            f'metainfo {source} has no keypoint named {error}, but a left/right pair (swap) or a '
+            'link of its skeleton does; write the names as in keypoint_info'
+        ) from error
     count = parsed['num_keypoints']
+    if (
+        not list(range(count))
+        == list(parsed['keypoint_id2name'])
+        == sorted(parsed['keypoint_name2id'].values())
+    ):
+        raise InputError(
+            f'metainfo {source}: number the keypoints 0 to {count - 1} in order, each with a name '
+            'of its own'
+        )
     for key, name in (('sigmas', 'sigmas'), ('dataset_keypoint_weights', 'joint_weights')):
         if len(parsed[key]) != count:
             raise InputError(
-                f'metainfo {metainfo.get("from_file", parsed["dataset_name"])} has {count} '
+                f'metainfo {source} has {count} '
                 f'keypoints but {len(parsed[key])} {name}: give one for each'
             )
     return parsed
+
+
+def _join(dataset_name: str, parts: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Joins the parsed metainfos of several categories, see :func:`read_metainfo`."""
+    starts = np.cumsum([0, *(part['num_keypoints'] for part in parts.values())]).tolist()
+    names = [
+        f'{category}/{name}'
+        for category, part in parts.items()
+        for name in part['keypoint_id2name'].values()
+    ]
+    joined: dict[str, Any] = dict(
+        dataset_name=dataset_name,
+        num_keypoints=len(names),
+        keypoint_id2name=dict(enumerate(names)),
+        keypoint_name2id={name: i for i, name in enumerate(names)},
+        num_skeleton_links=sum(part['num_skeleton_links'] for part in parts.values()),
+        categories=[
+            dict(name=category, keypoint_ids=list(range(start, start + part['num_keypoints'])))
+            for start, (category, part) in zip(starts[:-1], parts.items(), strict=True)
+        ],
+    )
+    of_ids = ('upper_body_ids', 'lower_body_ids', 'flip_indices', 'flip_pairs', 'skeleton_links')
+    for key in of_ids:
+        shifted = zip(starts[:-1], parts.values(), strict=True)
+        joined[key] = [_shift(ids, start) for start, part in shifted for ids in part[key]]
+    of_arrays = ('keypoint_colors', 'skeleton_link_colors', 'dataset_keypoint_weights', 'sigmas')
+    for key in of_arrays:
+        joined[key] = np.concatenate([part[key] for part in parts.values()])
+    return joined
+
+
+def _shift(ids: int | tuple[int, ...], start: int) -> int | tuple[int, ...]:
+    return ids + start if isinstance(ids, int) else tuple(i + start for i in ids)

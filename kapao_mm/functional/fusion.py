@@ -1,6 +1,8 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 """Fusion of keypoint objects into pose objects (paper, Algorithm 1), in numpy."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 
@@ -59,4 +61,43 @@ def fuse(
 
     keypoints[targets] = current.transpose(1, 0, 2)
     confidences[targets] = current_scores.T
+    return keypoints, confidences
+
+
+def fuse_categories(
+    poses: np.ndarray,
+    pose_scores: np.ndarray,
+    categories: np.ndarray,
+    points: np.ndarray,
+    point_scores: np.ndarray,
+    point_types: np.ndarray,
+    keypoint_counts: Sequence[int],
+    score_thr: float,
+    distance: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Fuses each category's keypoint objects into its poses, see :func:`fuse`.
+
+    Args:
+        categories: categories of the poses, 0..C-1, (P,) int.
+        keypoint_counts: the keypoint types of each category, C numbers; those of a category follow
+            those of the one before, K in all.
+
+    Returns:
+        Fused keypoints (P, K, 2) and their confidences (P, K), float64; both 0 for the types of
+        other categories.
+    """
+    keypoints, confidences = np.zeros(poses.shape), np.zeros(poses.shape[:2])
+    stops = np.cumsum(keypoint_counts)
+    for category, (start, stop) in enumerate(zip(stops - keypoint_counts, stops, strict=True)):
+        of_pose = categories == category
+        of_point = (point_types >= start) & (point_types < stop)
+        keypoints[of_pose, start:stop], confidences[of_pose, start:stop] = fuse(
+            poses[of_pose, start:stop],
+            pose_scores[of_pose],
+            points[of_point],
+            point_scores[of_point],
+            point_types[of_point] - start,
+            score_thr,
+            distance,
+        )
     return keypoints, confidences

@@ -15,7 +15,7 @@ from mmpose.structures import PoseDataSample
 from torch import Tensor
 
 from kapao_mm.errors import InputError
-from kapao_mm.functional.fusion import fuse
+from kapao_mm.functional.fusion import fuse_categories
 
 from .heads.kapao_head import DetectedObjects
 from .training_cost import compile_in_training, recompute_in_backward
@@ -157,32 +157,40 @@ class KAPAO(BottomupPoseEstimator):
             The samples, each with (numpy, original-image px):
 
             - ``pred_instances``: bboxes (P, 4) xyxy, bbox_scores (P,), keypoints (P, K, 2),
-              keypoint_scores (P, K), 0 where nothing was fused, keypoints_visible (P, K),
-              keypoints_fused (P, K) bool, pose_keypoints (P, K, 2) before fusion.
+              keypoint_scores (P, K), 0 where nothing was fused, keypoints_visible (P, K), 1 for
+              the types of the pose's category, the others are all 0, keypoints_fused (P, K) bool,
+              pose_keypoints (P, K, 2) before fusion, labels (P,), the categories 0..C-1.
             - ``pred_keypoint_objects``: bboxes (Q, 4) xyxy, scores (Q,), labels (Q,), the
               keypoint types 0..K-1.
         """
         for objects, sample in zip(batch_pred_instances, batch_data_samples, strict=True):
-            add_objects_to_datasample(objects, sample, test_cfg)
+            add_objects_to_datasample(objects, sample, test_cfg, self.head.keypoint_counts)
         return batch_data_samples
 
 
 def add_objects_to_datasample(
-    objects: DetectedObjects, sample: PoseDataSample, test_cfg: dict
+    objects: DetectedObjects,
+    sample: PoseDataSample,
+    test_cfg: dict,
+    keypoint_counts: Sequence[int],
 ) -> None:
     """Does the work of :meth:`KAPAO.add_pred_to_datasample` for one image."""
     input_scale = np.asarray(sample.input_scale, dtype=np.float64)
     scale = input_scale / sample.input_size  # (2,)
     origin = sample.input_center - input_scale / 2
-    pose_keypoints = objects.keypoints * scale + origin
+    category_of_type = np.repeat(np.arange(len(keypoint_counts)), keypoint_counts)  # (K,)
+    own = objects.categories[:, None] == category_of_type  # (P, K)
+    pose_keypoints = (objects.keypoints * scale + origin) * own[..., None]
     point_boxes = objects.point_boxes.reshape(-1, 2, 2) * scale + origin  # (Q, 2, 2)
 
-    keypoints, confidences = fuse(
+    keypoints, confidences = fuse_categories(
         pose_keypoints,
         objects.scores,
+        objects.categories,
         point_boxes.mean(1),
         objects.point_scores,
         objects.point_types,
+        keypoint_counts,
         test_cfg['fusion_score_thr'],
         test_cfg['fusion_distance'],
     )
@@ -193,9 +201,10 @@ def add_objects_to_datasample(
         bbox_scores=objects.scores,
         keypoints=keypoints,
         keypoint_scores=confidences,
-        keypoints_visible=np.ones_like(confidences),  # a pose object regresses every keypoint
+        keypoints_visible=own.astype(float),  # a pose object regresses every keypoint
         keypoints_fused=confidences > 0,
         pose_keypoints=pose_keypoints,
+        labels=objects.categories,
     )
     sample.set_field(
         InstanceData(

@@ -75,7 +75,9 @@ class KAPAOTTA(BaseTTAModel):
             view = scale_and_pad(view, scale, divisor, self.pad_value)
             part = self.module.head.candidates(self.module.extract_feat(view), test_cfg)
             part = part._replace(boxes=part.boxes / scale, keypoints=part.keypoints / scale)
-            found.append(unflip(part, inputs.shape[-1], flip_indices) if flipped else part)
+            if flipped:
+                part = unflip(part, inputs.shape[-1], flip_indices, self.module.head.num_categories)
+            found.append(part)
         return concatenate(found)
 
     def merge_preds(self, data_samples_list: Any) -> NoReturn:
@@ -100,13 +102,16 @@ def scale_and_pad(inputs: Tensor, scale: float, divisor: int, pad_value: float) 
     return F.pad(resized, (0, -width % divisor, 0, -height % divisor), value=pad_value)
 
 
-def unflip(candidates: Candidates, width: int, flip_indices: Tensor) -> Candidates:
+def unflip(
+    candidates: Candidates, width: int, flip_indices: Tensor, num_categories: int = 1
+) -> Candidates:
     """Mirrors candidates left-right; left keypoints become right ones, and the other way round.
 
     Args:
         candidates: of the flipped input.
         width: of that input, px.
         flip_indices: see :meth:`KAPAOTTA.candidates`.
+        num_categories: C.
 
     Returns:
         The candidates of the unflipped input.
@@ -114,7 +119,8 @@ def unflip(candidates: Candidates, width: int, flip_indices: Tensor) -> Candidat
     swapped = flip_indices[candidates.image]  # (M, K)
     x1, y1, x2, y2 = candidates.boxes.unbind(1)
     x, y = candidates.keypoints.take_along_dim(swapped[..., None], 1).unbind(2)
-    classes = F.pad(swapped + 1, (1, 0))  # a pose object stays one
+    poses = torch.arange(num_categories, device=swapped.device)  # keep their category
+    classes = torch.cat((poses.expand(len(swapped), -1), swapped + num_categories), 1)  # (M, C + K)
     return candidates._replace(
         labels=classes.take_along_dim(candidates.labels[:, None], 1).squeeze(1),
         boxes=torch.stack((width - x2, y1, width - x1, y2), 1),

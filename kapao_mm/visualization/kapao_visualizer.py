@@ -78,8 +78,8 @@ class KAPAOVisualizer(PoseLocalVisualizer):
 
         Args:
             image: RGB (H, W, 3) or grey (H, W), uint8; not changed.
-            data_sample: ``pred_instances``, ``pred_keypoint_objects`` and the metainfo
-                ``raw_ann_info`` (ground truth), in px of ``image``.
+            data_sample: ``pred_instances``, ``pred_keypoint_objects``, ``gt_instances`` and the
+                metainfo ``raw_ann_info`` (the annotations), in px of ``image``.
 
         Returns:
             The picture, RGB uint8. One panel is as large as the image; several lie side by side,
@@ -195,17 +195,11 @@ class KAPAOVisualizer(PoseLocalVisualizer):
 
 def _ground_truth(data_sample: PoseDataSample) -> InstanceData:
     """The annotated people of a sample: bboxes (P, 4), keypoints (P, K, 2), keypoints_visible."""
-    raw = data_sample.get('raw_ann_info') or []
-    people = [a for a in ([raw] if isinstance(raw, dict) else raw) if not a.get('iscrowd')]
-    boxes = np.array([a['bbox'] for a in people], np.float32).reshape(-1, 4)
-    points = np.array([a['keypoints'] for a in people], np.float32).reshape(
-        len(people), -1 if people else 0, 3
-    )
-    return InstanceData(
-        bboxes=np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1),
-        keypoints=points[..., :2],
-        keypoints_visible=points[..., 2],
-    )
+    annotations = data_sample.get('raw_ann_info') or []
+    people = np.array([not a.get('iscrowd') for a in annotations], bool)
+    if not people.any():
+        return InstanceData(bboxes=np.zeros((0, 4)))
+    return data_sample.gt_instances[people]
 
 
 def _side_by_side(panels: dict[str, np.ndarray]) -> np.ndarray:

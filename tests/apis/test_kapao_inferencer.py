@@ -139,11 +139,14 @@ def test_prediction_dict_has_every_number():
         keypoints=np.array([[[3, 4], [5, 6]]], np.float32),
         keypoint_scores=np.array([[0.8, 0]], np.float32),
         keypoints_fused=np.array([[True, False]]),
+        labels=np.array([0]),
     )
     sample.pred_keypoint_objects = InstanceData(
         bboxes=np.array([[2, 3, 4, 5]], np.float32), scores=np.array([0.8]), labels=np.array([1])
     )
-    assert prediction_dict(sample, ['nose', 'tail']) == {
+    names = {0: 'nose', 1: 'tail'}
+    meta = dict(keypoint_id2name=names, categories=[dict(name='cat', keypoint_ids=[0, 1])])
+    assert prediction_dict(sample, meta) == {
         'image': 'x/a.jpg',
         'width': 120,
         'height': 90,
@@ -158,3 +161,27 @@ def test_prediction_dict_has_every_number():
         ],
         'keypoint_objects': [{'bbox': [2, 3, 4, 5], 'score': 0.8, 'type': 'tail'}],
     }
+
+
+def test_prediction_dict_has_the_keypoints_of_each_category():
+    sample = PoseDataSample(metainfo=dict(img_path='x/a.jpg', ori_shape=(90, 120)))
+    sample.pred_instances = InstanceData(
+        bboxes=np.ones((2, 4)),
+        bbox_scores=np.array([0.9, 0.8]),
+        keypoints=np.arange(12.0).reshape(2, 3, 2),
+        keypoint_scores=np.full((2, 3), 0.5),
+        keypoints_fused=np.array([[False, True, False], [False, False, False]]),
+        labels=np.array([1, 0]),
+    )
+    sample.pred_keypoint_objects = InstanceData(
+        bboxes=np.ones((1, 4)), scores=np.array([0.5]), labels=np.array([1])
+    )
+    names = {0: 'cat/nose', 1: 'car/hood', 2: 'car/wheel'}
+    categories = [dict(name='cat', keypoint_ids=[0]), dict(name='car', keypoint_ids=[1, 2])]
+    found = prediction_dict(sample, dict(keypoint_id2name=names, categories=categories))
+    assert found['keypoint_names'] == {'cat': ['cat/nose'], 'car': ['car/hood', 'car/wheel']}
+    car, cat = found['poses']
+    assert (car['category'], cat['category']) == ('car', 'cat')
+    assert (car['keypoints'], cat['keypoints']) == ([[2, 3, 0.5], [4, 5, 0.5]], [[6, 7, 0.5]])
+    assert (car['fused'], cat['fused']) == ([True, False], [False])
+    assert found['keypoint_objects'][0]['type'] == 'car/hood'

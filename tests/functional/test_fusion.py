@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from kapao_mm.functional.fusion import fuse
+from kapao_mm.functional.fusion import fuse, fuse_categories
 
 
 def fuse_slowly(poses, pose_scores, points, point_scores, point_types, score_thr, distance):
@@ -42,6 +42,38 @@ def crowds(draw):
 def test_equals_the_algorithm_object_by_object(crowd):
     for ours, expected in zip(fuse(*crowd), fuse_slowly(*crowd), strict=True):
         np.testing.assert_array_equal(ours, expected)
+
+
+@given(crowds())
+def test_one_category_is_the_algorithm_itself(crowd):
+    poses, scores, *points, score_thr, distance = crowd
+    categories = np.zeros(len(poses), int)
+    ours = fuse_categories(poses, scores, categories, *points, [3], score_thr, distance)
+    for a, b in zip(ours, fuse(*crowd), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@given(crowds(), st.data())
+def test_each_category_is_fused_as_though_alone(crowd, data):
+    poses, scores, points, point_scores, point_types, *thresholds = crowd
+    categories = data.draw(arrays(np.int64, len(poses), elements=st.integers(0, 1)))
+    keypoints, confidences = fuse_categories(
+        poses, scores, categories, points, point_scores, point_types, [1, 2], *thresholds
+    )
+    for category, types in enumerate(([0], [1, 2])):
+        of_pose, of_point = categories == category, np.isin(point_types, types)
+        expected = fuse(
+            poses[of_pose],
+            scores[of_pose],
+            points[of_point],
+            point_scores[of_point],
+            point_types[of_point],
+            *thresholds,
+        )
+        np.testing.assert_array_equal(keypoints[of_pose][:, types], expected[0][:, types])
+        np.testing.assert_array_equal(confidences[of_pose][:, types], expected[1][:, types])
+        assert not keypoints[~of_pose][:, types].any()
+        assert not confidences[~of_pose][:, types].any()
 
 
 def fuse_points(points, scores, poses=((0, 0),), pose_scores=None, **thresholds):

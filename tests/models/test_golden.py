@@ -99,7 +99,7 @@ def test_gains_at_1280_px(head, golden):
 def test_decoding_equals_the_reference(head, grids, golden):
     expected = golden('forward')['decoded']
     with torch.no_grad():
-        candidates = decode_candidates(grids, head.anchors, head.strides, score_thr=-1.0)
+        candidates = decode_candidates(grids, head.anchors, head.strides, 17, score_thr=-1.0)
     # Ours come level by level over the whole batch, the reference's image by image.
     order = np.argsort(candidates.image.numpy(), kind='stable')
     rows = expected.reshape(-1, expected.shape[-1])
@@ -172,7 +172,7 @@ def test_kept_objects_and_fused_poses(head, model_cfg, golden, shared_dir, crowd
             input_center=(size / 2 - info[crowd]['pad_xy']) / gain,
         )
     )
-    add_objects_to_datasample(objects, sample, test_cfg)
+    add_objects_to_datasample(objects, sample, test_cfg, [17])
     found = sample.pred_instances
     np.testing.assert_allclose(found.bboxes, data[f'{case}_bboxes'], atol=0.5 + 1e-3)
     np.testing.assert_allclose(found.bbox_scores, data[f'{case}_scores'], rtol=1e-4)

@@ -31,7 +31,7 @@ def test_grids_and_decoded_outputs_equal_the_reference(model, golden):
         np.testing.assert_allclose(grid.numpy(), data[f'grid{i}'], rtol=1e-4, atol=1e-5)
 
     rows = data['decoded'].reshape(-1, 57)
-    found = decode_candidates(grids, model.head.anchors, model.head.strides, score_thr=-1.0)
+    found = decode_candidates(grids, model.head.anchors, model.head.strides, 17, score_thr=-1.0)
     order = np.argsort(found.image.numpy(), kind='stable')  # the reference's is image by image
     boxes = np.concatenate((rows[:, :2] - rows[:, 2:4] / 2, rows[:, :2] + rows[:, 2:4] / 2), 1)
     close = dict(rtol=1e-4, atol=1e-3)  # px

@@ -31,6 +31,7 @@ def detected(**fields):
     defaults = dict(
         boxes=np.array([[20.0, 40, 300, 120]]),
         scores=np.array([0.9]),
+        categories=np.array([0]),
         keypoints=np.array([[[40.0, 60], [100, 80]]]),
         point_boxes=np.array([[90.0, 60, 130, 100]]),
         point_scores=np.array([0.8]),
@@ -50,7 +51,7 @@ def model(model_cfg):
 
 def test_objects_are_mapped_to_the_original_image_and_fused_there():
     data = sample()
-    add_objects_to_datasample(detected(), data, CFG)
+    add_objects_to_datasample(detected(), data, CFG, [2])
     found = data.pred_instances
     np.testing.assert_allclose(found.bboxes, [[10, 20, 128, 60]])  # clipped to the image
     np.testing.assert_allclose(found.keypoints, [[[20, 30], [55, 40]]])
@@ -65,8 +66,20 @@ def test_the_fusion_distance_is_in_px_of_the_original_image():
     moved = detected(keypoints=np.array([[[40.0, 60], [18, 80]]]))  # 92 input px, 46 original px
     for distance, fused in ((50, True), (45, False)):
         data = sample()
-        add_objects_to_datasample(moved, data, CFG | dict(fusion_distance=distance))
+        add_objects_to_datasample(moved, data, CFG | dict(fusion_distance=distance), [2])
         assert data.pred_instances.keypoints_fused[0, 1] == fused
+
+
+def test_a_pose_has_the_keypoints_of_its_category_only():
+    data = sample()
+    other = detected(categories=np.array([1]), point_types=np.array([0]))
+    add_objects_to_datasample(other, data, CFG, [1, 1])
+    found = data.pred_instances
+    assert found.labels.tolist() == [1]
+    np.testing.assert_allclose(found.pose_keypoints, [[[0, 0], [50, 40]]])
+    np.testing.assert_allclose(found.keypoints, found.pose_keypoints)  # the object is another's
+    np.testing.assert_array_equal(found.keypoints_visible, [[0, 1]])
+    assert not found.keypoints_fused.any()
 
 
 @pytest.mark.parametrize('input_size', [192, 1280])
@@ -83,7 +96,7 @@ def test_the_same_scene_is_fused_the_same_at_every_input_scale(input_size, squar
     data = sample((480, 640), results['input_size'])
     data.set_metainfo(dict(input_scale=scale, input_center=results['input_center']))
     objects = detected(boxes=boxes[:1], point_boxes=boxes[1:], keypoints=results['keypoints'])
-    add_objects_to_datasample(objects, data, CFG)
+    add_objects_to_datasample(objects, data, CFG, [2])
     found = data.pred_instances
     assert found.keypoints_fused.tolist() == [[False, fused]]
     expected = [[150, 150], [240 - gap if fused else 240, 210]]
@@ -95,7 +108,7 @@ def test_centres_of_keypoint_objects_are_not_pulled_in_by_the_border():
         point_boxes=np.array([[-20.0, 60, 20, 100]]), keypoints=np.array([[[40.0, 60], [10, 80]]])
     )
     data = sample()
-    add_objects_to_datasample(at_border, data, CFG)
+    add_objects_to_datasample(at_border, data, CFG, [2])
     np.testing.assert_allclose(data.pred_instances.keypoints[0, 1], [0, 40])
     np.testing.assert_allclose(data.pred_keypoint_objects.bboxes, [[0, 30, 10, 50]])
 
@@ -174,6 +187,7 @@ def test_the_loss_reads_the_labels_of_the_samples(model):
             bboxes=torch.tensor([[10.0, 10, 100, 120]])[:n],
             keypoints=torch.full((n, 17, 2), 50.0),
             keypoints_visible=torch.ones(n, 17),
+            labels=torch.zeros(n, dtype=torch.long),
         )
     losses = model(torch.rand(2, 3, 128, 192), data, mode='loss')
     assert set(losses) == {'loss_box', 'loss_obj', 'loss_cls', 'loss_kpt'}

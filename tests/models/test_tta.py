@@ -155,6 +155,18 @@ def test_images_of_a_batch_may_have_other_pairs():
     assert found.keypoints[1].tolist() == [[95, 6], [97, 4], [99, 2]]
 
 
+def test_categories_stay_and_types_are_swapped():
+    candidates = Candidates(
+        image=torch.zeros(4, dtype=torch.long),
+        scores=torch.ones(4),
+        labels=torch.tensor([0, 1, 2, 4]),
+        boxes=torch.ones(4, 4),
+        keypoints=torch.zeros(4, 3, 2),
+    )
+    found = unflip(candidates, 100, torch.tensor([[1, 0, 2]]), num_categories=2)
+    assert found.labels.tolist() == [0, 1, 3, 4]
+
+
 def test_sides_are_floored_and_padded_at_the_right_and_bottom():
     view = scale_and_pad(torch.ones(1, 3, 256, 320), 0.8, 64, pad_value=0.447)
     assert view.shape == (1, 3, 256, 256)  # of 204 x 256

@@ -144,9 +144,12 @@ def test_written_file_has_the_colours_of_the_picture(tmp_path):
 
 def test_ground_truth_shows_labelled_keypoints_of_people_that_are_no_crowd():
     truth = sample([])
-    person = dict(bbox=[40, 10, 160, 220], iscrowd=0, keypoints=[*TOP, 2, *BASE, 0])
-    crowd = dict(bbox=[240, 10, 120, 200], iscrowd=1, keypoints=[0] * 6)
-    truth.set_metainfo(dict(raw_ann_info=[person, crowd]))
+    truth.gt_instances = InstanceData(
+        bboxes=np.array([[40, 10, 200, 230], [240, 10, 360, 210]]),
+        keypoints=np.array([[TOP, BASE], [TOP, BASE]]),
+        keypoints_visible=np.array([[1, 0], [1, 1]]),
+    )
+    truth.set_metainfo(dict(raw_ann_info=[dict(iscrowd=0), dict(iscrowd=1)]))
     panel = draw(visualizer(), truth, draw_gt=True, draw_pred=False)
     assert at(panel, TOP) == RED
     assert at(panel, BASE) == at(IMAGE, BASE)

@@ -10,15 +10,18 @@ class PackKAPAOInputs(PackPoseInputs):
     """PackPoseInputs with the labels of KAPAO.
 
     ``gt_instance_labels``: ``bboxes`` (n, 4) and ``keypoints`` (n, K, 2) in input px,
-    ``keypoints_visible`` (n, K) in {0, 1}; float32 tensors, absent for test images without them.
+    ``keypoints_visible`` (n, K) in {0, 1}, float32 tensors, and ``labels`` (n,) int64, the
+    categories 0..C-1; absent for test images without them.
     """
 
     label_mapping_table = dict(
-        bbox='bboxes', keypoints='keypoints', keypoints_visible='keypoints_visible'
+        bbox='bboxes',
+        keypoints='keypoints',
+        keypoints_visible='keypoints_visible',
+        category_id='labels',
     )
 
-    # MMPose's default also packs `category_id`, an array for bottom-up data, which CocoMetric
-    # writes as the category of every prediction; without it the category is 1.
+    # MMPose's default also has `category_id`, which its CocoMetric takes for that of predictions.
     meta_keys = (
         'id',
         'img_id',

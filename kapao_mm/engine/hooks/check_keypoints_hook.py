@@ -11,7 +11,7 @@ from kapao_mm.errors import InputError
 
 @HOOKS.register_module()
 class CheckKeypointsHook(Hook):
-    """Compares ``model.head.num_keypoints`` with the metainfo of each dataset in use.
+    """Compares ``model.head.num_keypoints`` with the metainfo of each dataset in use, by category.
 
     Raises:
         InputError: the counts differ.
@@ -36,10 +36,15 @@ class CheckKeypointsHook(Hook):
         model = runner.model
         while hasattr(model, 'module'):  # of a distributed run, of KAPAOTTA
             model = model.module
-        ours, theirs = model.head.num_keypoints, dataset.metainfo['num_keypoints']
+        metainfo = dataset.metainfo
+        ours = list(model.head.keypoint_counts)
+        theirs = [metainfo['num_keypoints']]
+        if 'categories' in metainfo:  # not in that of MMPose's own datasets
+            theirs = [len(category['keypoint_ids']) for category in metainfo['categories']]
         if ours != theirs:
+            ours, theirs = (counts[0] if len(counts) == 1 else counts for counts in (ours, theirs))
             raise InputError(
                 f'model.head.num_keypoints is {ours}, but the dataset of {loader} '
-                f'({dataset.metainfo["dataset_name"]}) has {theirs} keypoints; '
+                f'({metainfo["dataset_name"]}) has {theirs} keypoints; '
                 f'set model.head.num_keypoints={theirs}, or use its own config'
             )

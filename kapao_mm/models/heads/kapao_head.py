@@ -23,6 +23,7 @@ class DetectedObjects(NamedTuple):
     Attributes:
         boxes: of the pose objects, (P, 4) xyxy.
         scores: (P,).
+        categories: 0..C-1, (P,) int64.
         keypoints: (P, K, 2).
         point_boxes: of the keypoint objects, (Q, 4) xyxy.
         point_scores: (Q,).
@@ -31,6 +32,7 @@ class DetectedObjects(NamedTuple):
 
     boxes: np.ndarray
     scores: np.ndarray
+    categories: np.ndarray
     keypoints: np.ndarray
     point_boxes: np.ndarray
     point_scores: np.ndarray
@@ -43,6 +45,7 @@ class KAPAOHeadModule(BaseModule):
 
     Args:
         num_keypoints: K.
+        num_categories: C.
         in_channels: widths of the neck's levels, finest first.
         strides: px a cell of each level.
         num_anchors: anchors a level, Na.
@@ -51,15 +54,16 @@ class KAPAOHeadModule(BaseModule):
     def __init__(
         self,
         num_keypoints: int,
+        num_categories: int,
         in_channels: Sequence[int],
         strides: Sequence[int],
         num_anchors: int,
     ) -> None:
         super().__init__()
-        self.num_classes = num_keypoints + 1
+        self.num_classes = num_categories + num_keypoints
         self.strides = tuple(strides)
         self.num_anchors = num_anchors
-        num_outputs = 3 * num_keypoints + 6
+        num_outputs = 5 + self.num_classes + 2 * num_keypoints
         self.convs = nn.ModuleList(
             nn.Conv2d(width, num_anchors * num_outputs, 1) for width in in_channels
         )
@@ -79,8 +83,8 @@ class KAPAOHeadModule(BaseModule):
             feats: the neck's levels, (N, C_l, H_l, W_l).
 
         Returns:
-            Raw outputs of each level, (N, Na, H_l, W_l, 3K + 6), in the order of the spec: box,
-            objectness, classes, keypoints.
+            Raw outputs of each level, (N, Na, H_l, W_l, 5 + C + 3K), in the order of the spec: box,
+            objectness, classes, keypoints, see :class:`Outputs`.
         """
         return [
             conv(feat).unflatten(1, (self.num_anchors, -1)).permute(0, 1, 3, 4, 2)
@@ -92,8 +96,11 @@ class KAPAOHeadModule(BaseModule):
 class KAPAOHead(BaseModule):
     """Loss and prediction on the grids.
 
+    Objects may be of several categories, each with keypoint types of its own. The classes are the C
+    categories, then all K keypoint types; with one category that is the paper's model.
+
     Args:
-        num_keypoints: K, the keypoint types of the dataset.
+        num_keypoints: the keypoint types of the dataset; a number, or one for each category.
         in_channels: widths of the neck's levels, finest first.
         strides: px a cell of each level.
         anchors: widths and heights of each level's anchors, px.
@@ -102,13 +109,18 @@ class KAPAOHead(BaseModule):
         assigner: config of the assigner.
         loss: config of the loss.
 
+    Attributes:
+        keypoint_counts: the keypoint types of each category, C numbers.
+        num_keypoints: K, all of them.
+        num_categories: C.
+
     Raises:
         InputError: ``keypoint_size`` has neither one value nor K.
     """
 
     def __init__(
         self,
-        num_keypoints: int,
+        num_keypoints: int | Sequence[int],
         in_channels: Sequence[int],
         strides: Sequence[int],
         anchors: Sequence[Sequence[tuple[float, float]]],
@@ -117,20 +129,24 @@ class KAPAOHead(BaseModule):
         loss: dict,
     ) -> None:
         super().__init__()
+        counts = (num_keypoints,) if isinstance(num_keypoints, int) else tuple(num_keypoints)
+        self.keypoint_counts = counts
+        self.num_keypoints, self.num_categories = sum(counts), len(counts)
         sizes = torch.as_tensor(keypoint_size, dtype=torch.float)
-        if sizes.numel() not in (1, num_keypoints):
+        if sizes.numel() not in (1, self.num_keypoints):
             raise InputError(
                 f'model.head.keypoint_size has {sizes.numel()} values; give one number, or one for '
-                f'each of the {num_keypoints} keypoint types'
+                f'each of the {self.num_keypoints} keypoint types'
             )
-        self.num_keypoints = num_keypoints
         self.strides = tuple(strides)
-        self.head_module = KAPAOHeadModule(num_keypoints, in_channels, strides, len(anchors[0]))
+        self.head_module = KAPAOHeadModule(
+            self.num_keypoints, self.num_categories, in_channels, strides, len(anchors[0])
+        )
         self.assigner = TASK_UTILS.build(assigner)
         self.loss_module = MODELS.build(loss)
         grid_anchors = torch.tensor(anchors) / torch.tensor(strides)[:, None, None]
         self.register_buffer('anchors', grid_anchors, persistent=False)  # (L, Na, 2) grid units
-        sizes = sizes.expand(num_keypoints).clone()  # (K,)
+        sizes = sizes.expand(self.num_keypoints).clone()  # (K,)
         self.register_buffer('keypoint_sizes', sizes, persistent=False)
 
     def forward(self, feats: Sequence[Tensor]) -> list[Tensor]:
@@ -145,7 +161,8 @@ class KAPAOHead(BaseModule):
         Args:
             feats: the neck's levels, (N, C_l, H_l, W_l).
             batch_data_samples: with ``bboxes`` (n, 4) xyxy, ``keypoints`` (n, K, 2) and
-                ``keypoints_visible`` (n, K) in ``gt_instance_labels``, input px.
+                ``keypoints_visible`` (n, K) in ``gt_instance_labels``, input px, and ``labels``
+                (n,), the categories.
             train_cfg: not used; MMPose passes it.
 
         Returns:
@@ -158,6 +175,7 @@ class KAPAOHead(BaseModule):
             [label.bboxes for label in labels],
             [label.keypoints for label in labels],
             [label.keypoints_visible for label in labels],
+            [label.labels for label in labels],
         )
 
     def loss_of_grids(
@@ -166,13 +184,20 @@ class KAPAOHead(BaseModule):
         bboxes: Sequence[Tensor],
         keypoints: Sequence[Tensor],
         keypoints_visible: Sequence[Tensor],
+        categories: Sequence[Tensor],
     ) -> dict[str, Tensor]:
         """The loss of given grids; arguments as in :func:`make_objects`."""
         rows, columns = grids[0].shape[2:4]
         input_hw = (rows * self.strides[0], columns * self.strides[0])
         longer = max(input_hw)
         objects = make_objects(
-            bboxes, keypoints, keypoints_visible, self.keypoint_sizes * longer, input_hw
+            bboxes,
+            keypoints,
+            keypoints_visible,
+            categories,
+            self.num_categories,
+            self.keypoint_sizes * longer,
+            input_hw,
         )
         matches = [
             self.assigner.assign(objects, anchors, stride, grid.shape[2:4])
@@ -206,7 +231,9 @@ class KAPAOHead(BaseModule):
             The candidates of the batch, see :func:`decode_candidates`.
         """
         score_thr = min(test_cfg['pose_score_thr'], test_cfg['keypoint_score_thr'])
-        return decode_candidates(self(feats), self.anchors, self.strides, score_thr)
+        return decode_candidates(
+            self(feats), self.anchors, self.strides, self.num_keypoints, score_thr
+        )
 
     def detect(
         self, candidates: Candidates, num_images: int, test_cfg: dict
@@ -215,7 +242,7 @@ class KAPAOHead(BaseModule):
         kept = []
         for i in range(num_images):
             index = (candidates.image == i).nonzero().squeeze(1)
-            kept.append(index[keep_objects(candidates.take(index), test_cfg)])
+            kept.append(index[keep_objects(candidates.take(index), test_cfg, self.num_categories)])
         counts = [len(index) for index in kept]
         objects = candidates.take(torch.cat(kept))
         rows = torch.cat(
@@ -228,17 +255,19 @@ class KAPAOHead(BaseModule):
             1,
         )  # (M, 6 + 2K)
         split = np.split(rows.cpu().numpy(), np.cumsum(counts)[:-1])
-        return [_to_detected(rows) for rows in split]
+        return [_to_detected(rows, self.num_categories) for rows in split]
 
 
-def _to_detected(rows: np.ndarray) -> DetectedObjects:
+def _to_detected(rows: np.ndarray, num_categories: int) -> DetectedObjects:
     labels = rows[:, 0].astype(np.int64)
-    poses, points = rows[labels == 0], rows[labels > 0]
+    is_pose = labels < num_categories
+    poses, points = rows[is_pose], rows[~is_pose]
     return DetectedObjects(
         boxes=poses[:, 2:6],
         scores=poses[:, 1],
+        categories=labels[is_pose],
         keypoints=poses[:, 6:].reshape(len(poses), rows.shape[1] // 2 - 3, 2),
         point_boxes=points[:, 2:6],
         point_scores=points[:, 1],
-        point_types=labels[labels > 0] - 1,
+        point_types=labels[~is_pose] - num_categories,
     )

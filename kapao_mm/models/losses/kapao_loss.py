@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, one_hot
 
 from ..task_modules.assigner import Matches
-from ..task_modules.coder import decode_boxes, decode_keypoints
+from ..task_modules.coder import decode_boxes, decode_keypoints, split_outputs
 from .ciou import complete_iou
 
 
@@ -48,7 +48,7 @@ class KAPAOLoss(nn.Module):
         """The gains of the four terms, scaled by levels, classes and input size.
 
         Args:
-            num_classes: K + 1.
+            num_classes: C + K.
             input_size: longer side of the network input, px.
         """
         by_levels = 3 / len(self.obj_level_weights)  # set for three levels
@@ -69,7 +69,7 @@ class KAPAOLoss(nn.Module):
         """Computes the loss of a batch.
 
         Args:
-            grids: raw outputs of each level, (N, Na, H, W, 3K + 6).
+            grids: raw outputs of each level, (N, Na, H, W, 5 + C + 3K).
             matches: the matches of each level.
             anchors: the anchors of each level, (Na, 2) grid units.
             input_size: longer side of the network input, px.
@@ -85,7 +85,9 @@ class KAPAOLoss(nn.Module):
         all_reduce(counts, 'mean')
         means = torch.stack(sums) / counts.clamp(min=1e-9)  # (L, 4)
         box, obj, cls, kpt = means.unbind(1)
-        gains = self.gains(num_classes(grids[0]), input_size)
+        num_keypoints = matches[0].keypoints.shape[1]
+        num_classes = split_outputs(grids[0], num_keypoints).classes.shape[-1]
+        gains = self.gains(num_classes, input_size)
         # Gradients are averaged over processes, hence the factor.
         images = len(grids[0]) * get_world_size()
         return dict(
@@ -96,29 +98,22 @@ class KAPAOLoss(nn.Module):
         )
 
 
-def num_classes(grid: Tensor) -> int:
-    """K + 1, from the outputs an anchor, 3K + 6."""
-    return grid.shape[-1] // 3 - 1
-
-
 def level_sums(grid: Tensor, matches: Matches, anchors: Tensor) -> tuple[Tensor, Tensor]:
     """Sums of one level's four terms and the counts that make means of them.
 
     Args:
-        grid: raw outputs, (N, Na, H, W, 3K + 6).
+        grid: raw outputs, (N, Na, H, W, 5 + C + 3K).
         matches: the matches of the level.
         anchors: (Na, 2) grid units.
 
     Returns:
         Sums and counts in the order box, objectness, class, keypoints, both (4,) float32.
     """
-    classes = num_classes(grid)
     index = (matches.image, matches.anchor, matches.gy, matches.gx)
-    outputs = grid[index].float()  # (m, 3K + 6)
-    box_out, _, cls_out, kpt_out = outputs.split((4, 1, classes, 2 * classes - 2), 1)
+    outputs = split_outputs(grid[index].float(), matches.keypoints.shape[1])  # (m, ...)
     anchor = anchors[matches.anchor]  # (m, 2)
 
-    ciou = complete_iou(decode_boxes(box_out, anchor), matches.boxes)
+    ciou = complete_iou(decode_boxes(outputs.box, anchor), matches.boxes)
 
     objectness = torch.zeros(grid.shape[:4], dtype=ciou.dtype, device=grid.device)
     _, num_anchors, rows, columns = objectness.shape
@@ -127,15 +122,16 @@ def level_sums(grid: Tensor, matches: Matches, anchors: Tensor) -> tuple[Tensor,
     objectness.view(-1).scatter_reduce_(0, cell, ciou.detach().clamp(min=0), 'amax')
     obj = binary_cross_entropy_with_logits(grid[..., 4].float(), objectness, reduction='sum')
 
+    classes = outputs.classes  # (m, C + K)
     cls = binary_cross_entropy_with_logits(
-        cls_out, one_hot(matches.label, classes).to(cls_out), reduction='sum'
+        classes, one_hot(matches.label, classes.shape[1]).to(classes), reduction='sum'
     )
 
     pose, kind = matches.visible.nonzero(as_tuple=True)  # (p,): labelled keypoints of pose objects
-    keypoints = decode_keypoints(kpt_out.unflatten(1, (-1, 2)), anchor)  # (m, K, 2)
+    keypoints = decode_keypoints(outputs.keypoints, anchor)  # (m, K, 2)
     gaps = keypoints[pose, kind] - matches.keypoints[pose, kind]
     kpt = torch.linalg.vector_norm(gaps, dim=1).sum()
 
     sums = torch.stack(((1 - ciou).sum(), obj, cls, kpt))
-    counts = sums.new_tensor((len(ciou), objectness.numel(), cls_out.numel(), len(pose)))
+    counts = sums.new_tensor((len(ciou), objectness.numel(), classes.numel(), len(pose)))
     return sums, counts

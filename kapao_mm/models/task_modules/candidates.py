@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_convert, nms
 
-from .coder import decode_boxes, decode_keypoints
+from .coder import decode_boxes, decode_keypoints, split_outputs
 
 
 class Candidates(NamedTuple):
@@ -17,7 +17,8 @@ class Candidates(NamedTuple):
     Attributes:
         image: index of the image in the batch, (M,) int64.
         scores: objectness x best class, (M,).
-        labels: best class, 0 for a pose object, k + 1 for keypoint type k, (M,) int64.
+        labels: best class, the category 0..C-1 for a pose object, C + k for keypoint type k,
+            (M,) int64.
         boxes: xyxy, (M, 4).
         keypoints: (M, K, 2).
     """
@@ -39,35 +40,42 @@ def concatenate(parts: Iterable[Candidates]) -> Candidates:
 
 
 def decode_candidates(
-    grids: Sequence[Tensor], anchors: Sequence[Tensor], strides: Sequence[int], score_thr: float
+    grids: Sequence[Tensor],
+    anchors: Sequence[Tensor],
+    strides: Sequence[int],
+    num_keypoints: int,
+    score_thr: float,
 ) -> Candidates:
     """Decodes the outputs whose confidence exceeds a threshold, and no others.
 
     Args:
-        grids: raw outputs of each level, (N, Na, H, W, 3K + 6).
+        grids: raw outputs of each level, (N, Na, H, W, 5 + C + 3K).
         anchors: the anchors of each level, (Na, 2) grid units.
         strides: px a cell of each level.
+        num_keypoints: K.
         score_thr: threshold of the objectness and of the confidence.
 
     Returns:
         The candidates of the batch, levels one after the other.
     """
     levels = zip(grids, anchors, strides, strict=True)
-    return concatenate(_decode_level(*level, score_thr) for level in levels)
+    return concatenate(_decode_level(*level, num_keypoints, score_thr) for level in levels)
 
 
-def _decode_level(grid: Tensor, anchors: Tensor, stride: int, score_thr: float) -> Candidates:
+def _decode_level(
+    grid: Tensor, anchors: Tensor, stride: int, num_keypoints: int, score_thr: float
+) -> Candidates:
     image, anchor, gy, gx = (grid[..., 4].float().sigmoid() > score_thr).nonzero(as_tuple=True)
-    outputs = grid[image, anchor, gy, gx].float()  # (m, 3K + 6)
-    classes = outputs.shape[1] // 3 - 1
-    best, labels = outputs[:, 5 : 5 + classes].max(1)
-    scores = outputs[:, 4].sigmoid() * best.sigmoid()  # (m,)
+    rows = grid[image, anchor, gy, gx].float()  # (m, 5 + C + 3K)
+    found = split_outputs(rows, num_keypoints)
+    best, labels = found.classes.max(1)
+    scores = found.objectness[:, 0].sigmoid() * best.sigmoid()  # (m,)
 
     keep = scores > score_thr
-    outputs, cell, anchor = outputs[keep], torch.stack((gx, gy), 1)[keep], anchors[anchor[keep]]
-    boxes = decode_boxes(outputs[:, :4], anchor)
+    cell, anchor = torch.stack((gx, gy), 1)[keep], anchors[anchor[keep]]
+    boxes = decode_boxes(found.box[keep], anchor)
     boxes[:, :2] += cell
-    keypoints = decode_keypoints(outputs[:, 5 + classes :].unflatten(1, (-1, 2)), anchor)
+    keypoints = decode_keypoints(found.keypoints[keep], anchor)
     return Candidates(
         image=image[keep],
         scores=scores[keep],
@@ -77,7 +85,7 @@ def _decode_level(grid: Tensor, anchors: Tensor, stride: int, score_thr: float) 
     )
 
 
-def keep_objects(candidates: Candidates, test_cfg: Mapping) -> Tensor:
+def keep_objects(candidates: Candidates, test_cfg: Mapping, num_categories: int = 1) -> Tensor:
     """Suppresses duplicates of one image, class by class, in two calls or one.
 
     Pose objects and keypoint objects have their own thresholds and limits. One call serves both,
@@ -88,11 +96,12 @@ def keep_objects(candidates: Candidates, test_cfg: Mapping) -> Tensor:
         candidates: the candidates of one image.
         test_cfg: ``pose_score_thr``, ``pose_iou_thr``, ``keypoint_score_thr``,
             ``keypoint_iou_thr``, ``max_candidates`` and ``max_objects``.
+        num_categories: C; pose objects of all categories share their limit.
 
     Returns:
         Indices of the kept candidates, pose objects first, each kind by falling confidence.
     """
-    scores, is_pose = candidates.scores, candidates.labels == 0
+    scores, is_pose = candidates.scores, candidates.labels < num_categories
     limits = (test_cfg['max_candidates'], test_cfg['max_objects'])
     pose_thr, keypoint_thr = test_cfg['pose_score_thr'], test_cfg['keypoint_score_thr']
     pose_iou, keypoint_iou = test_cfg['pose_iou_thr'], test_cfg['keypoint_iou_thr']

@@ -5,8 +5,33 @@ Everything is in grid units of one level and relative to the corner of the outpu
 in input px is (value + cell) x stride.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
+
+
+class Outputs(NamedTuple):
+    """The raw outputs of anchors, in their order in the grid.
+
+    Attributes:
+        box: t'x t'y t'w t'h, (..., 4).
+        objectness: (..., 1).
+        classes: pose objects of C categories, then K keypoint types, (..., C + K).
+        keypoints: v'x v'y, (..., K, 2).
+    """
+
+    box: Tensor
+    objectness: Tensor
+    classes: Tensor
+    keypoints: Tensor
+
+
+def split_outputs(outputs: Tensor, num_keypoints: int) -> Outputs:
+    """Splits the outputs of anchors (..., 5 + C + 3K) into their parts."""
+    num_classes = outputs.shape[-1] - 5 - 2 * num_keypoints
+    parts = outputs.split((4, 1, num_classes, 2 * num_keypoints), -1)
+    return Outputs(*parts[:3], parts[3].unflatten(-1, (-1, 2)))
 
 
 def decode_boxes(outputs: Tensor, anchors: Tensor) -> Tensor:

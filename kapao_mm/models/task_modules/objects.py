@@ -13,9 +13,10 @@ class Objects(NamedTuple):
 
     Attributes:
         image: index of the image in the batch, (n,) int64.
-        label: 0 for a pose object, k + 1 for a keypoint object of type k, (n,) int64.
+        label: the category 0..C-1 for a pose object, C + k for a keypoint object of type k,
+            (n,) int64.
         boxes: centre x, centre y, width, height, (n, 4).
-        keypoints: (n, K, 2); zeros for keypoint objects.
+        keypoints: (n, K, 2), K counting the types of all categories; zeros for keypoint objects.
         visible: whether a keypoint is labelled and inside the input, (n, K) bool; False for
             keypoint objects.
     """
@@ -31,10 +32,14 @@ def make_objects(
     bboxes: Sequence[Tensor],
     keypoints: Sequence[Tensor],
     keypoints_visible: Sequence[Tensor],
+    categories: Sequence[Tensor],
+    num_categories: int,
     keypoint_sizes: Tensor,
     input_hw: tuple[int, int],
 ) -> Objects:
     """Makes a pose object of every person and a keypoint object of every keypoint seen.
+
+    A "person" may be of any category: an animal, a wheel.
 
     A person without labelled keypoints is a pose object too. The square box of a keypoint object
     stays centred on its keypoint, also at the border of the input.
@@ -42,7 +47,10 @@ def make_objects(
     Args:
         bboxes: an image's person boxes, (n_i, 4) xyxy input px, for each image of the batch.
         keypoints: (n_i, K, 2) input px, for each image.
-        keypoints_visible: (n_i, K), above 0 where labelled, for each image.
+        keypoints_visible: (n_i, K), above 0 where labelled, for each image. Types of other
+            categories than a person's own are not labelled.
+        categories: 0..C-1, (n_i,) int64, for each image.
+        num_categories: C.
         keypoint_sizes: side of a keypoint object's box by type, (K,) input px.
         input_hw: height and width of the network input, px.
 
@@ -63,7 +71,7 @@ def make_objects(
     squares = torch.cat((pose_keypoints[person, kind], sides), 1)  # (m, 4)
     return Objects(
         image=torch.cat((image, image[person])),
-        label=torch.cat((torch.zeros_like(image), kind + 1)),
+        label=torch.cat((*categories, num_categories + kind)),
         boxes=torch.cat((boxes, squares)),
         keypoints=torch.cat((pose_keypoints, torch.zeros_like(pose_keypoints[person]))),
         visible=torch.cat((visible, torch.zeros_like(visible[person]))),

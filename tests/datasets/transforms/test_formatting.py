@@ -26,14 +26,16 @@ def sample(people: int) -> dict:
     )
 
 
-def test_labels_are_float32_tensors_for_any_number_of_people():
+def test_labels_are_tensors_for_any_number_of_people():
     for people in (0, 1, 3):
         packed = PackKAPAOInputs().transform(sample(people))
         labels = packed['data_samples'].gt_instance_labels
         assert packed['inputs'].shape == (3, 64, 128)
         assert packed['inputs'].dtype == torch.uint8
         shapes = dict(bboxes=(people, 4), keypoints=(people, 3, 2), keypoints_visible=(people, 3))
+        shapes['labels'] = (people,)
         assert {key: tuple(value.shape) for key, value in labels.items()} == shapes
+        assert labels.pop('labels').dtype == torch.int64
         assert all(value.dtype == torch.float32 for value in labels.values())
 
 
@@ -46,6 +48,6 @@ def test_model_and_metric_find_their_metainfo():
 
 def test_images_without_labels_pass():
     bare = {key: value for key, value in sample(0).items() if 'keypoints' not in key}
-    del bare['bbox']
+    del bare['bbox'], bare['category_id']
     packed = PackKAPAOInputs().transform(bare)
     assert len(packed['data_samples'].gt_instance_labels.keys()) == 0

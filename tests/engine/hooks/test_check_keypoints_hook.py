@@ -10,12 +10,14 @@ from kapao_mm.errors import InputError
 
 def loader(count):
     metainfo = dict(num_keypoints=count, dataset_name='people')
+    if isinstance(count, list):
+        metainfo['categories'] = [dict(keypoint_ids=[0] * number) for number in count]
     return SimpleNamespace(dataset=SimpleNamespace(metainfo=metainfo))
 
 
 def runner(head, train=17, val=17, test=17):
     model = nn.Module()
-    model.head = SimpleNamespace(num_keypoints=head)
+    model.head = SimpleNamespace(keypoint_counts=tuple(head) if isinstance(head, list) else (head,))
     return SimpleNamespace(
         model=model,
         val_loop=object() if val else None,
@@ -45,3 +47,13 @@ def test_equal_counts_pass():
 def test_different_counts_are_named_with_what_to_do(point, counts):
     with pytest.raises(InputError, match=r'is 17, .*people\) has 14 .*num_keypoints=14'):
         getattr(CheckKeypointsHook(), point)(runner(17, **counts))
+
+
+def test_the_counts_of_each_category_must_be_equal():
+    hook = CheckKeypointsHook()
+    hook.before_test(runner([17, 5], test=[17, 5]))
+    hook.before_test(runner(17, test=[17]))
+    with pytest.raises(InputError, match=r'is \[17, 5\], .* has \[5, 17\] .*=\[5, 17\]'):
+        hook.before_test(runner([17, 5], test=[5, 17]))
+    with pytest.raises(InputError, match=r'is 22, .* has \[17, 5\]'):
+        hook.before_test(runner(22, test=[17, 5]))

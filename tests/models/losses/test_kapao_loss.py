@@ -17,7 +17,8 @@ def people(*boxes, visible=1.0):
     boxes = torch.tensor(boxes, dtype=torch.float).reshape(-1, 4)
     points = torch.linspace(0.2, 0.8, K)[None, :, None] * (boxes[:, None, 2:] - boxes[:, None, :2])
     keypoints = boxes[:, None, :2] + points
-    return boxes, keypoints, torch.full(keypoints.shape[:2], visible)
+    categories = torch.zeros(len(boxes), dtype=torch.long)
+    return boxes, keypoints, torch.full(keypoints.shape[:2], visible), categories
 
 
 def loss(head, grids, *images):
@@ -44,11 +45,13 @@ def test_a_person_without_labelled_keypoints_teaches_box_objectness_and_class(he
 
 
 def test_unlabelled_keypoints_add_nothing(head, grids):
-    boxes, keypoints, visible = people((10, 5, 60, 50))
+    boxes, keypoints, visible, categories = people((10, 5, 60, 50))
     visible[0, 3] = 0
     moved = keypoints.clone()
     moved[0, 3] += 7
-    terms = [loss(head, grids, (boxes, k, visible), people()) for k in (keypoints, moved)]
+    terms = [
+        loss(head, grids, (boxes, k, visible, categories), people()) for k in (keypoints, moved)
+    ]
     assert all(torch.equal(terms[0][name], terms[1][name]) for name in terms[0])
 
 

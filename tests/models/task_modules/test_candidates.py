@@ -84,7 +84,7 @@ def test_decodes_exactly_the_outputs_above_the_threshold(score_thr):
     num_keypoints = 2
     grids = [torch.randn(2, 3, size, size, 3 * num_keypoints + 6) for size in (4, 2)]
     anchors = torch.rand(2, 3, 2) + 1
-    found = decode_candidates(grids, anchors, [8, 16], score_thr)
+    found = decode_candidates(grids, anchors, [8, 16], num_keypoints, score_thr)
     rows = torch.cat([grid.flatten(0, 3) for grid in grids]).sigmoid()
     scores = rows[:, 4] * rows[:, 5:8].amax(1)
     torch.testing.assert_close(found.scores, scores[scores > score_thr])
@@ -93,7 +93,7 @@ def test_decodes_exactly_the_outputs_above_the_threshold(score_thr):
 def test_one_output_decodes_as_the_paper_says():
     grid = torch.zeros(1, 1, 2, 2, 9)
     grid[0, 0, 1, 0] = torch.tensor([1.0, -1, 0.5, -0.5, 9, -9, 9, 2, -2])
-    found = decode_candidates([grid], torch.tensor([[[2.0, 3.0]]]), [8], 0.5)
+    found = decode_candidates([grid], torch.tensor([[[2.0, 3.0]]]), [8], 1, 0.5)
     sig = torch.sigmoid(torch.tensor([1.0, -1, 0.5, -0.5, 2, -2])).tolist()
     x, y = (2 * sig[0] - 0.5 + 0) * 8, (2 * sig[1] - 0.5 + 1) * 8
     w, h = (2 * sig[2]) ** 2 * 16, (2 * sig[3]) ** 2 * 24

@@ -4,13 +4,13 @@ import torch
 from kapao_mm.models.task_modules.objects import make_objects
 
 
-def make(keypoints, visible, bboxes=None, sizes=(64.0, 32.0), input_hw=(100, 200)):
-    """Objects of one image, K = 2."""
+def make(keypoints, visible, bboxes=None, categories=None, num_categories=1):
+    """Objects of one image of 100 x 200 (h, w), K = 2."""
     keypoints = torch.tensor(keypoints, dtype=torch.float)
     bboxes = torch.tensor([[10.0, 20, 50, 80]] * len(keypoints)) if bboxes is None else bboxes
-    return make_objects(
-        [bboxes], [keypoints], [torch.tensor(visible)], torch.tensor(sizes), input_hw
-    )
+    categories = torch.tensor(categories or [0] * len(keypoints))
+    labels = [bboxes], [keypoints], [torch.tensor(visible)], [categories]
+    return make_objects(*labels, num_categories, torch.tensor([64.0, 32.0]), (100, 200))
 
 
 def test_one_pose_object_a_person_and_one_keypoint_object_a_labelled_keypoint():
@@ -38,10 +38,18 @@ def test_keypoints_outside_the_input_are_not_seen():
     assert not objects.visible.any()
 
 
+def test_categories_come_before_keypoint_types():
+    points = [[[12, 30], [0, 0]], [[0, 0], [40, 70]]]
+    objects = make(points, [[1.0, 0.0], [0.0, 1.0]], categories=[1, 0], num_categories=2)
+    assert objects.label.tolist() == [1, 0, 2, 3]
+    assert objects.boxes[2:].tolist() == [[12, 30, 64, 64], [40, 70, 32, 32]]
+
+
 def test_images_are_counted_and_may_be_empty():
-    empty = torch.zeros(0, 4), torch.zeros(0, 2, 2), torch.zeros(0, 2)
-    full = torch.ones(2, 4), torch.ones(2, 2, 2), torch.tensor([[1.0, 0.0], [0.0, 0.0]])
+    none, two = torch.zeros(0, dtype=torch.long), torch.zeros(2, dtype=torch.long)
+    empty = torch.zeros(0, 4), torch.zeros(0, 2, 2), torch.zeros(0, 2), none
+    full = torch.ones(2, 4), torch.ones(2, 2, 2), torch.tensor([[1.0, 0.0], [0.0, 0.0]]), two
     fields = zip(empty, full, empty, strict=True)
-    objects = make_objects(*(list(field) for field in fields), torch.ones(2), (100, 100))
+    objects = make_objects(*(list(field) for field in fields), 1, torch.ones(2), (100, 100))
     assert objects.image.tolist() == [1, 1, 1]
     assert objects.keypoints.shape == (3, 2, 2)
