@@ -137,6 +137,7 @@ class KAPAOVisualizer(PoseLocalVisualizer):
         scale = _scale(image)
         width = max(1, round(self.line_width * scale))
         box_color = _rgb(self.bbox_color)
+        categories = self.dataset_meta.get('categories', [])
         for pose in reversed(poses):
             bbox, keypoints = pose.bboxes[0], pose.keypoints[0]  # (4,), (K, 2)
             visible = pose.keypoints_visible[0] > 0
@@ -152,6 +153,8 @@ class KAPAOVisualizer(PoseLocalVisualizer):
                     _write(canvas, str(k), keypoints[k] + radius, LABEL_SIZE * scale, WHITE)
             if draw_bbox and 'bbox_scores' in pose:
                 text = f'{pose.bbox_scores[0]:.2f}'
+                if len(categories) > 1:
+                    text = f'{categories[pose.labels[0]]["name"]} {text}'
                 _write(canvas, text, bbox[:2], LABEL_SIZE * scale, box_color)
         return canvas
 

@@ -11,7 +11,7 @@ from mmengine.structures import InstanceData
 from mmpose.engine.hooks import PoseVisualizationHook
 from mmpose.structures import PoseDataSample, merge_data_samples
 
-from kapao_mm.visualization import KAPAOVisualizer
+from kapao_mm.visualization import KAPAOVisualizer, kapao_visualizer
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 META = dict(  # two keypoints and a link
@@ -162,6 +162,22 @@ def test_samples_without_annotations_have_an_empty_ground_truth(metainfo):
     bare.set_metainfo(metainfo)
     panel = draw(visualizer(), bare, draw_gt=True, draw_pred=False)
     np.testing.assert_array_equal(panel, IMAGE)
+
+
+def test_poses_of_several_categories_are_named(monkeypatch):
+    written = []
+    monkeypatch.setattr(kapao_visualizer, '_write', lambda canvas, text, *_: written.append(text))
+    found = sample([0.9, 0.8])
+    found.pred_instances.labels = np.array([1, 0])
+    for names, expected in (
+        (['cat', 'car'], {'car 0.90', 'cat 0.80'}),
+        (['cat'], {'0.90', '0.80'}),
+    ):
+        drawer = visualizer()
+        drawer.set_dataset_meta(META | dict(categories=[dict(name=name) for name in names]))
+        written.clear()
+        draw(drawer, found)
+        assert set(written) == expected
 
 
 def test_mmpose_hook_writes_pictures(tmp_path):

@@ -1,0 +1,75 @@
+"""KAPAO-N on two categories at once, each with keypoints of its own: people (17), wheels (5).
+
+docs/datasets.md, "Several categories", has the commands.
+"""
+
+_base_ = [
+    '../_base_/default_runtime.py',
+    '../_base_/models/kapao_n.py',
+    '../_base_/datasets/keypoint_loaders.py',
+    '../_base_/schedules/kapao_short.py',
+]
+
+data_root = 'data'
+train_ann = 'people_wheels/train.json'  # of tools/dataset_converters/merge_coco.py
+train_img = ''
+val_ann = 'people_wheels/val.json'
+val_img = ''
+metainfo = dict(
+    dataset_name='people_wheels',
+    categories=dict(
+        person=dict(from_file='configs/_base_/datasets/coco.py'),
+        wheel=dict(from_file='configs/_base_/datasets/wheels.py'),
+    ),
+)
+input_size = 384
+batch_size = 8
+
+model = dict(
+    head=dict(
+        num_keypoints=[17, 5],
+        # Undo the factors classes / 80 and (input / 640)^2, see kapao_short.py.
+        loss=dict(cls_gain=0.3 * 80 / 24, obj_gain=0.7 * (640 / input_size) ** 2),
+    ),
+)
+
+train_pipeline = [
+    dict(type='CheckedLoadImage'),
+    dict(type='Letterbox', input_size=input_size, square=True),
+    dict(type='RandomScaleTranslate', input_size=input_size, scale_range=(0.5, 1.5), max_shift=0.1),
+    dict(type='HSVGain', gains=(0.015, 0.7, 0.4)),
+    # No flips: the wheels were all photographed from one side.
+    dict(type='PackKAPAOInputs'),
+]
+val_pipeline = [
+    dict(type='CheckedLoadImage'),
+    dict(type='Letterbox', input_size=input_size, square=True, move_labels=False),
+    dict(type='PackKAPAOInputs'),
+]
+
+train_dataloader = dict(
+    batch_size=batch_size,
+    num_workers=2,
+    dataset=dict(
+        metainfo=metainfo,
+        data_root=data_root,
+        ann_file=train_ann,
+        data_prefix=dict(img=train_img),
+        pipeline=train_pipeline,
+    ),
+)
+val_dataloader = dict(
+    batch_size=batch_size,
+    num_workers=2,
+    dataset=dict(
+        metainfo=metainfo,
+        data_root=data_root,
+        ann_file=val_ann,
+        data_prefix=dict(img=val_img),
+        pipeline=val_pipeline,
+    ),
+)
+test_dataloader = val_dataloader
+
+val_evaluator = dict(type='KAPAOMetric')
+test_evaluator = val_evaluator

@@ -1,0 +1,94 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+import json
+
+import pytest
+
+CAT = dict(id=3, name='cat', keypoints=['nose', 'tail'])
+CAR = dict(id=3, name='car', keypoints=['hood'])
+
+
+def content(category, image_ids=(5, 9)):
+    """Two images of one size, an annotation in the first."""
+    return dict(
+        images=[dict(id=i, file_name=f'{i}.jpg', width=4, height=4) for i in image_ids],
+        annotations=[dict(id=1, image_id=image_ids[0], category_id=category['id'], bbox=[0] * 4)],
+        categories=[category],
+    )
+
+
+@pytest.fixture
+def merge(run_tool, tmp_path):
+    """Writes each content beside a folder of its own, merges all, returns the result."""
+
+    def merge(**contents):
+        args = []
+        for name, value in contents.items():
+            (tmp_path / name).mkdir()
+            (tmp_path / f'{name}.json').write_text(json.dumps(value))
+            args += ['--add', f'{name}.json', name]
+        message = run_tool('dataset_converters/merge_coco.py', tmp_path, 'new/all.json', *args)
+        return message or json.loads((tmp_path / 'new/all.json').read_text())
+
+    return merge
+
+
+def test_ids_are_counted_anew_and_nothing_is_lost(merge, capsys):
+    merged = merge(cats=content(CAT), cars=content(CAR))
+    assert [image['id'] for image in merged['images']] == [1, 2, 3, 4]
+    names = ['cats/5.jpg', 'cats/9.jpg', 'cars/5.jpg', 'cars/9.jpg']
+    assert [image['file_name'] for image in merged['images']] == names
+    assert all(image['width'] == 4 for image in merged['images'])
+    found = [(a['id'], a['image_id'], a['category_id']) for a in merged['annotations']]
+    assert found == [(1, 1, 1), (2, 3, 2)]
+    assert merged['categories'] == [CAT | dict(id=1), CAR | dict(id=2)]
+    assert '4 images, 2 annotations\n  1 cat: 1 annotations\n  2 car: 1' in capsys.readouterr().out
+
+
+def test_an_image_names_the_categories_that_nobody_looked_for(merge):
+    both = content(CAT) | dict(categories=[CAT, CAR | dict(id=4)])
+    both['images'][1]['not_exhaustive_category_ids'] = [4]
+    merged = merge(cats=content(CAT), both=both)
+    found = [image['not_exhaustive_category_ids'] for image in merged['images']]
+    assert found == [[2], [2], [], [2]]
+
+
+def test_categories_of_one_name_are_one(merge):
+    merged = merge(a=content(CAT), b=content(CAT | dict(id=7)))
+    assert [category['name'] for category in merged['categories']] == ['cat']
+    assert [a['category_id'] for a in merged['annotations']] == [1, 1]
+
+
+def test_one_name_with_other_keypoints_is_refused(merge):
+    message = merge(a=content(CAT), b=content(CAT | dict(keypoints=['nose'])))
+    assert "b.json: category 'cat' has other keypoints" in message
+
+
+@pytest.mark.parametrize('key', ['image_id', 'category_id'])
+def test_what_an_annotation_names_must_be_there(merge, key):
+    broken = content(CAT)
+    broken['annotations'][0][key] = 77
+    message = merge(a=broken)
+    assert 'a.json: annotation 1 names the image or category 77' in message
+
+
+@pytest.mark.parametrize('key', ['images', 'annotations', 'categories'])
+def test_a_file_of_another_kind_is_named(merge, tmp_path, key):
+    broken = content(CAT)
+    del broken[key]
+    assert merge(a=broken) == f'error: {tmp_path}/a.json has no {key}: give a COCO-format file'
+
+
+def test_a_source_is_not_overwritten(run_tool, tmp_path):
+    (tmp_path / 'a.json').write_text(json.dumps(content(CAT)))
+    message = run_tool(
+        'dataset_converters/merge_coco.py', tmp_path, 'a.json', '--add', 'a.json', '.'
+    )
+    assert message == f'error: {tmp_path}/a.json is one of the files to merge; give another name'
+
+
+def test_a_missing_image_folder_is_named(run_tool, tmp_path):
+    (tmp_path / 'a.json').write_text(json.dumps(content(CAT)))
+    message = run_tool(
+        'dataset_converters/merge_coco.py', tmp_path, 'b.json', '--add', 'a.json', 'nowhere'
+    )
+    assert message == f'error: image folder {tmp_path}/nowhere does not exist'
