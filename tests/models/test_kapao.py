@@ -128,6 +128,22 @@ def test_a_batch_predicts_what_its_images_predict(model):
             )
 
 
+def test_poses_of_each_category_have_its_keypoints(model_cfg):
+    torch.manual_seed(0)
+    cfg = model_cfg(num_keypoints=[3, 14])
+    cfg.model.test_cfg.update(pose_score_thr=0.01, keypoint_score_thr=0.01, fusion_score_thr=0.01)
+    model = MODELS.build(cfg.model).eval()
+    with torch.no_grad():
+        (data,) = model(torch.rand(1, 3, 128, 192), [sample()], mode='predict')
+    found = data.pred_instances
+    assert set(found.labels.tolist()) == {0, 1}
+    of_second = np.arange(17) >= 3
+    own = of_second == (found.labels == 1)[:, None]  # (P, K)
+    np.testing.assert_array_equal(found.keypoints_visible, own)
+    assert not found.keypoints[~own].any() and found.keypoints[own].all()
+    assert found.keypoints_fused.any() and not found.keypoints_fused[~own].any()
+
+
 def test_an_image_without_objects_keeps_the_shapes(model):
     model.settings['evaluation'].update(pose_score_thr=0.999, keypoint_score_thr=0.999)
     with torch.no_grad():

@@ -48,9 +48,9 @@ def _no_grad():
 def wrap(model_cfg):
     """Makes a TTA model of random weights; its settings keep some 50 objects."""
 
-    def make(flip_indices=(0, 2, 1, 4, 3), **changes):
+    def make(num_keypoints=5, **changes):
         torch.manual_seed(0)
-        cfg = model_cfg(num_keypoints=len(flip_indices))
+        cfg = model_cfg(num_keypoints)
         cfg.model.test_cfg.update(pose_score_thr=0.55, keypoint_score_thr=0.55)
         cfg.tta_model.update(changes)
         model = MODELS.build(dict(**cfg.tta_model, module=cfg.model)).eval()
@@ -115,7 +115,7 @@ def reference_rows(model, inputs, pairs):
     [([0, 2, 1, 4, 3], [(1, 2), (3, 4)]), ([3, 1, 2, 0], [(0, 3)]), ([0, 1], [])],
 )
 def test_passes_are_mapped_back_as_a_loop_would(wrap, flip_indices, pairs):
-    model = wrap(flip_indices)
+    model = wrap(len(flip_indices))
     inputs = torch.rand(2, 3, 128, 192)
     types = torch.tensor([flip_indices] * 2)
     ours = rows_of(model.candidates(inputs, types, EVERYTHING), 2)
@@ -182,8 +182,11 @@ def test_a_single_plain_pass_is_the_plain_prediction(wrap, images):
     assert_same_predictions(ours, plain)
 
 
-def test_the_flipped_pass_of_a_mirrored_image_is_its_mirrored_prediction(wrap, images):
-    model = wrap(passes=[(1.0, True)])
+@pytest.mark.parametrize('num_keypoints', [5, [1, 4]])
+def test_the_flipped_pass_of_a_mirrored_image_is_its_mirrored_prediction(
+    wrap, images, num_keypoints
+):
+    model = wrap(num_keypoints, passes=[(1.0, True)])
     flip_indices = [0, 2, 1, 4, 3]
     ours = model.test_step(batch(images.flip(-1), flip_indices))
     plain = model.module.test_step(batch(images, flip_indices))
@@ -193,6 +196,7 @@ def test_the_flipped_pass_of_a_mirrored_image_is_its_mirrored_prediction(wrap, i
         for name in ('keypoints', 'pose_keypoints'):
             data.pred_instances[name] = data.pred_instances[name][:, flip_indices]
             data.pred_instances[name][..., 0] = 192 - data.pred_instances[name][..., 0]
+            data.pred_instances[name] *= data.pred_instances.keypoints_visible[..., None]
         for name in ('keypoint_scores', 'keypoints_fused'):
             data.pred_instances[name] = data.pred_instances[name][:, flip_indices]
         labels = data.pred_keypoint_objects.labels

@@ -1,6 +1,7 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 import pytest
 import torch
+from mmpose.registry import MODELS
 
 K = 17
 
@@ -90,3 +91,15 @@ def test_sizes_and_gains_go_by_the_longer_side(head, grids):
     sides = level.boxes[level.label > 0, 2:] * 8
     assert len(sides) > 0
     torch.testing.assert_close(sides, torch.full_like(sides, 0.5 * 96))
+
+
+def test_the_class_gain_counts_categories_and_types(model_cfg, grids):
+    head = MODELS.build(model_cfg(num_keypoints=[2, K - 2]).model.head)
+    grids = [torch.cat((grid, grid[..., :1]), -1) for grid in grids]  # one class more
+    image = people((10, 5, 60, 50))
+    terms = loss(head, grids, image, people())
+    gains = head.loss_module.gains
+    head.loss_module.gains = lambda _, size: gains(2 + K, size)
+    torch.testing.assert_close(loss(head, grids, image, people())['loss_cls'], terms['loss_cls'])
+    head.loss_module.gains = lambda _, size: gains(1 + K, size)
+    assert loss(head, grids, image, people())['loss_cls'] < terms['loss_cls']
