@@ -9,6 +9,7 @@ import math
 import os.path as osp
 from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 from kapao_mm.errors import InputError
@@ -175,8 +176,10 @@ def _image_faults(images: list[dict]) -> list[Finding]:
             images,
             "images without 'width' and 'height' in whole px",
             'write their sizes',
-            lambda image: not all(
-                type(side) is int and side > 0 for side in map(image.get, ('width', 'height'))
+            lambda image: (
+                not all(
+                    type(side) is int and side > 0 for side in map(image.get, ('width', 'height'))
+                )
             ),
         ),
     ]
@@ -192,8 +195,31 @@ def _annotation_faults(annotations: dict, metainfo: dict) -> list[Finding]:
     def is_listed(entry: dict) -> bool:
         return _has_id(entry, 'category_id') and (not listed or entry['category_id'] in listed)
 
+    def category_of(entry: dict) -> int | None:
+        """Its category of the model; any that is listed is that of a model of one."""
+        if not is_listed(entry):
+            return None
+        return known.get(entry['category_id']) if listed else 0
+
     def find(what: str, remedy: str, wrong: Callable[[dict], bool]) -> Finding:
         return find_entries('annotations', entries, what, remedy, wrong)
+
+    def other_count(index: int, category: dict) -> Finding:
+        """The annotations of a category with another number of keypoints."""
+        count = len(category['keypoint_ids'])
+        fault = find(
+            '',
+            'give the metainfo that describes this file',
+            lambda entry: (
+                category_of(entry) == index
+                and are_numbers(entry.get('keypoints'))
+                and len(entry['keypoints']) != 3 * count
+            ),
+        )
+        found = sorted({len(entries[i]['keypoints']) / 3 for i in fault.places})
+        numbers = ' or '.join(f'{number:g}' for number in found)
+        what = f'annotations with {numbers} keypoints, the metainfo of {category["name"]!r} has'
+        return fault._replace(what=f'{what} {count}')
 
     return [
         *_id_faults('annotations', entries),
@@ -210,7 +236,7 @@ def _annotation_faults(annotations: dict, metainfo: dict) -> list[Finding]:
         find(
             f'annotations of categories other than {names}, those of the metainfo',
             'name categories alike in both, or take the annotations out',
-            lambda entry: is_listed(entry) and listed and entry['category_id'] not in known,
+            lambda entry: is_listed(entry) and category_of(entry) is None,
         ),
         find(
             "annotations without 'bbox'",
@@ -237,8 +263,37 @@ def _annotation_faults(annotations: dict, metainfo: dict) -> list[Finding]:
                 entry.get('keypoints') is not None and not are_numbers(entry['keypoints'])
             ),
         ),
-        *(
-            _other_counts([e for e in entries if is_listed(e)], known, index, category)
-            for index, category in enumerate(metainfo['categories'])
+        *(other_count(*numbered) for numbered in enumerate(metainfo['categories'])),
+    ]
+
+
+def _id_faults(kind: str, entries: list[dict]) -> list[Finding]:
+    """Entries without an id to compute with, as MMPose does, or with that of another."""
+    count = Counter(entry['id'] for entry in entries if _has_id(entry))
+    return [
+        find_entries(
+            kind,
+            entries,
+            f'{kind} whose id is not a whole number',
+            'number them 1, 2, 3, ... wherever the file names their ids',
+            lambda entry: not _has_id(entry),
+        ),
+        find_entries(
+            kind,
+            entries,
+            f'{kind} that share their id with others',
+            'give each its own',
+            lambda entry: _has_id(entry) and count[entry['id']] > 1,
         ),
     ]
+
+
+def _has_id(entry: dict, key: str = 'id') -> bool:
+    value = entry.get(key)
+    return type(value) is int and abs(value) < 2**63  # no bool; it fits into an array
+
+
+def _others(entries: list[dict], places: Sequence[Sequence[int]]) -> list[dict]:
+    """The entries that are at none of the places."""
+    out = set(chain.from_iterable(places))
+    return [entry for i, entry in enumerate(entries) if i not in out]

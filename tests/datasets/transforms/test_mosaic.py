@@ -97,3 +97,25 @@ def test_images_without_people_keep_the_shapes(mosaic):
     assert results['keypoints_visible'].shape == (0, 1)
     assert all(results[key].shape == (0,) for key in ('bbox_score', 'category_id'))
     assert results['bbox'].dtype == results['keypoints'].dtype == np.float32
+
+
+@pytest.mark.parametrize('size', [(1, 1), (2, 500), (500, 2), (1, 65), (65, 1)])
+def test_thin_images_keep_a_pixel_and_their_labels(mosaic, size):
+    dataset = Sources([(SIZE, SIZE), size])
+    width, height = size
+    scale = SIZE / max(size)
+    for seed in range(10):
+        results = run(mosaic, dataset, seed)
+        assert results['img'].shape == (2 * SIZE, 2 * SIZE, 3)
+        for index, (x1, y1, x2, y2) in zip(results['category_id'], results['bbox'], strict=True):
+            inside = x1 > 0 and x2 < 2 * SIZE and y1 > 0 and y2 < 2 * SIZE
+            if index == 1 and inside:
+                np.testing.assert_allclose([x2 - x1, y2 - y1], CELL * scale, rtol=1e-3)
+
+
+def test_the_picture_of_a_thin_image_is_where_its_label_is(mosaic):
+    dataset = Sources([(SIZE * 100, 10)] * 2)  # would become 64 x 0 px
+    for seed in range(10):
+        results = run(mosaic, dataset, seed)
+        x, y = results['keypoints'][0, 0]  # of the image at the top left
+        assert results['img'][int(y) : int(y) + 1, int(x) : int(x) + 1].max() != PAD_VALUE

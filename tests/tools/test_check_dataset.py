@@ -1,0 +1,203 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+import json
+import shutil
+
+import cv2
+import pytest
+
+TOOL = 'misc/check_dataset.py'
+CONFIG = 'configs/kapao/kapao_n_toy.py'
+TRAIN = 'annotations/person_keypoints_train.json'
+
+
+@pytest.fixture
+def data(toy, tmp_path):
+    """A copy of the toys to break."""
+    return shutil.copytree(toy, tmp_path / 'data')
+
+
+@pytest.fixture
+def check(run_tool, data, tmp_path, capsys):
+    """Runs the tool on the toys; returns its exit code, what it printed, and its report."""
+
+    def check(*args, config=CONFIG, **options):
+        pairs = [
+            f'{key.replace("__", ".")}={v}' for key, v in (dict(data_root=data) | options).items()
+        ]
+        args = [config, '--out-dir', tmp_path / 'out', *args, '--cfg-options', *pairs]
+        code = run_tool(TOOL, *args)
+        path = tmp_path / 'out/report.json'
+        printed = ' '.join(capsys.readouterr().out.split())  # without line breaks
+        return code, printed, json.loads(path.read_text()) if path.exists() else None
+
+    return check
+
+
+@pytest.fixture
+def train(data):
+    """The training annotations, and a function that writes them."""
+    path = data / TRAIN
+    content = json.loads(path.read_text())
+    return content, lambda: path.write_text(json.dumps(content))
+
+
+def test_sound_data_pass_and_are_described(check, data, train, tmp_path):
+    code, printed, report = check()
+    assert code is None
+    assert f'train: {data}/{TRAIN}' in printed
+    assert f'4 images, {len(train[0]["annotations"])} annotations reading 4 images' in printed
+    assert printed.count('faults: none worth a look:') == 2  # of train, and of val and test
+    assert printed.endswith(
+        f'Next: python tools/misc/browse_dataset.py {CONFIG}, then python tools/train.py {CONFIG}'
+    )
+    assert list(report) == ['train', 'val_test']
+    for name in report:
+        assert cv2.imread(str(tmp_path / f'out/{name}.png')) is not None
+
+
+def test_statistics_are_those_of_the_network_input(check, train):
+    content, write = train
+    person = next(a for a in content['annotations'] if sum(a['keypoints']))
+    only = dict(bbox=[0, 0, 64, 128], iscrowd=0, keypoints=[20, 30, 2] + [0] * 48)
+    crowd = dict(bbox=[0, 0, 320, 240], iscrowd=1, keypoints=[0] * 51, id=5)
+    bare = dict(bbox=[160, 120, 999, 999], keypoints=[0] * 51, id=6)
+    content['annotations'] = [person | only, person | crowd, person | bare]
+    write()
+    _, printed, report = check(input_size=640)  # images are 320 x 240
+    found = report['train']['statistics']
+    assert found['annotations'] == 3
+    assert found['crowd_regions'] == found['without_keypoints'] == 1
+    assert found['box_width'] == pytest.approx([137.6, 224, 310.4])  # of 128 and 320
+    assert found['box_height'] == pytest.approx([240.8, 248, 255.2])  # of 256 and 240
+    assert found['instances_per_image'] == [0.5, 2]
+    assert found['keypoints_per_instance'] == 1
+    assert found['label_rates']['nose'] == 1 and sum(found['label_rates'].values()) == 1
+    assert 'width 138 / 224 / 310, height 241 / 248 / 255' in printed
+    assert 'label rates: nose 100%, left_eye 0%' in printed
+
+
+def test_faults_are_listed_with_all_ids_and_fail(check, train):
+    content, write = train
+    people = content['annotations']
+    broken = [person['id'] for person in people[:5]]
+    for person in people[:5]:
+        del person['bbox']
+    write()
+    code, printed, report = check()
+    assert code == 1
+    first = ', '.join(map(str, broken[:3]))
+    assert f"annotations without 'bbox': 5 ({first} and 2 more); use a file of" in printed
+    assert printed.endswith('Next: mend the faults, and check again.')
+    (fault,) = report['train']['faults']
+    assert fault['ids'] == broken
+    assert report['train']['statistics']['annotations'] == len(people) - 5  # the rest is described
+    assert not report['val_test']['faults']
+
+
+def test_faults_everywhere_leave_nothing_to_describe(check, train):
+    content, write = train
+    for image in content['images']:
+        image['id'] = str(image['id'])
+    write()
+    code, printed, report = check()
+    assert code == 1
+    assert "images whose id is not a whole number: 4 (images[0] (id '" in printed
+    assert 'statistics' not in report['train']
+
+
+def test_images_are_read_as_in_training(check, data, train):
+    missing, cut, rotated, plain = (image['file_name'] for image in train[0]['images'])
+    ids = [image['id'] for image in train[0]['images']]
+    folder = data / 'train2017'
+    (folder / missing).unlink()
+    (folder / cut).write_bytes((folder / cut).read_bytes()[:-2000])
+    # An EXIF segment that says: turn by 90 degrees
+    exif = b'Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0'
+    jpeg = (folder / rotated).read_bytes()
+    segment = b'\xff\xe1' + (len(exif) + 2).to_bytes(2, 'big') + exif
+    (folder / rotated).write_bytes(jpeg[:2] + segment + jpeg[2:])
+    code, printed, report = check()
+    assert code == 1
+    found = {fault['what']: fault['ids'] for fault in report['train']['faults']}
+    assert found == {
+        f'images missing in {folder}': ids[:1],
+        'images that cannot be read': ids[1:2],
+        "images whose size is not their 'width' and 'height'": ids[2:3],
+    }
+    code, printed, report = check('--skip-images')
+    assert code is None and not report['train']['faults']
+
+
+def test_a_missing_file_does_not_hide_the_others(check, data):
+    (data / TRAIN).unlink()
+    code, printed, report = check()
+    assert code == 1
+    assert f'annotation file {data}/{TRAIN}: No such file or directory' in printed
+    assert '--cfg-options data_root=DIR' in printed
+    assert report['train']['faults'] and report['val_test']['statistics']['images'] == 2
+
+
+def test_nothing_annotated_is_drawn_too(check, train, recwarn):
+    content, write = train
+    content['annotations'] = []
+    write()
+    code, printed, report = check()
+    assert code is None
+    assert 'images without annotations: 4' in printed
+    assert not [w for w in recwarn if 'legend' in str(w.message)]
+
+
+def test_datasets_inside_wrappers_are_found_once(check, toy):
+    _, printed, report = check(
+        config='configs/kapao/kapao_n_overfit.py', ann_file=TRAIN, img='train2017'
+    )
+    assert list(report) == ['train_val_test'] and 'train, val, test: ' in printed
+
+
+def test_several_training_sets_are_numbered(check, data, train):
+    options = dict(train_ann=TRAIN, train_img='train2017', val_ann=TRAIN, val_img='train2017')
+    crowd = dict(crowdpose_root=data, crowdpose_ann=TRAIN, crowdpose_img='train2017')
+    code, printed, report = check(
+        '--skip-images', config='configs/kapao/kapao_s_coco_crowdpose.py', **options, **crowd
+    )
+    assert code == 1  # people of 17 keypoints are none of CrowdPose
+    assert list(report) == ['train_val_test', 'train_2']
+    assert "17 keypoints, the metainfo of 'crowdpose' has 14" in printed
+
+
+def test_other_datasets_are_refused(check):
+    code, _, report = check(train_dataloader__dataset__type='CocoDataset')
+    assert code == 'error: train_dataloader: the type of its dataset must be KeypointDataset'
+    assert report is None
+
+
+def test_several_categories_are_told_apart(check, train, tmp_path):
+    content, write = train
+    person = content['annotations'][0]
+    wheel = dict(id=7, category_id=7, keypoints=[50, 60, 2] * 5, num_keypoints=5)
+    content['annotations'].append(person | wheel)
+    content['categories'].append(dict(id=7, name='wheel'))
+    write()
+    people = [p for p in content['annotations'][:-1] if not p['iscrowd']]
+    options = dict(train_ann=TRAIN, train_img='train2017', val_ann=TRAIN, val_img='train2017')
+    code, printed, report = check(config='configs/kapao/kapao_n_people_wheels.py', **options)
+    assert code is None
+    assert f'person {len(people)}, wheel 1' in printed
+    rates = report['train_val_test']['statistics']['label_rates']
+    assert len(rates) == 22 and rates['wheel/tread_inner'] == 1
+    assert cv2.imread(str(tmp_path / 'out/train_val_test.png')) is not None
+
+
+def test_a_real_sample_has_no_faults(check, shared_dir):
+    names = dict(train_ann='test_crowdpose.json', val_ann='test_crowdpose.json')
+    code, printed, report = check(
+        config='configs/kapao/kapao_s_crowdpose.py',
+        data_root=shared_dir / 'data/crowdpose_sample',
+        train_img='',
+        val_img='',
+        **names,
+    )
+    assert code is None
+    assert 'annotations: 4 with labelled keypoints, 1 without, 0 crowd regions' in printed
+    found = [finding['what'] for finding in report['train_test']['worth_a_look']]
+    assert "annotations without an 'area' above 0" in found
