@@ -2,11 +2,13 @@
 """Fixtures that every test may use."""
 
 import importlib.util
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from mmengine.logging import MMLogger
 
 from kapao_mm import register_all_modules
 
@@ -44,3 +46,13 @@ def shared_dir() -> Path:
     if not SHARED.is_dir():
         pytest.skip('the folder `shared` (golden data, real images) is not beside the checkout')
     return SHARED
+
+
+@pytest.fixture
+def log(caplog) -> Iterator[pytest.LogCaptureFixture]:
+    """What MMEngine's current logger was told."""
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(caplog.handler)
+    logger.setLevel(logging.INFO)
+    yield caplog
+    logger.removeHandler(caplog.handler)

@@ -23,7 +23,13 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Test a KAPAO model')
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
-    parser.add_argument('--out', help='write the metrics to this file (.json, .yaml)')
+    output = parser.add_mutually_exclusive_group()
+    output.add_argument('--out', help='write the metrics to this file (.json, .yaml)')
+    output.add_argument(
+        '--format-only',
+        metavar='PREFIX',
+        help='write COCO results to PREFIX.keypoints.json and evaluate nothing, as for test-dev',
+    )
     parser.add_argument('--dump', help='write the predictions to this file (.pkl)')
     parser.add_argument(
         '--tta', action='store_true', help="test-time augmentation, the config's tta_model"
@@ -36,11 +42,15 @@ def apply_args(cfg: Config, args: argparse.Namespace) -> None:
     """Writes the flags into the config."""
     apply_run_options(cfg, args)
     cfg.load_from = args.checkpoint
+    metrics = cfg.test_evaluator
+    metrics = list(metrics) if isinstance(metrics, (list, tuple)) else [metrics]
+    if args.format_only:
+        if len(metrics) != 1 or metrics[0].type != 'KAPAOMetric':
+            raise InputError('--format-only needs one test_evaluator, a KAPAOMetric')
+        metrics[0].update(format_only=True, outfile_prefix=args.format_only)
     if args.dump:
         if Path(args.dump).suffix not in ('.pkl', '.pickle'):
             raise InputError(f'--dump writes a pickle; {args.dump} must end in .pkl')
-        metrics = cfg.test_evaluator
-        metrics = list(metrics) if isinstance(metrics, (list, tuple)) else [metrics]
         # 'gpu' is whatever the processes talk through: their machines need no common folder.
         dump = dict(type='DumpResults', out_file_path=args.dump, collect_device='gpu')
         cfg.test_evaluator = [*metrics, dump]

@@ -82,7 +82,7 @@ def test_annotations_without_keypoints_end_before_training(run_tool, toy, tmp_pa
         'train.py', CONFIG, '--work-dir', tmp_path, *options(data_root=tmp_path / 'data')
     )
     assert str(path) in message
-    assert "has no 'keypoints'" in message
+    assert "annotations without 'keypoints'" in message
 
 
 def test_another_number_of_keypoints_ends_before_training(run_tool, toy, tmp_path):

@@ -1,0 +1,206 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+"""COCO evaluation of result records by category: keypoint AP, box AP, and their means."""
+
+import contextlib
+import io
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pycocotools.coco
+import pycocotools.cocoeval
+import xtcocotools.coco
+import xtcocotools.cocoeval
+
+from kapao_mm.datasets.metainfo import category_ids
+from kapao_mm.errors import InputError
+
+# MMPose's names of what xtcocotools computes, in its order.
+KEYPOINT_METRICS = dict(
+    keypoints=(
+        *('AP', 'AP .5', 'AP .75', 'AP (M)', 'AP (L)'),
+        *('AR', 'AR .5', 'AR .75', 'AR (M)', 'AR (L)'),
+    ),
+    keypoints_crowd=(
+        *('AP', 'AP .5', 'AP .75', 'AR', 'AR .5', 'AR .75'),
+        *('AP(E)', 'AP(M)', 'AP(H)'),
+    ),
+)
+BOX_METRICS = {'box AP': 0, 'box AP .5': 1, 'box AP .75': 2, 'box AR': 8}  # places in pycocotools'
+NO_TRUTH = -1.0  # COCO's value of a metric where there was nothing to find
+
+
+def evaluate_results(
+    annotations: Mapping[str, Any],
+    results: list[dict],
+    metainfo: Mapping[str, Any],
+    *,
+    iou_type: str = 'keypoints',
+    use_area: bool = True,
+    box_ap: bool = True,
+) -> dict[str, float]:
+    """Evaluates records against annotations, each category by itself.
+
+    All ids of a category count as one. Images that name one of them in LVIS's
+    ``not_exhaustive_category_ids`` were not labelled with it, and do not count for it.
+
+    Args:
+        annotations: the content of a COCO-format annotation file; it stays as it is.
+        results: records that :func:`check_results` accepts.
+        metainfo: with ``categories``, ``CLASSES`` (see :func:`category_ids`) and ``sigmas`` (K,).
+        iou_type: 'keypoints', or 'keypoints_crowd' for CrowdPose's easy, medium and hard.
+        use_area: take an annotation's ``area`` for OKS, instead of 0.53 of its box (CrowdPose).
+        box_ap: add the box metrics, for which people without labelled keypoints count too.
+
+    Returns:
+        The keypoint metrics, then the box metrics, in 0..1 or :data:`NO_TRUTH`. With several
+        categories the means over those with ground truth, then those of each, 'category/AP'.
+
+    Raises:
+        InputError: an annotation or image lacks what its evaluation needs.
+    """
+    found = {}
+    for category, ids in zip(metainfo['categories'], category_ids(metainfo), strict=True):
+        part = _take_category(annotations, results, set(ids), use_area)
+        sigmas = np.asarray(metainfo['sigmas'])[category['keypoint_ids']]
+        with contextlib.redirect_stdout(io.StringIO()):  # the tables of COCO's tools
+            metrics = _keypoint_metrics(*part, sigmas, iou_type, use_area)
+            metrics |= _box_metrics(*part) if box_ap else {}
+        found[category['name']] = metrics
+    if len(found) == 1:
+        return metrics
+    of_each = {f'{name}/{key}': part[key] for name, part in found.items() for key in part}
+    return {key: _mean(part[key] for part in found.values()) for key in metrics} | of_each
+
+
+def format_metrics(metrics: Mapping[str, float], categories: list[str]) -> str:
+    """Writes the metrics of :func:`evaluate_results` as a table with a column for each category."""
+    several = len(categories) > 1
+    columns = {'mean': ''} | {name: f'{name}/' for name in categories} if several else {'': ''}
+    rows = [('', *columns)] if several else []
+    for key in (key for key in metrics if '/' not in key):
+        values = [metrics[f'{prefix}{key}'] for prefix in columns.values()]
+        rows.append((key, *('-' if value < 0 else f'{value:.4f}' for value in values)))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ([cell.rjust(width) for cell, width in zip(row, widths, strict=True)] for row in rows)
+    return '\n'.join('  '.join(line) for line in lines)
+
+
+def _take_category(
+    annotations: Mapping[str, Any], results: list[dict], ids: set[int], use_area: bool
+) -> tuple[list[dict], list[dict], list[dict]]:
+    """The images, annotations and results of one category, as COCO's tools want them.
+
+    All have the category id 1: their own way to pool categories (``useCats``) finds no keypoints.
+    Annotations are new, since the tools write into them, and count from 1: 0 is "no match".
+    """
+    images = {
+        image['id']: image
+        for image in annotations['images']
+        if ids.isdisjoint(image.get('not_exhaustive_category_ids', ()))
+    }
+
+    def taken(records: Iterable[dict]) -> Iterator[tuple[dict, dict]]:
+        ours = (r for r in records if r['category_id'] in ids and r['image_id'] in images)
+        for i, record in enumerate(ours, 1):
+            yield dict(id=i, image_id=record['image_id'], category_id=1), record
+
+    truths = [
+        common
+        | dict(
+            bbox=ann['bbox'],
+            area=_area(ann, use_area),
+            iscrowd=ann.get('iscrowd', 0),
+            keypoints=ann['keypoints'],
+            num_keypoints=ann.get('num_keypoints', np.count_nonzero(ann['keypoints'][2::3])),
+        )
+        for common, ann in taken(annotations['annotations'])
+    ]
+    detections = [
+        common | _detection(result) | dict(score=result['score'])
+        for common, result in taken(results)
+    ]
+    return list(images.values()), truths, detections
+
+
+def _area(ann: Mapping[str, Any], use_area: bool) -> float:
+    """The area of an annotation, px; of its box where that of the object is not used."""
+    if not use_area:
+        return ann['bbox'][2] * ann['bbox'][3]
+    if 'area' not in ann:
+        raise InputError(
+            f"annotation {ann['id']} has no 'area', which OKS needs: add it, or have it estimated "
+            'from the box with test_evaluator.use_area=False'
+        )
+    return ann['area']
+
+
+def _detection(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Keypoints, box and area of a result, the latter as COCO's ``loadRes`` takes it."""
+    keypoints = np.array(result['keypoints'], float).reshape(-1, 3)
+    low, size = keypoints[:, :2].min(0), np.ptp(keypoints[:, :2], 0)
+    bbox = result.get('bbox') or [*low, *size]
+    keypoints[:, 2] = 1  # a score, of no use here; xtcocotools leaves poses out where all are 0
+    return dict(bbox=bbox, area=bbox[2] * bbox[3], keypoints=keypoints.ravel())
+
+
+class _PoseEval(xtcocotools.cocoeval.COCOeval):
+    """xtcocotools' evaluation; it reads the annotation file once more to split CrowdPose."""
+
+    def split(self, gt_file: None, first: float, second: float) -> tuple[list, list, list]:
+        """The ids of easy, medium and hard images."""
+        parts = [], [], []
+        for image in self.cocoGt.dataset['images']:
+            if 'crowdIndex' not in image:
+                raise InputError(
+                    f"image {image['id']} of the annotation file has no 'crowdIndex', which "
+                    "iou_type='keypoints_crowd' needs"
+                )
+            level = np.searchsorted((first, second), image['crowdIndex'], side='right')
+            parts[level].append(image['id'])
+        return parts
+
+
+def _keypoint_metrics(
+    images: list[dict],
+    truths: list[dict],
+    detections: list[dict],
+    sigmas: np.ndarray,
+    iou_type: str,
+    use_area: bool,
+) -> dict[str, float]:
+    tables = [_index(xtcocotools.coco.COCO, images, part) for part in (truths, detections)]
+    tables[0].anno_file = [None, None]
+    stats = _stats(_PoseEval(*tables, iou_type, sigmas, use_area))
+    return dict(zip(KEYPOINT_METRICS[iou_type], stats, strict=True))
+
+
+def _box_metrics(
+    images: list[dict], truths: list[dict], detections: list[dict]
+) -> dict[str, float]:
+    # Not xtcocotools', whose compiled part does not work with numpy 2.
+    tables = [_index(pycocotools.coco.COCO, images, part) for part in (truths, detections)]
+    stats = _stats(pycocotools.cocoeval.COCOeval(*tables, 'bbox'))
+    return {name: stats[place] for name, place in BOX_METRICS.items()}
+
+
+def _index(coco: type, images: list[dict], annotations: list[dict]) -> Any:
+    """A table of one of COCO's tools."""
+    table = coco()
+    table.dataset = dict(images=images, annotations=annotations, categories=[dict(id=1)])
+    table.createIndex()
+    return table
+
+
+def _stats(evaluation: Any) -> list[float]:
+    """Runs one of COCO's evaluations."""
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    return np.asarray(evaluation.stats).tolist()
+
+
+def _mean(values: Iterable[float]) -> float:
+    """The mean of those that are not :data:`NO_TRUTH`, which it is where all are."""
+    known = [value for value in values if value != NO_TRUTH]
+    return sum(known) / len(known) if known else NO_TRUTH

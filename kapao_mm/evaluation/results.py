@@ -1,0 +1,145 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+"""Predictions as COCO result records, and their files."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmpose.structures.bbox import bbox_xyxy2xywh
+
+from kapao_mm.datasets.annotation_checks import are_numbers, categories_by_id
+from kapao_mm.datasets.metainfo import category_ids
+from kapao_mm.errors import InputError
+
+MAX_POSES = 100  # of a category and image: COCO's box AP looks at no more, its keypoint AP at 20
+COORDINATE_DECIMALS = 3
+SCORE_DECIMALS = 9  # ties would change the order of poses
+# xtcocotools drops a pose whose keypoints all score 0, which means "not fused" here.
+UNFUSED_SCORE = 1e-6
+
+
+def make_results(
+    image_id: int | str, poses: Mapping[str, np.ndarray], metainfo: Mapping[str, Any]
+) -> list[dict]:
+    """Turns the poses of an image into COCO result records.
+
+    Numbers are rounded, and no more than the best :data:`MAX_POSES` of each category stay, so that
+    a file of records evaluates to the very same metrics as they do.
+
+    Args:
+        image_id: the annotation file's.
+        poses: bboxes (P, 4) xyxy and keypoints (P, K, 2), both in original-image px, bbox_scores
+            (P,), keypoint_scores (P, K), labels (P,), the categories 0..C-1.
+        metainfo: with ``categories`` and ``CLASSES``, see :func:`category_ids`. Poses of a category
+            that the file does not have have no id there, and make no record.
+
+    Returns:
+        For each pose image_id, category_id, the first of the category's in the file, keypoints
+        [x, y, score] * K_c, bbox xywh, score; by category, best first.
+    """
+    # Of float64: a rounded float32 has more digits as a Python float.
+    points = np.asarray(poses['keypoints'], float).round(COORDINATE_DECIMALS)
+    point_scores = np.asarray(poses['keypoint_scores'], float).clip(UNFUSED_SCORE)
+    keypoints = np.dstack((points, point_scores.round(SCORE_DECIMALS)))  # (P, K, 3)
+    boxes = bbox_xyxy2xywh(np.asarray(poses['bboxes'], float)).round(COORDINATE_DECIMALS)
+    scores = np.asarray(poses['bbox_scores'], float).round(SCORE_DECIMALS)
+    order = np.argsort(-scores, kind='stable')  # as COCO's tools sort
+
+    results = []
+    in_file = zip(metainfo['categories'], category_ids(metainfo), strict=True)
+    for label, (category, ids) in enumerate(in_file):
+        best = order[poses['labels'][order] == label][:MAX_POSES] if ids else ()
+        results += [
+            dict(
+                image_id=image_id,
+                category_id=ids[0],
+                keypoints=keypoints[i, category['keypoint_ids']].ravel().tolist(),
+                bbox=boxes[i].tolist(),
+                score=scores[i].item(),
+            )
+            for i in best
+        ]
+    return results
+
+
+def write_results(results: list[dict], path: Path) -> None:
+    """Writes records as a compact JSON list, one a line."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open('w') as file:
+        file.write('[')
+        for i, result in enumerate(results):
+            file.write(',\n' * (i > 0) + json.dumps(result, separators=(',', ':')))
+        file.write(']\n')
+
+
+def read_results(path: Path) -> list[dict]:
+    """Reads a file of records; :func:`check_results` looks at each.
+
+    Raises:
+        InputError: it is missing, no JSON, or no list.
+    """
+    if not path.is_file():
+        raise InputError(f'result file {path.absolute()} does not exist')
+    try:
+        results = json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f'result file {path.absolute()} is no JSON: {error}') from error
+    if not isinstance(results, list):
+        raise InputError(
+            f'result file {path.absolute()} is no list of results, but a {type(results).__name__}; '
+            'tools/test.py --format-only writes one'
+        )
+    return results
+
+
+def check_results(
+    results: list[dict],
+    source: str,
+    annotations: Mapping[str, Any],
+    metainfo: Mapping[str, Any],
+    boxes: bool,
+) -> None:
+    """Checks that records fit an annotation file.
+
+    Args:
+        results: the records.
+        source: where they are from, for messages.
+        annotations: the content of the annotation file.
+        metainfo: with ``categories``.
+        boxes: whether they need a bbox.
+
+    Raises:
+        InputError: a key is missing; the file has no such image or category; the number of
+            keypoints is another; or a number is none, or not finite.
+    """
+    images = {image['id'] for image in annotations['images']}
+    known = categories_by_id(annotations, metainfo)
+    keys = ('image_id', 'category_id', 'keypoints', *['bbox'] * boxes, 'score')
+    for index, result in enumerate(results):
+        where = f'result {index} of {source}'
+        if not isinstance(result, dict):
+            raise InputError(f'{where} is no object with {", ".join(keys)}')
+        for key in keys:
+            if key not in result:
+                hint = '; evaluate without boxes: test_evaluator.box_ap=False' * (key == 'bbox')
+                raise InputError(f'{where} has no {key!r}{hint}')
+        image_id, category_id = result['image_id'], result['category_id']
+        where += f' (image {image_id!r})'
+        if image_id not in images:
+            raise InputError(f'{where}: the annotation file has no image of that id')
+        if category_id not in known:
+            shown = ', '.join(map(repr, [*known][:10])) + ', ...' * (len(known) > 10)
+            raise InputError(
+                f'{where} has category_id {category_id!r}, which is none of {shown}, those that '
+                'annotation file and metainfo share'
+            )
+        category = metainfo['categories'][known[category_id]]
+        lengths = dict(keypoints=3 * len(category['keypoint_ids']), bbox=4)
+        for key in keys[2:]:
+            numbers = [result[key]] if key == 'score' else result[key]
+            if not are_numbers(numbers):
+                raise InputError(f'{where}: {key} holds something that is no finite number')
+            if (count := lengths.get(key, 1)) != len(numbers):
+                raise InputError(f'{where}: {key} has {len(numbers)} numbers instead of {count}')

@@ -1,0 +1,74 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+"""Evaluates a file of COCO results, as tools/test.py writes it, without the model."""
+
+import argparse
+import contextlib
+import io
+from pathlib import Path
+
+import mmengine
+from mmengine.config import Config
+from mmpose.registry import DATASETS, METRICS
+
+from kapao_mm import register_all_modules
+from kapao_mm.configuration import add_config_options, load_config
+from kapao_mm.errors import InputError, exit_on_input_error
+from kapao_mm.evaluation import KAPAOMetric, read_results
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file, for its test dataset and test_evaluator')
+    parser.add_argument('results', type=Path, help='result file (.json)')
+    parser.add_argument('--out', help='write the metrics to this file (.json, .yaml)')
+    add_config_options(parser, 'data_root=DIR test_evaluator.box_ap=False')
+    return parser.parse_args()
+
+
+def build_metric(cfg: Config) -> KAPAOMetric:
+    """The metric of a config, with the annotation file of its test dataset.
+
+    Raises:
+        InputError: there is not one of each, or the annotation file cannot be used.
+    """
+    evaluators = cfg.get('test_evaluator')
+    evaluators = evaluators if isinstance(evaluators, list) else [evaluators]
+    evaluators = [e for e in evaluators if e and e.type == 'KAPAOMetric']
+    if len(evaluators) != 1:
+        raise InputError(
+            f'{cfg.filename} has {len(evaluators)} KAPAOMetric as test_evaluator, not 1'
+        )
+    source = cfg.test_dataloader.dataset
+    if 'ann_file' not in source:
+        raise InputError(f'the test dataset of {cfg.filename} is no single one: {source.type}')
+    with contextlib.redirect_stdout(io.StringIO()):  # what COCO's tools say when they load
+        # Loaded for its checks; images are not needed.
+        dataset = DATASETS.build({**source, 'data_prefix': dict(img=''), 'pipeline': []})
+        metric = METRICS.build(
+            {'ann_file': dataset.ann_file, **evaluators[0], 'format_only': False}
+        )
+        metric.dataset_meta = dataset.metainfo
+    return metric
+
+
+def main() -> None:
+    """Reads, checks, evaluates, and prints."""
+    args = parse_args()
+    register_all_modules()
+    metric = build_metric(load_config(args.config, args.cfg_options))
+    results = read_results(args.results)
+    metrics = metric.score(results, str(args.results))
+    images = len({result['image_id'] for result in results})
+    print(f'{args.results}: {len(results)} poses in {images} images, against {metric.ann_file}')
+    print(metric.table(metrics))
+    if args.out:
+        mmengine.dump(
+            {f'{metric.prefix}/{name}': value for name, value in metrics.items()}, args.out
+        )
+        print(f'metrics: {args.out}')
+
+
+if __name__ == '__main__':
+    with exit_on_input_error():
+        main()
