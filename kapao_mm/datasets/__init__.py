@@ -2,7 +2,8 @@
 """Datasets and transforms that MMPose lacks."""
 
 from . import transforms
+from .combined_dataset import CombinedKeypointDataset
 from .keypoint_dataset import KeypointDataset
 from .metainfo import read_metainfo
 
-__all__ = ['KeypointDataset', 'read_metainfo', 'transforms']
+__all__ = ['CombinedKeypointDataset', 'KeypointDataset', 'read_metainfo', 'transforms']

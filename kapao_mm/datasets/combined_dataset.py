@@ -1,0 +1,135 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+"""Several datasets as one, also with different keypoints."""
+
+from collections.abc import Sequence
+from copy import deepcopy
+
+import numpy as np
+from mmpose.datasets import CombinedDataset
+from mmpose.datasets.transforms import KeypointConverter
+from mmpose.registry import DATASETS
+
+from kapao_mm.errors import InputError
+
+from .keypoint_dataset import KeypointDataset
+from .metainfo import read_metainfo
+
+# For MMPose's constructor, which knows no metainfo of several categories.
+NO_METAINFO = dict(dataset_name='', keypoint_info={}, skeleton_info={}, joint_weights=[], sigmas=[])
+
+
+@DATASETS.register_module()
+class CombinedKeypointDataset(CombinedDataset):
+    """MMPose's CombinedDataset, for training KAPAO.
+
+    A dataset whose keypoints are others has a ``KeypointConverter`` for its pipeline, and nothing
+    more. MMPose's samples then have visibilities (n, K, 2), with a weight that KAPAO has no use
+    for, and float64: here all are as :class:`KeypointDataset` has them, so that Mosaic mixes them.
+    What a dataset does not label, be it a keypoint type or a category, is learned as absent there.
+
+    Args:
+        metainfo: Describes the keypoints of the samples, see :func:`read_metainfo`.
+        datasets: Configs of :class:`KeypointDataset`.
+        pipeline: Transforms of all.
+        sample_ratio_factor: For each dataset, how many samples an epoch draws from it, relative to
+            its size; by default each sample once.
+        image_cache: That of each dataset that has none of its own.
+
+    Raises:
+        InputError: A dataset does not give the keypoints of ``metainfo``, or is for testing.
+    """
+
+    def __init__(
+        self,
+        *,
+        metainfo: dict,
+        datasets: Sequence[dict],
+        pipeline: Sequence[dict] = (),
+        sample_ratio_factor: Sequence[float] | None = None,
+        image_cache: str | None = None,
+    ) -> None:
+        parsed = read_metainfo(metainfo)
+        for number, config in enumerate(datasets):
+            if config['type'] != 'KeypointDataset' or config.get('test_mode'):
+                raise InputError(
+                    f'datasets[{number}] is a {config["type"]}: only KeypointDatasets can be '
+                    'combined, and not those with test_mode'
+                )
+        factors = [1] * len(datasets) if sample_ratio_factor is None else sample_ratio_factor
+        if len(factors) != len(datasets) or min(factors) < 0:
+            raise InputError(
+                f'sample_ratio_factor is {list(factors)}: give one number of at least 0 for each '
+                f'of the {len(datasets)} datasets'
+            )
+        super().__init__(
+            metainfo=NO_METAINFO,
+            datasets=[{'image_cache': image_cache, **config} for config in datasets],
+            pipeline=pipeline,
+            sample_ratio_factor=sample_ratio_factor,
+        )
+        self._metainfo = parsed
+        for number, dataset in enumerate(self.datasets):
+            self._check(dataset, f'datasets[{number}] ({dataset.ann_file})')
+
+    def get_data_info(self, idx: int) -> dict:
+        """The sample with the keypoints, pairs and weights of the combined metainfo."""
+        number, index = self._get_subset_index(idx)
+        dataset = self.datasets[number]
+        info = dataset.get_data_info(index)
+        info['flip_indices'] = None  # KeypointConverter fails where it makes more keypoints of them
+        info = dataset.pipeline(info)
+        if info['keypoints_visible'].ndim == 3:
+            info['keypoints_visible'] = info['keypoints_visible'][..., 0]
+        for key in ('keypoints', 'keypoints_visible'):
+            info[key] = info[key].astype(np.float32)
+        for key in info.keys() & self._metainfo.keys():
+            info[key] = deepcopy(self._metainfo[key])
+        return info
+
+    def _check(self, dataset: KeypointDataset, name: str) -> None:
+        """Raises if a dataset's samples do not have the keypoints of all."""
+        match dataset.pipeline.transforms:
+            case []:
+                self._check_names(dataset.metainfo, name)
+            case [KeypointConverter() as converter]:
+                self._check_converter(converter, dataset.metainfo, name)
+            case _:
+                raise InputError(
+                    f'{name}: its pipeline may hold one KeypointConverter; other transforms go '
+                    'into the pipeline of the combined dataset'
+                )
+
+    def _check_names(self, theirs: dict, name: str) -> None:
+        ours = self._metainfo
+        if theirs['keypoint_name2id'] != ours['keypoint_name2id']:
+            raise InputError(
+                f'{name} has the {theirs["num_keypoints"]} keypoints of '
+                f'{theirs["dataset_name"]}, not those of {ours["dataset_name"]}: give it '
+                "pipeline=[dict(type='KeypointConverter', "
+                f'num_keypoints={ours["num_keypoints"]}, mapping=[(its index, new index), ...])]'
+            )
+
+    def _check_converter(self, converter: KeypointConverter, theirs: dict, name: str) -> None:
+        ours = self._metainfo
+        name = f'{name}: KeypointConverter'
+        if len(ours['categories']) > 1 or len(theirs['categories']) > 1:
+            raise InputError(
+                f'{name} cannot tell categories apart; give the dataset the metainfo of all'
+            )
+        if converter.num_keypoints != ours['num_keypoints']:
+            raise InputError(
+                f'{name} makes {converter.num_keypoints} keypoints, {ours["dataset_name"]} has '
+                f'{ours["num_keypoints"]}: set its num_keypoints to that'
+            )
+        targets = set()
+        for source, target in converter.mapping:
+            pair = source if isinstance(source, Sequence) else (source,)
+            for index, metainfo in (*((i, theirs) for i in pair), (target, ours)):
+                if not 0 <= index < metainfo['num_keypoints']:
+                    raise InputError(
+                        f'{name}, mapping {(source, target)}: {metainfo["dataset_name"]} has no '
+                        f'keypoint {index}, only 0 to {metainfo["num_keypoints"] - 1}'
+                    )
+            if target in targets:
+                raise InputError(f'{name}, mapping {(source, target)}: there is one to {target}')
+            targets.add(target)

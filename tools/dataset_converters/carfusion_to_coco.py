@@ -1,0 +1,231 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+"""Writes COCO keypoint annotations of CarFusion, in ROOT/annotations, from its released files.
+
+    ROOT/train/CAMERA/images/NAME.jpg    and so for ROOT/test
+    ROOT/train/CAMERA/gt/NAME.txt        a line a keypoint: x, y, keypoint (1..14), car, visibility
+    ROOT/train/CAMERA/bb/NAME.txt        a line a car: x1, y1, x2, y2, car (not in all releases)
+
+Commas or blanks separate; visibility 1 is visible, 2 hidden by the car itself, 3 by another object.
+This follows the dataset's description and was never run on the data: what looks otherwise is an
+error that names the line.
+"""
+
+import argparse
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from kapao_mm.datasets import read_metainfo
+from kapao_mm.errors import InputError, exit_on_input_error
+
+METAINFO = Path(__file__).parents[2] / 'configs/_base_/datasets/carfusion.py'
+COCO_VISIBILITY = {1: 2, 2: 1, 3: 1}
+# A box around keypoints is this much wider a side, of its longer side: wheels reach below their
+# centres, bumpers beyond the lights.
+MARGIN = 0.1
+
+
+def read_rows(path: Path, columns: int) -> Iterator[tuple[str, list[float]]]:
+    """Yields where each row of a text file is, and its numbers.
+
+    Raises:
+        InputError: a row is not so many finite numbers.
+    """
+    for number, line in enumerate(path.read_text(errors='replace').splitlines(), 1):
+        fields, where = line.replace(',', ' ').split(), f'{path}, line {number}'
+        try:
+            values = [float(field) for field in fields]
+        except ValueError:
+            values = []
+        if len(values) != columns or not all(map(math.isfinite, values)):
+            if fields:
+                raise InputError(f'{where}: {line!r} is not {columns} numbers')
+            continue
+        yield where, values
+
+
+def whole(value: float, name: str, where: str) -> int:
+    """The number as an int.
+
+    Raises:
+        InputError: it has a fraction.
+    """
+    if not value.is_integer():
+        raise InputError(f'{where}: {name} {value:g} is not a whole number')
+    return int(value)
+
+
+def read_keypoints(path: Path, count: int) -> dict[int, np.ndarray]:
+    """The keypoints of each car, (count, 3): x and y in px, COCO's visibility.
+
+    Raises:
+        InputError: a row has another form, or comes twice.
+    """
+    cars = {}
+    for where, (x, y, *numbers) in read_rows(path, 5):
+        keypoint, car, visibility = (
+            whole(number, name, where)
+            for number, name in zip(numbers, ('keypoint', 'car', 'visibility'), strict=True)
+        )
+        if not 1 <= keypoint <= count:
+            raise InputError(f'{where}: keypoint {keypoint} is not from 1 to {count}')
+        if visibility not in COCO_VISIBILITY:
+            raise InputError(f'{where}: visibility {visibility} is not 1, 2 or 3')
+        keypoints = cars.setdefault(car, np.zeros((count, 3)))
+        if keypoints[keypoint - 1, 2]:
+            raise InputError(f'{where}: car {car} has keypoint {keypoint} twice')
+        keypoints[keypoint - 1] = x, y, COCO_VISIBILITY[visibility]
+    return cars
+
+
+def read_boxes(path: Path) -> dict[int, np.ndarray]:
+    """The box of each car, (4,) xyxy px; none if there is no such file.
+
+    Raises:
+        InputError: a row has another form, or comes twice.
+    """
+    boxes = {}
+    for where, (*corners, car) in read_rows(path, 5) if path.exists() else ():
+        car = whole(car, 'car', where)
+        if car in boxes:
+            raise InputError(f'{where}: car {car} has two boxes')
+        if corners[2] <= corners[0] or corners[3] <= corners[1]:
+            raise InputError(f'{where}: the box {corners} of car {car} has no area')
+        boxes[car] = np.array(corners)
+    return boxes
+
+
+def box_around(keypoints: np.ndarray, size: tuple[int, int]) -> np.ndarray | None:
+    """A box (4,) xyxy px around labelled keypoints of (K, 3), inside an image of (w, h).
+
+    None for a single keypoint, or for keypoints outside the image.
+    """
+    points = keypoints[keypoints[:, 2] > 0, :2]
+    low, high = points.min(0), points.max(0)
+    margin = MARGIN * (high - low).max()
+    box = np.concatenate([low - margin, high + margin]).clip(0, size * 2)
+    return box if (box[2:] > box[:2]).all() else None
+
+
+def read_image_size(path: Path) -> tuple[int, int]:
+    """The (w, h) of an image, from its header.
+
+    Raises:
+        InputError: it is no image.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except OSError as error:
+        raise InputError(f'image {path} cannot be read as an image') from error
+
+
+def frames(camera: Path, counts: Counter) -> Iterator[tuple[Path, Path, Path]]:
+    """Yields image, gt and bb file of each annotated image; others are counted.
+
+    Raises:
+        InputError: a folder is missing, or the image of a text file.
+    """
+    for folder in ('images', 'gt'):
+        if not (camera / folder).is_dir():
+            raise InputError(f'{camera} has no folder {folder!r}')
+    images = {path.stem: path for path in (camera / 'images').glob('*.jpg')}
+    for path in sorted([*camera.glob('gt/*.txt'), *camera.glob('bb/*.txt')]):
+        if path.stem not in images:
+            raise InputError(f'{path} has no image {camera / "images" / path.stem}.jpg')
+    for name, image in sorted(images.items()):
+        gt = camera / f'gt/{name}.txt'
+        if gt.exists():
+            yield image, gt, camera / f'bb/{name}.txt'
+        else:
+            counts['images without a gt file'] += 1
+
+
+def convert_car(keypoints: np.ndarray, box: np.ndarray) -> dict:
+    """Keypoints (K, 3) and box (4,) xyxy of a car as a COCO annotation."""
+    sides = box[2:] - box[:2]
+    return dict(
+        category_id=1,
+        bbox=[*box[:2].tolist(), *sides.tolist()],
+        area=float(sides.prod()),
+        iscrowd=0,
+        keypoints=keypoints.ravel().tolist(),
+        num_keypoints=int((keypoints[:, 2] > 0).sum()),
+    )
+
+
+def convert_split(root: Path, split: str) -> tuple[dict, Counter, Counter]:
+    """Converts one part of the dataset.
+
+    Returns:
+        Annotations in COCO format, file names relative to ``root``; counts of what there is; counts
+        of what was left out.
+
+    Raises:
+        InputError: files are missing or have another form.
+    """
+    names = list(read_metainfo(dict(from_file=str(METAINFO)))['keypoint_name2id'])
+    cameras = sorted(path for path in (root / split).glob('*') if path.is_dir())
+    if not cameras:
+        raise InputError(f'{root / split} has no folders of cameras; see --help for the layout')
+    images, cars, origins, left_out = [], [], Counter(), Counter()
+    for image, gt, bb in (frame for camera in cameras for frame in frames(camera, left_out)):
+        width, height = size = read_image_size(image)
+        name = image.relative_to(root).as_posix()
+        images.append(dict(id=len(images) + 1, file_name=name, width=width, height=height))
+        keypoints, boxes = read_keypoints(gt, len(names)), read_boxes(bb)
+        for number in sorted(keypoints.keys() | boxes.keys()):
+            labels = keypoints.get(number, np.zeros((len(names), 3)))
+            box = boxes[number] if number in boxes else box_around(labels, size)
+            if box is None:
+                left_out['cars without a box'] += 1
+                continue
+            origins['boxes of bb' if number in boxes else 'boxes around keypoints'] += 1
+            cars.append(dict(id=len(cars) + 1, image_id=len(images), **convert_car(labels, box)))
+    labelled = [car['num_keypoints'] for car in cars]
+    counts = {
+        'cameras': len(cameras),
+        'images': len(images),
+        'cars': len(cars),
+        'of them without keypoints': labelled.count(0),
+        'keypoints': sum(labelled),
+    }
+    categories = [dict(id=1, name='car', keypoints=names)]
+    content = dict(images=images, annotations=cars, categories=categories)
+    return content, Counter(counts) + origins, left_out
+
+
+def main() -> None:
+    """Converts, and says what was found and left out."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('root', type=Path, help='folder of the released dataset')
+    parser.add_argument(
+        '--splits', nargs='+', default=['train', 'test'], help='its parts [train test]'
+    )
+    args = parser.parse_args()
+    for split in args.splits:
+        content, counts, left_out = convert_split(args.root, split)
+        path = args.root / f'annotations/car_keypoints_{split}.json'
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(content))
+        found, missed = (
+            ', '.join(f'{count} {what}' for what, count in counter.items()) or 'nothing'
+            for counter in (counts, left_out)
+        )
+        print(f'{path}: {found}; left out: {missed}')
+    print(
+        'Next: python tools/train.py configs/kapao/kapao_s_carfusion.py '
+        f'--cfg-options data_root={args.root}'
+    )
+
+
+if __name__ == '__main__':
+    with exit_on_input_error():
+        main()
