@@ -1,0 +1,520 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+"""Writes the metainfo and a config that trains for a new dataset, from its COCO keypoint JSON."""
+
+import argparse
+import json
+import os
+import re
+from collections.abc import Sequence
+from keyword import iskeyword
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kapao_mm.configuration import load_config
+from kapao_mm.datasets import read_metainfo
+from kapao_mm.datasets.annotation_checks import fatal_faults, read_annotations
+from kapao_mm.datasets.annotation_review import gather_instances
+from kapao_mm.datasets.describe import (
+    Category,
+    find_categories,
+    left_right_pairs,
+    lone_sides,
+    make_metainfo,
+    sigmas_of_two,
+)
+from kapao_mm.errors import InputError, exit_on_input_error
+from kapao_mm.models.task_modules.anchors import measure_fit
+
+NEEDED = dict(
+    images=('id', 'file_name'),
+    annotations=('id', 'image_id', 'category_id'),
+    categories=('id', 'name'),
+)
+BASES = Path(__file__).resolve().parents[2] / 'configs/_base_'
+WIDTH = 100  # of a line of the written files
+
+# Halfway, by ratio, between COCO's smallest and largest: 0.025 (eyes) and 0.107 (hips). A sigma is
+# the tolerance of OKS and nothing else; with made-up ones APs of different datasets do not compare.
+SIGMA = 0.05
+
+TARGET_RECALL = 0.98  # of the anchors, as in tools/analysis_tools/optimize_anchors.py
+PUBLISHED_BATCH = dict(n=32, s=32, m=18, l=12)  # on each of four GPUs, as configs/kapao/ has it
+
+CONFIG = '''\
+"""KAPAO-{size} on {name}. {about}"""
+
+_base_ = {bases}
+
+# Another place: --cfg-options data_root=/path (tools/ apply it to all that follows)
+data_root = {data_root!r}
+train_ann = {train_ann!r}
+train_img = {train_img!r}
+val_ann = {val_ann!r}
+val_img = {val_img!r}
+metainfo = {metainfo}
+num_keypoints = {num_keypoints}
+{schedule}
+
+train_pipeline = [
+    dict(type='CheckedLoadImage'),
+{geometry}\
+    dict(type='HSVGain', gains=(0.015, 0.7, 0.4)),
+{flip}\
+    dict(type='PackKAPAOInputs'),
+]
+val_pipeline = [
+    dict(type='CheckedLoadImage'),
+    dict(type='Letterbox', input_size=input_size, move_labels=False),
+    dict(type='PackKAPAOInputs'),
+]
+
+train_dataloader = dict(
+    batch_size=batch_size,
+    num_workers={workers},
+    dataset=dict(
+        metainfo=metainfo,
+        data_root=data_root,
+        ann_file=train_ann,
+        data_prefix=dict(img=train_img),
+        pipeline=train_pipeline,
+    ),
+)
+val_dataloader = dict(
+    num_workers={workers},
+    dataset=dict(
+        metainfo=metainfo,
+        data_root=data_root,
+        ann_file=val_ann,
+        data_prefix=dict(img=val_img),
+        pipeline=val_pipeline,
+    ),
+)
+test_dataloader = val_dataloader
+
+val_evaluator = dict(type='KAPAOMetric'{use_area})
+test_evaluator = val_evaluator
+'''
+SHORT = """\
+num_classes = {num_classes}  # categories and keypoints
+input_size = 384  # long side of the network input, px, a multiple of 64; larger sees smaller things
+batch_size = 8
+
+model = dict(
+    head=dict(
+        num_keypoints=num_keypoints,
+        # Undo the factors num_classes / 80 and (input_size / 640)^2, see kapao_short.py.
+        loss=dict(cls_gain=0.3 * 80 / num_classes, obj_gain=0.7 * (640 / input_size) ** 2),
+    ),
+)"""
+PUBLISHED = """\
+input_size = 1280  # long side of the network input, px, a multiple of 64
+batch_size = {batch_size}  # on each of four GPUs
+
+model = dict(head=dict(num_keypoints=num_keypoints))"""
+SHORT_GEOMETRY = """\
+    dict(type='Letterbox', input_size=input_size, square=True),
+    dict(type='RandomScaleTranslate', input_size=input_size, scale_range=(0.5, 1.5), max_shift=0.1),
+"""
+PUBLISHED_GEOMETRY = """\
+    dict(
+        type='TracedMosaic',
+        img_scale=(input_size, input_size),
+        pre_transform=[dict(type='CheckedLoadImage')],
+    ),
+    dict(type='RandomScaleTranslate', input_size=input_size, scale_range=(0.1, 1.9), max_shift=0.1),
+"""
+FLIP = """\
+    dict(type='HorizontalFlip', prob=0.5),
+"""
+NO_FLIP = """\
+    # No HorizontalFlip: without left/right pairs, all of them, a mirror image has wrong names.
+    # Where it has the right ones, add dict(type='HorizontalFlip', prob=0.5),
+"""
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('annotation', type=Path, help='COCO keypoint JSON of the training images')
+    parser.add_argument('--name', help="of the dataset [its data's folder]")
+    parser.add_argument(
+        '--images', type=Path, help="what the JSON's file_name is relative to [the JSON's folder]"
+    )
+    parser.add_argument('--val', type=Path, help='COCO keypoint JSON of the validation images')
+    parser.add_argument('--val-images', type=Path, help='their folder [as --images]')
+    parser.add_argument(
+        '--val-fraction',
+        type=float,
+        default=0.1,
+        help='without --val: validate on this part of the images, drawn at random (give --val '
+        'where images come in series, such as frames of videos) [0.1]',
+    )
+    parser.add_argument('--size', choices='nsml', default='n', help='of the model [n]')
+    parser.add_argument(
+        '--schedule',
+        choices=['short', 'published'],
+        default='short',
+        help='minutes to hours from scratch, or 500 epochs as in the paper [short]',
+    )
+    sigmas = parser.add_mutually_exclusive_group()
+    sigmas.add_argument(
+        '--sigma', type=positive, default=SIGMA, help=f'of every keypoint [{SIGMA}]'
+    )
+    sigmas.add_argument(
+        '--second',
+        type=Path,
+        help='JSON of the same annotations (by id) by other annotators, to estimate sigmas from',
+    )
+    parser.add_argument('--no-skeleton', action='store_true', help='draw no links')
+    parser.add_argument('--out', type=Path, help='folder of the written files [configs/NAME]')
+    parser.add_argument('--force', action='store_true', help='replace files that are there')
+    return parser.parse_args()
+
+
+def positive(text: str) -> float:
+    """A number above 0, for argparse."""
+    if not (number := float(text)) > 0:
+        raise ValueError(text)
+    return number
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A COCO-format annotation file.
+
+    Raises:
+        InputError: it is missing, no JSON, or lacks what this tool needs.
+    """
+    content = read_annotations(str(path))
+    for key, fields in NEEDED.items():
+        if not isinstance(content, dict) or not isinstance(content.get(key), list):
+            raise InputError(f'{path.absolute()} has no list {key!r}, as COCO keypoint files have')
+        for i, entry in enumerate(content[key]):
+            if missing := [field for field in fields if field not in entry]:
+                raise InputError(f'{path.absolute()}: {key}[{i}] has no {missing[0]!r}: add it')
+    return content
+
+
+def split(content: dict[str, Any], fraction: float) -> list[dict[str, Any]]:
+    """Draws validation images, always the same of a file: [training, validation] content.
+
+    Raises:
+        InputError: one of the two would have no image.
+    """
+    images = content['images']
+    count = round(fraction * len(images))
+    if not 0 < count < len(images):
+        raise InputError(
+            f'--val-fraction {fraction:g} of {len(images)} images leaves none for training or for '
+            'validation: change it, or give --val'
+        )
+    drawn = np.random.default_rng(0).permutation(len(images))[:count]
+    ids = {images[i]['id'] for i in drawn}
+    return [
+        content
+        | dict(
+            images=[image for image in images if (image['id'] in ids) == val],
+            annotations=[a for a in content['annotations'] if (a['image_id'] in ids) == val],
+        )
+        for val in (False, True)
+    ]
+
+
+def find_data(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Path], dict[Path, str]]:
+    """Reads the annotations, and divides them without ``--val``.
+
+    Returns:
+        The content for 'train' and 'val', the paths of train_ann, train_img, val_ann and val_img,
+        and the texts of the files to be written.
+
+    Raises:
+        InputError: a file is missing or wrong, or the first of its images missing.
+    """
+    content = dict(train=read(args.annotation))
+    paths = dict(train_ann=args.annotation, val_ann=args.val)
+    new_files = {}
+    if args.val:
+        content['val'] = read(args.val)
+    else:
+        divided = split(content['train'], args.val_fraction)
+        content = dict(zip(('train', 'val'), divided, strict=True))
+        for part, entries in content.items():
+            path = args.annotation.with_stem(f'{args.annotation.stem}_{part}')
+            paths[f'{part}_ann'] = path
+            new_files[path] = json.dumps(entries)
+    train_img = args.images or args.annotation.parent
+    val_img = args.val_images or args.images or paths['val_ann'].parent
+    paths |= dict(train_img=train_img, val_img=val_img)
+    for part, flag in (('train', '--images'), ('val', '--val-images')):
+        folder = paths[f'{part}_img']
+        for image in content[part]['images'][:1]:
+            if not (folder / image['file_name']).is_file():
+                raise InputError(
+                    f'image {image["file_name"]} is not in {folder.absolute()}: give its folder '
+                    f'with {flag}'
+                )
+    return content, paths, new_files
+
+
+def model_categories(found: Sequence[Category], name: str) -> list[Category]:
+    """The categories of the model: one, of that name, where all have the same keypoints."""
+    if len({tuple(category.keypoints) for category in found}) > 1:
+        return list(found)
+    links = dict.fromkeys(link for category in found for link in category.links)
+    annotations = [a for category in found for a in category.annotations]
+    return [found[0]._replace(name=name, links=list(links), annotations=annotations)]
+
+
+def can_flip(category: Category) -> bool:
+    """Whether a mirrored object has the right names: each side has a pair, and there are pairs."""
+    pairs = left_right_pairs(category.keypoints)
+    return bool(pairs) and not lone_sides(category.keypoints, pairs)
+
+
+def describe(category: Category) -> None:
+    """Prints what the file tells about a category."""
+    names = category.keypoints
+    pairs = left_right_pairs(names)
+    print(
+        f'{category.name}: {len(category.annotations)} annotations, {len(names)} keypoints: '
+        + ', '.join(names)
+    )
+    if not category.named:
+        print('  the file has no names of keypoints: write better ones into the metainfo')
+    paired = ', '.join(f'{names[a]} - {names[b]}' for a, b in pairs)
+    print(f'  left/right pairs: {paired or "none"}')
+    if lone := lone_sides(names, pairs):
+        print(f'  without their other side: {", ".join(lone)}')
+    print(f'  skeleton: {len(category.links)} links')
+    if not can_flip(category):
+        print('  no HorizontalFlip in training: without these pairs a mirror image has wrong names')
+
+
+def find_sigmas(category: Category, args: argparse.Namespace) -> list[float]:
+    """Sigmas (K,) as the flags have it, printed."""
+    if args.second:
+        return estimate_sigmas(category, args.second)
+    print(f'  sigmas: {args.sigma:g}')
+    return [args.sigma] * len(category.keypoints)
+
+
+def estimate_sigmas(category: Category, path: Path) -> list[float]:
+    """Sigmas of a category from a second annotation of its objects; prints how many there were.
+
+    Raises:
+        InputError: ids are not the same, or a keypoint has not two different locations.
+    """
+    others = {a['id']: a for a in read(path)['annotations']}
+    pairs = [(a, others[a['id']]) for a in category.annotations if a['id'] in others]
+    for a, b in pairs:
+        if (a['image_id'], len(a['keypoints'])) != (b['image_id'], len(b.get('keypoints', ()))):
+            raise InputError(
+                f'annotation {a["id"]} of {path.absolute()} has another image or number of '
+                'keypoints than in the first file: use the same ids in both'
+            )
+    if not pairs:
+        raise InputError(f'{path.absolute()} shares no annotation ids with the first file')
+    sigmas, counts = sigmas_of_two(*zip(*pairs, strict=True))
+    found = list(zip(category.keypoints, sigmas.tolist(), counts.tolist(), strict=True))
+    if missing := [name for name, sigma, _ in found if not sigma > 0]:
+        raise InputError(
+            f'{path.absolute()}: no object has two different locations of {", ".join(missing)}, so '
+            'there is nothing to estimate a sigma from'
+        )
+    print(f'  sigmas of {len(pairs)} objects annotated twice (and how often the keypoint was):')
+    for name, sigma, count in found:
+        print(f'    {name} {sigma:.4f} ({count})')
+    return [round(sigma, 4) for _, sigma, _ in found]
+
+
+def file_name(text: str) -> str:
+    """A name without what files and configs cannot have in theirs."""
+    return re.sub(r'[^\w-]+', '_', text)
+
+
+def literal(value: Any, indent: int = 0, before: int = 0) -> str:
+    """A value as Python source, formatted as ruff does.
+
+    Args:
+        value: of dicts, lists, tuples and what has a repr.
+        indent: of the line it starts on.
+        before: characters on that line before it, ``indent`` included.
+    """
+    if isinstance(value, list) and len(value) > 1 and set(map(repr, value)) == {repr(value[0])}:
+        return f'[{value[0]!r}] * {len(value)}'
+    if isinstance(value, dict):
+        names = all(isinstance(k, str) and k.isidentifier() and not iskeyword(k) for k in value)
+        brackets = ('dict(', ')') if names else '{}'
+        items = [(f'{key}=' if names else f'{key!r}: ', value[key]) for key in value]
+    elif isinstance(value, (list, tuple)):
+        brackets = '[]' if isinstance(value, list) else '()'
+        items = [('', item) for item in value]
+    else:
+        return repr(value)
+    opening, closing = brackets
+    inner = indent + 4
+    lines = [f'{key}{literal(item, inner, inner + len(key))}' for key, item in items]
+    line = f'{opening}{", ".join(lines)}{closing}'
+    if '\n' not in line and before + len(line) + bool(indent) <= WIDTH:  # a comma follows inside
+        return line
+    body = ''.join(f'{" " * inner}{text},\n' for text in lines)
+    return f'{opening}\n{body}{" " * indent}{closing}'
+
+
+def metainfo_paths(categories: Sequence[Category], out: Path) -> dict[Path, Category]:
+    """The categories by the files of their metainfos.
+
+    Raises:
+        InputError: names are too much alike.
+    """
+    if len(categories) == 1:
+        return {out / 'metainfo.py': categories[0]}
+    paths = {out / f'metainfo_{file_name(c.name)}.py': c for c in categories}
+    if len(paths) < len(categories):
+        names = ', '.join(repr(category.name) for category in categories)
+        raise InputError(f'categories {names} would share metainfo files: rename some')
+    return paths
+
+
+def locate(paths: dict[str, Path]) -> dict[str, str]:
+    """``data_root``, the common folder, and each path relative to it ('' for the folder itself)."""
+    if any(path.is_absolute() for path in paths.values()):
+        paths = {key: path.absolute() for key, path in paths.items()}
+    folders = [path if key.endswith('img') else path.parent for key, path in paths.items()]
+    root = os.path.commonpath(map(os.path.normpath, folders)) or '.'
+    below = {key: os.path.relpath(path, root) for key, path in paths.items()}
+    return dict(data_root=root) | {k: '' if path == '.' else path for k, path in below.items()}
+
+
+def config_text(
+    args: argparse.Namespace, metainfos: dict[Path, Category], data: dict[str, str], area: bool
+) -> str:
+    """The config file.
+
+    Args:
+        args: the command line, with name and out.
+        metainfos: the categories of the model by their metainfo files.
+        data: data_root, train_ann, train_img, val_ann, val_img.
+        area: whether all validation objects have an area.
+    """
+    short = args.schedule == 'short'
+    names = (
+        'default_runtime',
+        f'models/kapao_{args.size}',
+        'datasets/keypoint_loaders',
+        f'schedules/kapao_{"short" if short else "500e"}',
+    )
+    bases = [os.path.relpath(BASES / f'{name}.py', args.out) for name in names]
+    counts = [len(category.keypoints) for category in metainfos.values()]
+    metainfo = {c.name: dict(from_file=str(path)) for path, c in metainfos.items()}
+    num_classes = len(counts) + sum(counts)
+    if len(counts) > 1:
+        metainfo = dict(dataset_name=args.name, categories=metainfo)
+    else:
+        ((metainfo,), (counts,)) = metainfo.values(), counts
+    if short:
+        schedule = SHORT.format(num_classes=num_classes)
+    else:
+        schedule = PUBLISHED.format(batch_size=PUBLISHED_BATCH[args.size])
+    return CONFIG.format(
+        size=args.size.upper(),
+        name=args.name,
+        about='The short schedule, from scratch.' if short else 'The published schedule.',
+        bases=literal(bases, before=len('_base_ = ')),
+        **data,
+        metainfo=literal(metainfo, before=len('metainfo = ')),
+        num_keypoints=counts,
+        schedule=schedule,
+        geometry=SHORT_GEOMETRY if short else PUBLISHED_GEOMETRY,
+        flip=FLIP if all(map(can_flip, metainfos.values())) else NO_FLIP,
+        workers=2 if short else 8,
+        use_area='' if area else ', use_area=False',
+    )
+
+
+def write(files: dict[Path, str], force: bool) -> None:
+    """Writes files, all or none where one is there already.
+
+    Raises:
+        InputError: one is there, or a folder cannot be written to.
+    """
+    there = [str(path) for path in files if path.exists()]
+    if there and not force:
+        raise InputError(f'{", ".join(there)} exists already: --force replaces it')
+    for path, text in files.items():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding='utf-8')
+        except OSError as error:
+            raise InputError(f'{path.absolute()} cannot be written: {error.strerror}') from error
+        print(f'wrote {path}')
+
+
+def check_anchors(config: Path, content: dict[str, Any], metainfo: dict[str, Any]) -> None:
+    """Prints the best possible recall of the anchors, and what to do where it is low."""
+    cfg = load_config(config)
+    head, objects = cfg.model.head, gather_instances(content, metainfo)
+    sides = objects.boxes[:, 2:] - objects.boxes[:, :2]
+    sides = sides * cfg.input_size / objects.image_sizes.max(1, keepdims=True)
+    poses = sides[(sides > 0).all(1) & ~objects.crowd]
+    points = np.full((1, 2), head.keypoint_size * cfg.input_size)
+    recalls = [
+        measure_fit(boxes, np.array(head.anchors, float), head.assigner.max_ratio).recall
+        for boxes in (poses, points)
+    ]
+    print(
+        f'anchors: best possible recall {recalls[0]:.3f} of pose objects, {recalls[1]:.3f} of '
+        'keypoint objects'
+    )
+    if min(recalls) < TARGET_RECALL:
+        print(f'  low: find others with python tools/analysis_tools/optimize_anchors.py {config}')
+
+
+def main() -> None:
+    """Reads, describes, writes, and says what comes next."""
+    args = parse_args()
+    content, paths, files = find_data(args)
+    data = locate(paths)
+    args.name = args.name or file_name(Path(data['data_root']).absolute().name)
+    if not args.name or args.name != file_name(args.name):
+        raise InputError(f'--name {args.name!r}: use letters, digits, _ and -')
+    args.out = args.out or Path('configs') / args.name
+
+    if args.no_skeleton:
+        for entry in (*content['train']['categories'], *content['val']['categories']):
+            entry['skeleton'] = []
+    found = find_categories(content['train'], str(args.annotation))
+    find_categories(content['val'], str(paths['val_ann']))  # raises where training would
+    categories = model_categories(found, args.name)
+    if len(found) > len(categories):
+        print(f'{len(found)} categories with the same keypoints: one category of the model')
+    infos = {}
+    for category in categories:
+        describe(category)
+        infos[category.name] = make_metainfo(category, find_sigmas(category, args))
+    several = dict(dataset_name=args.name, categories=infos)
+    metainfo = read_metainfo(several if len(infos) > 1 else infos[args.name])
+    for part, entries in content.items():
+        if faults := fatal_faults(entries, metainfo, test_mode=part == 'val'):
+            raise InputError(f'{paths[f"{part}_ann"].absolute()}: {"; ".join(map(str, faults))}')
+
+    metainfos = metainfo_paths(categories, args.out)
+    config = args.out / f'kapao_{args.size}_{args.name}.py'
+    for path, category in metainfos.items():
+        text = literal(infos[category.name], before=len('dataset_info = '))
+        files[path] = f'dataset_info = {text}\n'
+    area = all(a.get('area') for a in content['val']['annotations'])
+    files[config] = config_text(args, metainfos, data, area)
+    write(files, args.force)
+    check_anchors(config, content['train'], metainfo)
+    print(
+        f'Next:\n  python tools/misc/check_dataset.py {config}\n'
+        f'  python tools/misc/browse_dataset.py {config}\n'
+        f'  python tools/train.py {config}'
+    )
+
+
+if __name__ == '__main__':
+    with exit_on_input_error():
+        main()
