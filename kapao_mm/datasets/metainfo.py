@@ -100,6 +100,7 @@ def _read_category(metainfo: dict) -> dict[str, Any]:
                 f'metainfo {source} has {count} '
                 f'keypoints but {len(parsed[key])} {name}: give one for each'
             )
+    parsed['skeleton_link_colors'] = parsed['skeleton_link_colors'].reshape(-1, 3)  # of none: (0,)
     return parsed
 
 

@@ -78,8 +78,9 @@ class KAPAOVisualizer(PoseLocalVisualizer):
 
         Args:
             image: RGB (H, W, 3) or grey (H, W), uint8; not changed.
-            data_sample: ``pred_instances``, ``pred_keypoint_objects``, ``gt_instances`` and the
-                metainfo ``raw_ann_info`` (the annotations), in px of ``image``.
+            data_sample: ``pred_instances``, ``pred_keypoint_objects``; for the ground truth
+                ``gt_instances``, ``gt_instance_labels.labels`` and the metainfo ``raw_ann_info``
+                (the annotations), in px of ``image``.
 
         Returns:
             The picture, RGB uint8. One panel is as large as the image; several lie side by side,
@@ -151,11 +152,11 @@ class KAPAOVisualizer(PoseLocalVisualizer):
             if show_kpt_idx:
                 for k in np.flatnonzero(visible):
                     _write(canvas, str(k), keypoints[k] + radius, LABEL_SIZE * scale, WHITE)
-            if draw_bbox and 'bbox_scores' in pose:
-                text = f'{pose.bbox_scores[0]:.2f}'
-                if len(categories) > 1:
-                    text = f'{categories[pose.labels[0]]["name"]} {text}'
-                _write(canvas, text, bbox[:2], LABEL_SIZE * scale, box_color)
+            words = [categories[pose.labels[0]]['name']] if len(categories) > 1 else []
+            if 'bbox_scores' in pose:
+                words.append(f'{pose.bbox_scores[0]:.2f}')
+            if draw_bbox and words:
+                _write(canvas, ' '.join(words), bbox[:2], LABEL_SIZE * scale, box_color)
         return canvas
 
     def _draw_links(
@@ -202,7 +203,13 @@ def _ground_truth(data_sample: PoseDataSample) -> InstanceData:
     people = np.array([not a.get('iscrowd') for a in annotations], bool)
     if not people.any():
         return InstanceData(bboxes=np.zeros((0, 4)))
-    return data_sample.gt_instances[people]
+    truth = data_sample.gt_instances[people]
+    return InstanceData(
+        bboxes=truth.bboxes,
+        keypoints=truth.keypoints,
+        keypoints_visible=truth.keypoints_visible,
+        labels=data_sample.gt_instance_labels.labels.numpy()[people],
+    )
 
 
 def _side_by_side(panels: dict[str, np.ndarray]) -> np.ndarray:

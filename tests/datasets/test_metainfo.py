@@ -50,6 +50,13 @@ def test_several_categories_follow_each_other():
         np.testing.assert_array_equal(joined[key], np.concatenate([cat[key], car[key]]))
 
 
+def test_a_category_needs_no_skeleton():
+    bare = CAR | dict(skeleton_info={})
+    joined = read_metainfo(BOTH | dict(categories=dict(cat=CAT, car=bare)))
+    assert joined['skeleton_links'] == [(0, 1)]
+    assert joined['skeleton_link_colors'].shape == (1, 3)
+
+
 def test_categories_of_a_file_go_by_name_and_all_are_one_where_there_is_one():
     found = [dict(id=9, name='car'), dict(id=4, name='cat'), dict(id=7, name='dog')]
     assert category_ids(read_metainfo(BOTH) | dict(CLASSES=found)) == [[4], [9]]

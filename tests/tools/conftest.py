@@ -34,3 +34,9 @@ def toy(tmp_path_factory) -> Path:
     """A few small pictures of drawn people."""
     root = tmp_path_factory.mktemp('toy')
     return make_toy_dataset(root, num_train=4, num_val=2, image_size=(320, 240))
+
+
+@pytest.fixture(autouse=True)
+def _no_yapf(monkeypatch):
+    """MMEngine logs and saves configs laid out by yapf, which takes longer than the runs."""
+    monkeypatch.setattr('mmengine.config.config.FormatCode', lambda code, **_: (code, True))

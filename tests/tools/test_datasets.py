@@ -37,12 +37,6 @@ def options(**values):
     return ['--cfg-options', *(pair.replace(' ', '') for pair in pairs)]
 
 
-@pytest.fixture(autouse=True)
-def _no_yapf(monkeypatch):
-    """MMEngine logs and saves configs laid out by yapf, which takes longer than the runs."""
-    monkeypatch.setattr('mmengine.config.config.FormatCode', lambda code, **_: (code, True))
-
-
 @pytest.fixture
 def coco(shared_dir):
     root = shared_dir / 'data/coco_subset'

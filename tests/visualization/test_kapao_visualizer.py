@@ -5,6 +5,7 @@ import cv2
 import mmcv
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from mmengine.structures import InstanceData
@@ -148,7 +149,9 @@ def test_ground_truth_shows_labelled_keypoints_of_people_that_are_no_crowd():
         bboxes=np.array([[40, 10, 200, 230], [240, 10, 360, 210]]),
         keypoints=np.array([[TOP, BASE], [TOP, BASE]]),
         keypoints_visible=np.array([[1, 0], [1, 1]]),
+        bbox_scores=np.ones(2),  # MMPose's, of no meaning
     )
+    truth.gt_instance_labels = InstanceData(labels=torch.tensor([0, 0]))
     truth.set_metainfo(dict(raw_ann_info=[dict(iscrowd=0), dict(iscrowd=1)]))
     panel = draw(visualizer(), truth, draw_gt=True, draw_pred=False)
     assert at(panel, TOP) == RED
@@ -178,6 +181,12 @@ def test_poses_of_several_categories_are_named(monkeypatch):
         written.clear()
         draw(drawer, found)
         assert set(written) == expected
+        written.clear()
+        found.gt_instances = found.pred_instances
+        found.gt_instance_labels = InstanceData(labels=torch.tensor([1, 0]))
+        found.set_metainfo(dict(raw_ann_info=[{}, {}]))
+        draw(drawer, found, draw_gt=True, draw_pred=False)
+        assert set(written) == ({'cat', 'car'} if len(names) > 1 else set())
 
 
 def test_mmpose_hook_writes_pictures(tmp_path):

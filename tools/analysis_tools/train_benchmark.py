@@ -97,6 +97,8 @@ def benchmark_config(args: argparse.Namespace, folder: Path | None = None) -> Co
     loader.batch_size = args.batch_size or loader.batch_size
     loader.pin_memory = False
     loader.dataset = loader.dataset.get('dataset', loader.dataset)  # without its RepeatDataset
+    if 'datasets' in loader.dataset:
+        raise InputError('the config combines datasets; measure the config of one of them')
     loader.dataset.indices = num_pictures(cfg)
     if folder:
         loader.dataset.update(
