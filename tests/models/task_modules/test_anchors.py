@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kapao_mm.errors import InputError
@@ -36,6 +36,7 @@ def count_matches(sides, anchors, stride):
 
 
 @settings(deadline=None)
+@example([(40, 10)])
 @given(st.lists(st.tuples(lengths, lengths), min_size=1, max_size=9))
 def test_what_matches_is_what_the_assigner_matches(sides):
     sides = np.array(sides, np.float32)
