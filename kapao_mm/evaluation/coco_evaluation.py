@@ -109,7 +109,7 @@ def _take_category(
         common
         | dict(
             bbox=ann['bbox'],
-            area=_area(ann, use_area),
+            area=area_of(ann, use_area),
             iscrowd=ann.get('iscrowd', 0),
             keypoints=ann['keypoints'],
             num_keypoints=ann.get('num_keypoints', np.count_nonzero(ann['keypoints'][2::3])),
@@ -123,8 +123,12 @@ def _take_category(
     return list(images.values()), truths, detections
 
 
-def _area(ann: Mapping[str, Any], use_area: bool) -> float:
-    """The area of an annotation, px; of its box where that of the object is not used."""
+def area_of(ann: Mapping[str, Any], use_area: bool) -> float:
+    """The area of an annotation, px; of its box where that of the object is not used.
+
+    Raises:
+        InputError: it has none.
+    """
     if not use_area:
         return ann['bbox'][2] * ann['bbox'][3]
     if 'area' not in ann:

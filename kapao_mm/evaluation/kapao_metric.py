@@ -12,7 +12,7 @@ from mmpose.registry import METRICS
 from kapao_mm.datasets.metainfo import category_ids
 from kapao_mm.errors import InputError
 
-from .coco_evaluation import KEYPOINT_METRICS, evaluate_results, format_metrics
+from .coco_evaluation import KEYPOINT_METRICS, area_of, evaluate_results, format_metrics
 from .results import check_results, make_results, write_results
 
 
@@ -96,6 +96,8 @@ class KAPAOMetric(CocoMetric):
                 f'annotation file {path} has no annotations to evaluate against; '
                 'tools/test.py --format-only writes results without'
             )
+        for ann in [] if self.format_only else content['annotations']:
+            area_of(ann, self.use_area)  # raises now what is missing, not after the predictions
         meta['CLASSES'] = content.get('categories', [])
         categories = meta.get('categories', [])
         if len(categories) > 1 and (self.gt_converter or self.pred_converter):

@@ -270,6 +270,18 @@ def test_annotations_are_needed_to_evaluate(people):
             metric().dataset_meta = dict(dataset_name='testdev', num_keypoints=17)
 
 
+def test_a_missing_area_is_told_before_the_predictions(people):
+    path, _ = people
+    content = json.loads(path.read_text())
+    del content['annotations'][1]['area']
+    path.write_text(json.dumps(content))
+    meta = dict(dataset_name='people', num_keypoints=17, sigmas=np.full(17, 0.05))
+    with pytest.raises(InputError, match="annotation 2 has no 'area'"):
+        KAPAOMetric(ann_file=str(path)).dataset_meta = meta
+    KAPAOMetric(ann_file=str(path), use_area=False).dataset_meta = meta
+    KAPAOMetric(ann_file=str(path), format_only=True, outfile_prefix='x').dataset_meta = meta
+
+
 def test_a_file_without_any_category_of_the_metainfo_is_refused(both):
     path, metainfo = both
     content = json.loads(path.read_text())

@@ -101,6 +101,27 @@ def coco_crowdpose(shared_dir):
     )
 
 
+@pytest.fixture
+def people_wheels(run_tool, shared_dir, tmp_path):
+    """The samples of both, merged."""
+    root = shared_dir / 'data'
+    for part in ('train', 'val'):
+        people = f'coco_subset/annotations/person_keypoints_{part}.json', f'coco_subset/{part}2017'
+        wheels = f'vehicle_wheels/{part}.json', 'vehicle_wheels'
+        merged = tmp_path / f'{part}.json'
+        tool = 'dataset_converters/merge_coco.py'
+        assert run_tool(tool, root, merged, '--add', *people, '--add', *wheels) is None
+    return dict(
+        data_root=root,
+        train_ann=tmp_path / 'train.json',
+        val_ann=merged,
+        train_dataloader__dataset__indices=[0, 200],  # people, wheels
+        val_dataloader__dataset__indices=[0, 80],
+        test_dataloader__dataset__indices=[0, 80],
+        val_dataloader__num_workers=0,
+    )
+
+
 @pytest.mark.parametrize(
     ('dataset', 'keypoints', 'validated', 'prefix', 'parts'),
     [
@@ -110,12 +131,14 @@ def coco_crowdpose(shared_dir):
         ('animalpose', 20, True, 'coco', ['AP (M)', 'AP (L)']),
         ('carfusion', 14, False, 'coco', ['AP (M)', 'AP (L)']),
         ('coco_crowdpose', 17, True, 'coco', ['AP (M)', 'AP (L)']),
+        ('people_wheels', 22, True, 'coco', ['person/AP', 'wheel/AP', 'wheel/box AP']),
     ],
 )
 def test_two_iterations_and_a_test(
     run_tool, request, tmp_path, dataset, keypoints, validated, prefix, parts
 ):
-    config, work = f'configs/kapao/kapao_s_{dataset}.py', tmp_path / 'work'
+    size = 'n' if dataset == 'people_wheels' else 's'
+    config, work = f'configs/kapao/kapao_{size}_{dataset}.py', tmp_path / 'work'
     given = ['--work-dir', work, *options(**request.getfixturevalue(dataset))]
     assert run_tool('train.py', config, *given) is None
     found = torch.load(work / 'epoch_1.pth', weights_only=True)
