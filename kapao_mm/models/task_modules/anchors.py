@@ -71,11 +71,11 @@ def find_anchors(
     """Finds anchors by k-means, then differential evolution; the same ones every time.
 
     All kinds of boxes (pose objects, keypoint objects) weigh the same, however many they are. No
-    side of an anchor is shorter than a cell of its level, nor longer than the longest of a box.
+    anchor is smaller than a cell of its level, and no side is longer than the longest of a box.
 
     Args:
         kinds: sides of the boxes of each kind, (n, 2) input px; clusters are those of the first.
-        current: (L, Na, 2) input px; part of the first generation, so that none gets worse.
+        current: (L, Na, 2) input px; part of the first generation, so that the fit does not fall.
         strides: px a cell of each level, finest first.
         max_ratio: the assigner's.
 

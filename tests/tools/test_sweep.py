@@ -1,0 +1,242 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+from mmengine.config import Config
+
+TOOL = 'analysis_tools/sweep.py'
+CONFIG = 'configs/kapao/kapao_n_toy.py'
+KEY = 'model.head.keypoint_size'
+
+
+@pytest.fixture(scope='module')
+def sweep_file(load_file):
+    return load_file(f'tools/{TOOL}')
+
+
+@pytest.fixture
+def sweep(run_tool, tmp_path):
+    """Makes a function that runs a sweep in ``tmp_path``."""
+
+    def run(key, *values, flags=(), options=()):
+        options = ['--cfg-options', *options] if options else []
+        work = ['--work-dir', tmp_path]
+        return run_tool(TOOL, CONFIG, '--key', key, '--values', *values, *work, *flags, *options)
+
+    return run
+
+
+@pytest.fixture
+def commands(monkeypatch):
+    """The tools and arguments that a sweep started; none of them runs.
+
+    A test's AP falls with the distance of its keypoint objects from 0.05. A config with a size of
+    0.01 does not train, with 0.02 it cannot be tested.
+    """
+    started = []
+
+    def run(command, stdout, stderr):
+        tool, *args = (str(part) for part in command[1:])
+        started.append([Path(tool).name, *args])
+        size = Config.fromfile(next(arg for arg in args if arg.endswith('config.py'))).model.head
+        size = size.keypoint_size
+        if size == dict(train=0.01, test=0.02).get(Path(tool).stem):
+            stdout.write('loading\nerror: the loss is not finite\n')
+            return subprocess.CompletedProcess(command, 1)
+        if Path(tool).stem == 'test':
+            out = Path(args[args.index('--out') + 1])
+            out.parent.mkdir()
+            out.write_text(json.dumps({'coco/AP': 0.5 - abs(size - 0.05), 'coco/AR': 0.25}))
+        else:
+            folder = Path(args[args.index('--work-dir') + 1])
+            folder.mkdir(exist_ok=True)
+            (folder / 'last_checkpoint').write_text(f'{folder}/epoch_1.pth')
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, 'run', run)
+    return started
+
+
+def test_a_value_is_trained_and_tested(sweep, run_tool, repo, toy, tmp_path, monkeypatch):
+    start = subprocess.run
+
+    def run(command, **options):
+        """Runs a tool in this process, which saves importing everything again."""
+        if command[0] != sys.executable:
+            return start(command, **options)
+        end = run_tool(Path(command[1]).relative_to(repo / 'tools'), *command[2:])
+        return subprocess.CompletedProcess(command, end is not None)
+
+    monkeypatch.setattr(subprocess, 'run', run)
+    quick = ['input_size=64', 'max_epochs=1', 'batch_size=2']
+    quick += [f'{loader}_dataloader.num_workers=0' for loader in ('train', 'val', 'test')]
+    sizes = str([0.1] * 17).replace(' ', '')
+    assert sweep(KEY, sizes, options=[f'data_root={toy}', *quick]) is None
+
+    (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    assert Config.fromfile(folder / 'train/config.py').model.head.keypoint_size == [0.1] * 17
+    with (tmp_path / 'results.csv').open() as file:
+        (row,) = csv.DictReader(file)
+    assert row[KEY] == sizes
+    assert 0 <= float(row['coco/AP']) <= 1
+    assert cv2.imread(str(tmp_path / 'results.png')) is not None
+
+
+def test_a_table_and_the_best_value_are_printed(sweep, commands, tmp_path, capsys):
+    assert sweep(KEY, '0.1', '0.05') is None
+    assert [command[0] for command in commands] == ['train.py', 'test.py'] * 2
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:4] == [
+        f'{KEY}=0.1',
+        f'  {tmp_path}/0.1/train.log',
+        f'  {tmp_path}/0.1/test.log',
+        f'{KEY}=0.05',
+    ]
+    assert lines[-5:] == [
+        f'{KEY}  coco/AP',
+        f'0.1{" " * 23}0.4500',
+        f'0.05{" " * 22}0.5000',
+        f'best: {KEY}=0.05, coco/AP 0.5000',
+        f'table: {tmp_path}/results.csv, plot: {tmp_path}/results.png',
+    ]
+    table = (tmp_path / 'results.csv').read_text().splitlines()
+    assert table == [f'{KEY},coco/AP,coco/AR', '0.1,0.45,0.25', '0.05,0.5,0.25']
+
+
+def test_another_metric_may_be_asked_for(sweep, commands, capsys):
+    assert sweep(KEY, '0.05', flags=['--metric', 'coco/AR']) is None
+    assert 'coco/AR 0.2500' in capsys.readouterr().out
+    message = sweep(KEY, '0.05', flags=['--metric', 'AP'])
+    assert message == 'error: the evaluation has no AP; it has coco/AP, coco/AR'
+    assert len(commands) == 2
+
+
+def test_what_is_done_is_not_done_again(sweep, commands):
+    assert sweep(KEY, '0.05') is None
+    commands.clear()
+    assert sweep(KEY, '0.1', '0.05') is None
+    assert [command[0] for command in commands] == ['train.py', 'test.py']
+    assert all('0.1/config.py' in command[1] for command in commands)
+
+
+def test_values_that_fail_are_named_and_the_others_go_on(sweep, commands, tmp_path, capsys):
+    failed = 'error: failed: 0.01, 0.02; the same command tries them again'
+    assert sweep(KEY, '0.01', '0.02', '0.05') == failed
+    printed = capsys.readouterr().out
+    reason = '  failed: error: the loss is not finite\n'
+    for log in ('0.01/train.log', '0.02/test.log'):
+        assert f'  {tmp_path}/{log}\n{reason}' in printed
+    assert printed.count('failed') == 4
+    table = (tmp_path / 'results.csv').read_text().splitlines()
+    assert table[1:] == ['0.01,,', '0.02,,', '0.05,0.5,0.25']
+    commands.clear()
+    assert sweep(KEY, '0.01', '0.02', '0.05') == failed
+    # Where it was stopped: there is a whole checkpoint to test, or one to resume from.
+    assert [command[0] for command in commands] == ['train.py', 'train.py', 'test.py']
+    assert all('--resume' in command for command in commands[:2])
+
+
+def test_the_table_has_every_metric(sweep_file, tmp_path):
+    path = tmp_path / 'a.csv'
+    # Without any pose there are fewer metrics.
+    sweep_file.write_table(path, 'lr', {'0.1': dict(AP=0), '0.2': dict(AP=0.5, AR=0.6), '9': None})
+    assert path.read_text().splitlines() == ['lr,AP,AR', '0.1,0,', '0.2,0.5,0.6', '9,,']
+
+
+def test_without_any_result_there_is_no_plot(sweep, commands, tmp_path):
+    assert sweep(KEY, '0.01') == 'error: every value failed'
+    assert not (tmp_path / 'results.png').exists()
+
+
+def test_a_checkpoint_is_only_tested(sweep, commands, tmp_path):
+    checkpoint = tmp_path / 'a.pth'
+    checkpoint.touch()
+    args = dict(flags=['--checkpoint', checkpoint], options=[f'{KEY}=0.1'])
+    key = 'model.test_cfg.fusion_distance'
+    assert sweep(key, '0', '50', **args) is None
+    assert [command[0] for command in commands] == ['test.py'] * 2
+    assert all(command[2] == str(checkpoint) for command in commands)
+    tested = [Config.fromfile(command[1]).model.test_cfg.fusion_distance for command in commands]
+    assert tested == [0, 50]
+    later = (tmp_path / '0/metrics.json').stat().st_mtime + 1
+    os.utime(checkpoint, (later, later))  # another model under the same name
+    (tmp_path / '0/test').rmdir()
+    assert sweep(key, '0', **args) is None
+    assert len(commands) == 3
+
+
+def test_folders_of_another_config_are_not_mixed_up(sweep, commands, tmp_path):
+    assert sweep(KEY, '0.05') is None
+    message = sweep(KEY, '0.05', options=['max_epochs=3'])
+    assert message.startswith(f'error: {tmp_path}/0.05 is of another config, checkpoint or')
+    assert len(commands) == 2
+
+
+def test_top_level_variables_are_applied_before_what_they_make(sweep, commands, tmp_path):
+    assert sweep('input_size', '128', options=[f'{KEY}=0.1']) is None
+    cfg = Config.fromfile(tmp_path / '128/config.py')
+    assert cfg.train_dataloader.dataset.pipeline[1].input_size == 128
+
+
+def test_several_processes_are_launched(sweep, commands):
+    assert sweep(KEY, '0.05', flags=['--gpus', 2]) is None
+    launch, test = commands
+    assert launch[:2] == ['launch.py', '2']
+    assert launch[2].endswith('/tools/train.py')
+    assert launch[-2:] == ['--launcher', 'pytorch']
+    assert test[0] == 'test.py'
+
+
+@pytest.mark.parametrize(
+    ('text', 'value'),
+    [
+        ('0.05', 0.05),
+        ('[0.05,0.1]', [0.05, 0.1]),
+        ('-1', -1),
+        ('None', None),
+        ('true', True),
+        ('torch', 'torch'),
+    ],
+)
+def test_values_are_read_as_cfg_options(sweep_file, text, value):
+    assert sweep_file.parse_value(KEY, text) == value
+
+
+def test_a_key_that_the_config_lacks_is_an_error(sweep, commands):
+    key = 'model.test_cfg.fusion_distanze'
+    message = sweep(key, '0', '50')
+    assert message.startswith(f'error: {CONFIG} has no {key}')
+    assert sweep(key, '0', '50', options=[f'{key}=1', f'{KEY}=0.05']) is None
+    assert sweep('train_pipeline.2.max_shift', '0.2') is None
+    assert sweep('train_pipeline.9.max_shift', '0.1').startswith('error:')
+
+
+def test_a_value_given_twice_is_an_error(sweep, commands):
+    assert (
+        sweep(KEY, '0.05', '0.05') == 'error: --values 0.05 0.05: two of them would share a folder'
+    )
+
+
+def test_the_plot_shows_numbers_along_an_axis_and_others_side_by_side(sweep_file):
+    def axes(*results):
+        return sweep_file.draw('lr', 'coco/AP', results, 'title').axes[0]
+
+    numbers = axes((0.1, 0.5), (0.01, 0.3), (0.02, None))
+    curve, best, failed = numbers.lines
+    assert curve.get_xydata().tolist() == [[0.01, 0.3], [0.1, 0.5]]
+    assert best.get_xydata().tolist() == [[0.1, 0.5]]
+    assert failed.get_xydata().tolist() == [[0.02, 0.3]]
+    assert numbers.get_xscale() == 'linear'
+    assert axes((0.1, 0.5), (0.001, 0.3)).get_xscale() == 'log'
+    assert axes((100, 0.5), (0, 0.3)).get_xscale() == 'linear'
+
+    for values in (['SGD', [0.1, 0.2]], [True, False]):
+        others = axes((values[0], 0.2), (values[1], 0.4))
+        assert [label.get_text() for label in others.get_xticklabels()] == [*map(str, values)]
+        assert others.lines[0].get_xydata().tolist() == [[0, 0.2], [1, 0.4]]

@@ -1,0 +1,182 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+"""Measures how well a config's anchors fit its training data, and finds others if they do not.
+
+MMDetection's tool of this name cannot be imported, and fits three levels of YOLO's by IoU; KAPAO
+matches by the ratio of sides.
+"""
+
+import argparse
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import mmengine
+import numpy as np
+from mmengine.config import Config
+from mmpose.registry import DATASETS
+
+from kapao_mm import register_all_modules
+from kapao_mm.configuration import add_config_options, load_config
+from kapao_mm.datasets.transforms.affine import MAX_ASPECT, MIN_SIDE
+from kapao_mm.errors import InputError, exit_on_input_error
+from kapao_mm.models.task_modules.anchors import TARGET_RECALL, find_anchors, measure_fit
+
+NUM_SCALES = 19  # in steps of 0.1 where the recipe scales from 0.1 to 1.9
+POSES, TRAINING, POINTS = 'pose objects', '  in training', 'keypoint objects'
+
+LEGEND = f"""
+recall: share that an anchor matches; anchors: how many do; P3...: share that this level learns
+in training: at {NUM_SCALES} scales of the config's range, but whole (mosaic and crops cut some)
+keypoint objects: one of each size"""
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', type=Path, help='config file')
+    parser.add_argument(
+        '--target-recall',
+        type=float,
+        default=TARGET_RECALL,
+        help=f'find anchors if the recall of a kind of objects is lower [{TARGET_RECALL}]',
+    )
+    parser.add_argument('--force', action='store_true', help='find anchors in any case')
+    parser.add_argument(
+        '--out', type=Path, help='write them to this file, a config that inherits CONFIG'
+    )
+    add_config_options(parser, 'data_root=DIR input_size=640')
+    return parser.parse_args()
+
+
+def datasets_of(cfg: dict, outer: Sequence[dict] = ()) -> Iterator[tuple[dict, list[dict]]]:
+    """The datasets inside wrappers (RepeatDataset, CombinedDataset), each with all its transforms.
+
+    Args:
+        cfg: config of a dataset or a wrapper.
+        outer: transforms of the wrappers around it.
+    """
+    transforms = [*(cfg.get('pipeline') or []), *outer]
+    inner = cfg.get('datasets') or [cfg[key] for key in ('dataset',) if key in cfg]
+    for dataset in inner:
+        yield from datasets_of(dataset, transforms)
+    if not inner:
+        yield cfg, transforms
+
+
+def pose_sides(cfg: dict, input_size: int) -> tuple[np.ndarray, int]:
+    """Sides of a dataset's pose objects in the network input, (n, 2), and its number of images."""
+    dataset = DATASETS.build({k: v for k, v in cfg.items() if k not in ('pipeline', 'image_cache')})
+    images = mmengine.load(dataset.ann_file)['images']
+    long_sides = {image['id']: max(image['width'], image['height']) for image in images}
+    sides = [np.zeros((0, 2))]
+    for i in range(len(dataset)):
+        sample = dataset.get_data_info(i)
+        scale = input_size / long_sides[sample['img_id']]
+        sides.append((sample['bbox'][:, 2:] - sample['bbox'][:, :2]) * scale)
+    return np.concatenate(sides), len(dataset)
+
+
+def scale_sides(sides: np.ndarray, transforms: list[dict], input_size: int) -> np.ndarray:
+    """Sides (n, 2) at a grid of the scales that training draws from, without what it leaves out.
+
+    Returns:
+        (m, 2) input px, none longer than the input; as given if training does not scale.
+    """
+    for transform in transforms:
+        if transform['type'] == 'RandomScaleTranslate':
+            scales = np.linspace(*transform['scale_range'], NUM_SCALES)
+            scaled = (sides * scales[:, None, None]).clip(max=input_size).reshape(-1, 2)
+            short, long = scaled.min(1), scaled.max(1)
+            return scaled[(short > MIN_SIDE) & (long < MAX_ASPECT * short)]
+    return sides
+
+
+def read_sides(cfg: Config) -> tuple[dict[str, np.ndarray], int]:
+    """Sides of the training data's objects, (n, 2) input px, by kind, and the number of images.
+
+    Each image counts once, however often wrappers repeat it.
+
+    Raises:
+        InputError: the config is not for training, or there are no pose objects.
+    """
+    try:
+        training_data, sizes = cfg.train_dataloader.dataset, cfg.model.head.keypoint_size
+        input_size = cfg.input_size
+    except AttributeError as error:
+        raise InputError(
+            f'{cfg.filename} is no config to train KAPAO with ({error}); it needs '
+            'train_dataloader.dataset, model.head and input_size'
+        ) from error
+    poses, training, images = [], [], 0
+    for dataset, transforms in datasets_of(training_data):
+        sides, count = pose_sides(dataset, input_size)
+        poses.append(sides)
+        training.append(scale_sides(sides, transforms, input_size))
+        images += count
+    sizes = np.unique(sizes) * input_size
+    kinds = {
+        POSES: np.concatenate(poses),
+        TRAINING: np.concatenate(training),
+        POINTS: np.stack((sizes, sizes), 1),
+    }
+    if not len(kinds[TRAINING]):
+        raise InputError(f'the {images} training images have no box to fit anchors to')
+    return kinds, images
+
+
+def print_fit(title: str, kinds: dict[str, np.ndarray], anchors: np.ndarray, head: dict) -> float:
+    """Prints how well anchors fit each kind of objects, and returns the lowest recall."""
+    names = [f'P{int(stride).bit_length() - 1}' for stride in head['strides']]
+    print(f'\n{title:<20}{"recall":>8}{"anchors":>9}' + ''.join(f'{name:>7}' for name in names))
+    fits = {
+        name: measure_fit(sides, anchors, head['assigner']['max_ratio'])
+        for name, sides in kinds.items()
+    }
+    for name, fit in fits.items():
+        levels = ''.join(f'{share:>7.3f}' for share in fit.levels)
+        print(f'{name:<20}{fit.recall:>8.4f}{fit.anchors:>9.2f}{levels}')
+    return min(fit.recall for fit in fits.values())
+
+
+def as_config(anchors: np.ndarray) -> str:
+    """Anchors (L, Na, 2) as the lines of a config."""
+    levels = [', '.join(str(tuple(anchor)) for anchor in level) for level in anchors.tolist()]
+    rows = '\n'.join(f'            [{level}],' for level in levels)
+    return f'model = dict(\n    head=dict(\n        anchors=[\n{rows}\n        ],\n    ),\n)'
+
+
+def main() -> None:
+    """Measures, and finds anchors where they are needed."""
+    args = parse_args()
+    if args.out and args.out.exists():
+        raise InputError(f'--out {args.out} exists; give another name')
+    register_all_modules()
+    cfg = load_config(args.config, args.cfg_options)
+    kinds, images = read_sides(cfg)
+    head = cfg.model.head
+    current = np.array(head.anchors, float)  # (L, Na, 2)
+    print(
+        f'{args.config}: {len(kinds[POSES])} pose objects in {images} images, input '
+        f'{cfg.input_size} px, ratio below {head.assigner.max_ratio:g}{LEGEND}'
+    )
+    recall = print_fit('anchors now', kinds, current, head)
+    if recall >= args.target_recall and not args.force:
+        print(f'\nThey fit: no recall is below {args.target_recall:g} (--force finds others).')
+        return
+
+    sought = [kinds[TRAINING], kinds[POINTS]]
+    found = find_anchors(sought, current, head.strides, head.assigner.max_ratio)
+    print_fit('anchors found', kinds, found, head)
+    snippet = as_config(found)
+    print(f'\n{snippet}')
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        base = os.path.relpath(args.config, args.out.parent)
+        args.out.write_text(f'_base_ = {base!r}\n\n{snippet}\n')
+        again = ', with the same --cfg-options' if args.cfg_options else ''
+        print(f'\nNext: python tools/train.py {args.out}{again}')
+
+
+if __name__ == '__main__':
+    with exit_on_input_error():
+        main()

@@ -1,0 +1,222 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+"""Trains and tests a config once for each value of one of its keys, and plots a metric over them.
+
+As the paper does over the size of keypoint objects (Fig. 5):
+
+  sweep.py CONFIG --key model.head.keypoint_size --values 0.01 0.025 0.05 0.075 0.1
+
+Keys of testing need no training:
+
+  sweep.py CONFIG --key model.test_cfg.fusion_distance --values 0 25 50 100 --checkpoint FILE
+
+The same command again goes on where it was stopped, also with more values: what is done is not done
+again. A value that fails is reported, and tried again next time; the others go on.
+"""
+
+import argparse
+import csv
+import json
+import re
+import subprocess
+import sys
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from kapao_mm.configuration import add_config_options, load_config
+from kapao_mm.engine.checkpoint import require_checkpoint
+from kapao_mm.errors import InputError, exit_on_input_error
+
+TOOLS = Path(__file__).parents[1]
+WIDE_RANGE = 50  # values that differ by more than this factor get a logarithmic axis
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('config', type=Path, help='config file')
+    parser.add_argument('--key', required=True, help='of the config, as --cfg-options takes it')
+    parser.add_argument(
+        '--values', required=True, nargs='+', help="written as for --cfg-options: '[0.05,0.1]'"
+    )
+    parser.add_argument('--checkpoint', type=Path, help='test this one instead of training')
+    parser.add_argument('--metric', help='what to plot [the first of the evaluation, AP]')
+    parser.add_argument('--gpus', type=int, default=1, help='processes of a training [1]')
+    parser.add_argument(
+        '--work-dir', type=Path, help='a folder for each value [work_dirs/CONFIG/sweep_KEY]'
+    )
+    add_config_options(parser, 'data_root=DIR max_epochs=50')
+    return parser.parse_args()
+
+
+def parse_value(key: str, text: str) -> Any:
+    """The value of KEY=TEXT on the command line."""
+    parser = argparse.ArgumentParser()
+    add_config_options(parser, example='')
+    return parser.parse_args(['--cfg-options', f'{key}={text}']).cfg_options[key]
+
+
+def require_key(path: Path, options: dict[str, Any], key: str) -> None:
+    """Makes sure that a config has a key: one that it lacks may change nothing.
+
+    Raises:
+        InputError: it does not.
+    """
+    value = load_config(path, options)
+    try:
+        for part in key.split('.'):
+            value = value[int(part) if isinstance(value, (list, tuple)) else part]
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise InputError(
+            f'{path} has no {key}; if what it configures takes it, set it first: '
+            f'--cfg-options {key}=VALUE'
+        ) from error
+
+
+def prepare(args: argparse.Namespace, work_dir: Path) -> dict[str, Path]:
+    """Writes the config of every value.
+
+    Returns:
+        By value, as given: its folder.
+
+    Raises:
+        InputError: the config lacks the key, values share a folder, or it holds another run.
+    """
+    require_key(args.config, args.cfg_options, args.key)
+    folders = {text: work_dir / re.sub(r'[^\w.+-]+', '_', text) for text in args.values}
+    if len(set(folders.values())) < len(args.values):
+        raise InputError(f'--values {" ".join(args.values)}: two of them would share a folder')
+    for text, folder in folders.items():
+        options = args.cfg_options | {args.key: parse_value(args.key, text)}
+        if args.checkpoint:
+            options['load_from'] = str(args.checkpoint.absolute())
+        content = load_config(args.config, options).pretty_text
+        path = folder / 'config.py'
+        if path.exists() and path.read_text() != content:
+            raise InputError(
+                f'{folder} is of another config, checkpoint or --cfg-options; delete it, or give '
+                'another --work-dir'
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    return folders
+
+
+def run_tool(log: Path, *command: str | Path) -> bool:
+    """Runs a Python file with its output into a log file; prints why if it fails."""
+    print(f'  {log}', flush=True)
+    with log.open('a') as file:
+        run = subprocess.run([sys.executable, *command], stdout=file, stderr=subprocess.STDOUT)
+    if run.returncode:
+        lines = log.read_text().strip().splitlines() or [f'exit code {run.returncode}']
+        print(f'  failed: {lines[-1]}', flush=True)
+    return run.returncode == 0
+
+
+def measure(folder: Path, checkpoint: Path | None, gpus: int) -> dict[str, float] | None:
+    """Trains and tests the config in a folder, as far as it was not done; None if that fails."""
+    done = folder / 'metrics.json'
+    if checkpoint and done.exists() and done.stat().st_mtime < checkpoint.stat().st_mtime:
+        done.unlink()  # it was of an earlier checkpoint of that name
+    if not done.exists():
+        config, train_dir = folder / 'config.py', folder / 'train'
+        if not checkpoint:
+            command = [TOOLS / 'train.py', config, '--work-dir', train_dir, '--resume']
+            if gpus > 1:
+                launch = [TOOLS / 'misc/launch.py', str(gpus)]
+                command = [*launch, *command, '--launcher', 'pytorch']
+            if not run_tool(folder / 'train.log', *command):
+                return None
+            checkpoint = (train_dir / 'last_checkpoint').read_text().strip()
+        out = folder / 'test' / done.name
+        command = [TOOLS / 'test.py', config, checkpoint, '--work-dir', out.parent, '--out', out]
+        if not run_tool(folder / 'test.log', *command):
+            return None
+        out.replace(done)
+    return json.loads(done.read_text())
+
+
+def write_table(path: Path, key: str, rows: dict[str, dict[str, float] | None]) -> None:
+    """Writes all metrics of every value; they are missing where it failed."""
+    names = dict.fromkeys(name for metrics in rows.values() for name in metrics or {})
+    with path.open('w', newline='') as file:
+        table = csv.DictWriter(file, [key, *names])
+        table.writeheader()
+        table.writerows({key: text, **(metrics or {})} for text, metrics in rows.items())
+
+
+def draw(key: str, metric: str, results: list[tuple[Any, float | None]], title: str) -> Figure:
+    """A metric over the values: along an axis if all are numbers, side by side otherwise.
+
+    Args:
+        key: what the values are of.
+        metric: what the results are.
+        results: value and result, None where it failed.
+        title: of the picture.
+    """
+    figure = Figure(figsize=(7, 4.5), layout='constrained')
+    axes = figure.subplots()
+    values = [value for value, _ in results]
+    if all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
+        points = sorted(results, key=itemgetter(0))
+        if 0 < min(values) < max(values) / WIDE_RANGE:
+            axes.set_xscale('log')
+    else:
+        points = [(i, result) for i, (_, result) in enumerate(results)]
+        axes.set_xticks(range(len(values)), map(str, values), rotation=30, ha='right')
+    found = [point for point in points if point[1] is not None]
+    failed = [value for value, result in points if result is None]
+    best = max(found, key=itemgetter(1))
+    axes.plot(*zip(*found, strict=True), 'o-', color='k')
+    axes.plot(*best, 'o', color='C2', markersize=10, label=f'best, {best[1]:.3f}')
+    if failed:
+        lowest = min(result for _, result in found)
+        axes.plot(failed, [lowest] * len(failed), 'x', color='C3', markersize=10, label='failed')
+    axes.legend()
+    axes.set(xlabel=key, ylabel=metric, title=title)
+    axes.grid(alpha=0.3)
+    return figure
+
+
+def main() -> None:
+    """Measures every value, and says which is best."""
+    args = parse_args()
+    name = args.config.stem
+    work_dir = args.work_dir or Path('work_dirs') / name / f'sweep_{args.key}'
+    if args.checkpoint:
+        require_checkpoint(args.checkpoint)
+    rows, metric = {}, args.metric
+    for text, folder in prepare(args, work_dir).items():
+        print(f'{args.key}={text}', flush=True)
+        metrics = rows[text] = measure(folder, args.checkpoint, args.gpus)
+        if metrics is None:
+            continue
+        metric = metric or next(iter(metrics))
+        if metric not in metrics:
+            raise InputError(f'the evaluation has no {metric}; it has {", ".join(metrics)}')
+    results = {text: metrics and metrics[metric] for text, metrics in rows.items()}
+    failed = [text for text, result in results.items() if result is None]
+    if len(failed) == len(results):
+        sys.exit('error: every value failed')
+
+    write_table(work_dir / 'results.csv', args.key, rows)
+    values = [(parse_value(args.key, text), result) for text, result in results.items()]
+    draw(args.key, metric, values, name).savefig(work_dir / 'results.png')
+    width = max(map(len, [args.key, *results])) + 2
+    print(f'\n{args.key:<{width}}{metric}')
+    for text, result in results.items():
+        print(f'{text:<{width}}{"failed" if result is None else f"{result:.4f}"}')
+    best = max(results.keys() - failed, key=results.get)
+    print(f'best: {args.key}={best}, {metric} {results[best]:.4f}')
+    print(f'table: {work_dir / "results.csv"}, plot: {work_dir / "results.png"}')
+    if failed:
+        sys.exit(f'error: failed: {", ".join(failed)}; the same command tries them again')
+
+
+if __name__ == '__main__':
+    with exit_on_input_error():
+        main()
