@@ -6,6 +6,7 @@ import ast
 import difflib
 import inspect
 import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,21 @@ def apply_run_options(cfg: Config, args: argparse.Namespace) -> None:
         loader.persistent_workers = (
             loader.get('persistent_workers', False) and loader.get('num_workers', 0) > 0
         )
+
+
+def inner_datasets(cfg: dict, outer: Sequence[dict] = ()) -> Iterator[tuple[dict, list[dict]]]:
+    """The datasets inside wrappers (RepeatDataset, CombinedDataset), each with all its transforms.
+
+    Args:
+        cfg: config of a dataset or a wrapper.
+        outer: transforms of the wrappers around it.
+    """
+    transforms = [*(cfg.get('pipeline') or []), *outer]
+    inner = cfg.get('datasets') or [cfg[key] for key in ('dataset',) if key in cfg]
+    for dataset in inner:
+        yield from inner_datasets(dataset, transforms)
+    if not inner:
+        yield cfg, transforms
 
 
 def _check_keys(path: Path, cfg: Config, options: dict[str, Any]) -> None:

@@ -26,6 +26,7 @@ input_size = 384
 batch_size = 8
 
 model = dict(
+    channels_last=True,
     head=dict(
         num_keypoints=[17, 5],
         # Undo the factors classes / 80 and (input / 640)^2, see kapao_short.py.
@@ -47,27 +48,18 @@ val_pipeline = [
     dict(type='PackKAPAOInputs'),
 ]
 
+place = dict(metainfo=metainfo, data_root=data_root)
 train_dataloader = dict(
     batch_size=batch_size,
     num_workers=2,
     dataset=dict(
-        metainfo=metainfo,
-        data_root=data_root,
-        ann_file=train_ann,
-        data_prefix=dict(img=train_img),
-        pipeline=train_pipeline,
+        ann_file=train_ann, data_prefix=dict(img=train_img), pipeline=train_pipeline, **place
     ),
 )
 val_dataloader = dict(
     batch_size=batch_size,
     num_workers=2,
-    dataset=dict(
-        metainfo=metainfo,
-        data_root=data_root,
-        ann_file=val_ann,
-        data_prefix=dict(img=val_img),
-        pipeline=val_pipeline,
-    ),
+    dataset=dict(ann_file=val_ann, data_prefix=dict(img=val_img), pipeline=val_pipeline, **place),
 )
 test_dataloader = val_dataloader
 

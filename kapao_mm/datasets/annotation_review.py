@@ -70,6 +70,14 @@ def gather_instances(annotations: dict, metainfo: dict) -> Instances:
     )
 
 
+def box_sides(instances: Instances, input_size: int) -> np.ndarray:
+    """Widths and heights of boxes inside their images, (n, 2) input px; no crowd, none of 0."""
+    sizes = instances.image_sizes
+    boxes = instances.boxes.clip(0, np.tile(sizes, 2))
+    sides = (boxes[:, 2:] - boxes[:, :2]) * (input_size / sizes.max(1, keepdims=True))
+    return sides[(sides > 0).all(1) & ~instances.crowd]
+
+
 def image_sizes(images: list[dict]) -> np.ndarray:
     """Sizes (w, h) of n images by the file, (n, 2) int."""
     return np.array([(image['width'], image['height']) for image in images], int).reshape(-1, 2)

@@ -145,7 +145,7 @@ class KeypointDataset(BaseCocoStyleDataset):
             unlabelled = sum(not person['keypoints_visible'].any() for person in people)
             left_out = ', '.join(f'{n} {reason}' for reason, n in self._left_out.items())
             print_log(
-                f'{self.ann_file}: {len(images)} images, {len(people)} people, {unlabelled} of '
+                f'{self.ann_file}: {len(images)} images, {len(people)} instances, {unlabelled} of '
                 f'them without labelled keypoints; left out: {left_out or "nothing"}',
                 logger='current',
             )

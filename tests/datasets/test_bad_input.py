@@ -123,7 +123,7 @@ def test_category_ids_may_have_gaps(build, coco_file):
 def test_an_empty_list_of_annotations_trains_on_empty_images(build, coco_file, log):
     coco_file['annotations'] = []
     dataset = build(coco_file)
-    assert '3 images, 0 people' in log.text
+    assert '3 images, 0 instances' in log.text
     check_training(dataset)
     check_evaluation(build(coco_file, test_mode=True), coco_file, ap=-1)  # nothing to find
 
@@ -144,7 +144,7 @@ def test_boxes_without_area_are_counted_and_left_out_of_training(build, coco_fil
     coco_file['annotations'] += extra
     dataset = build(coco_file)
     assert (
-        '3 images, 2 people, 0 of them without labelled keypoints; '
+        '3 images, 2 instances, 0 of them without labelled keypoints; '
         'left out: 2 boxes without area inside the image, 1 crowd regions' in log.text
     )
     check_training(dataset)

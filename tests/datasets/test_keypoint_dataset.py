@@ -87,7 +87,7 @@ def test_training_keeps_people_without_labelled_keypoints(build, log):
     info = build([person(1, 1), person(2, 1, keypoints=[0] * 9)]).get_data_info(0)
     assert len(info['bbox']) == 2
     np.testing.assert_array_equal(info['keypoints_visible'], [[1, 1, 1], [0, 0, 0]])
-    assert '2 people, 1 of them without labelled keypoints; left out: nothing' in log.text
+    assert '2 instances, 1 of them without labelled keypoints; left out: nothing' in log.text
 
 
 def test_training_counts_what_it_leaves_out(build, log):

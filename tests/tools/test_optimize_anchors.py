@@ -96,7 +96,7 @@ def test_every_dataset_in_wrappers_is_read_with_its_transforms(tool, toy):
             {**dataset, 'pipeline': [other]},
         ],
     )
-    found = list(tool.datasets_of(wrapped))
+    found = list(tool.inner_datasets(wrapped))
     assert [transforms for _, transforms in found] == [[resize, affine], [other, affine]]
     for cfg, _ in found:
         sides, images = tool.pose_sides(cfg, 256)

@@ -7,7 +7,6 @@ matches by the ratio of sides.
 
 import argparse
 import os
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import mmengine
@@ -16,7 +15,7 @@ from mmengine.config import Config
 from mmpose.registry import DATASETS
 
 from kapao_mm import register_all_modules
-from kapao_mm.configuration import add_config_options, load_config
+from kapao_mm.configuration import add_config_options, inner_datasets, load_config
 from kapao_mm.datasets.transforms.affine import MAX_ASPECT, MIN_SIDE
 from kapao_mm.errors import InputError, exit_on_input_error
 from kapao_mm.models.task_modules.anchors import TARGET_RECALL, find_anchors, measure_fit
@@ -46,21 +45,6 @@ def parse_args() -> argparse.Namespace:
     )
     add_config_options(parser, 'data_root=DIR input_size=640')
     return parser.parse_args()
-
-
-def datasets_of(cfg: dict, outer: Sequence[dict] = ()) -> Iterator[tuple[dict, list[dict]]]:
-    """The datasets inside wrappers (RepeatDataset, CombinedDataset), each with all its transforms.
-
-    Args:
-        cfg: config of a dataset or a wrapper.
-        outer: transforms of the wrappers around it.
-    """
-    transforms = [*(cfg.get('pipeline') or []), *outer]
-    inner = cfg.get('datasets') or [cfg[key] for key in ('dataset',) if key in cfg]
-    for dataset in inner:
-        yield from datasets_of(dataset, transforms)
-    if not inner:
-        yield cfg, transforms
 
 
 def pose_sides(cfg: dict, input_size: int) -> tuple[np.ndarray, int]:
@@ -108,7 +92,7 @@ def read_sides(cfg: Config) -> tuple[dict[str, np.ndarray], int]:
             'train_dataloader.dataset, model.head and input_size'
         ) from error
     poses, training, images = [], [], 0
-    for dataset, transforms in datasets_of(training_data):
+    for dataset, transforms in inner_datasets(training_data):
         sides, count = pose_sides(dataset, input_size)
         poses.append(sides)
         training.append(scale_sides(sides, transforms, input_size))

@@ -15,7 +15,7 @@ import numpy as np
 from kapao_mm.configuration import load_config
 from kapao_mm.datasets import read_metainfo
 from kapao_mm.datasets.annotation_checks import fatal_faults, read_annotations
-from kapao_mm.datasets.annotation_review import gather_instances
+from kapao_mm.datasets.annotation_review import box_sides, gather_instances
 from kapao_mm.datasets.describe import (
     Category,
     find_categories,
@@ -25,7 +25,7 @@ from kapao_mm.datasets.describe import (
     sigmas_of_two,
 )
 from kapao_mm.errors import InputError, exit_on_input_error
-from kapao_mm.models.task_modules.anchors import measure_fit
+from kapao_mm.models.task_modules.anchors import TARGET_RECALL, measure_fit
 
 NEEDED = dict(
     images=('id', 'file_name'),
@@ -39,7 +39,6 @@ WIDTH = 100  # of a line of the written files
 # the tolerance of OKS and nothing else; with made-up ones APs of different datasets do not compare.
 SIGMA = 0.05
 
-TARGET_RECALL = 0.98  # of the anchors, as in tools/analysis_tools/optimize_anchors.py
 PUBLISHED_BATCH = dict(n=32, s=32, m=18, l=12)  # on each of four GPUs, as configs/kapao/ has it
 
 CONFIG = '''\
@@ -70,26 +69,17 @@ val_pipeline = [
     dict(type='PackKAPAOInputs'),
 ]
 
+place = dict(metainfo=metainfo, data_root=data_root)
 train_dataloader = dict(
     batch_size=batch_size,
     num_workers={workers},
     dataset=dict(
-        metainfo=metainfo,
-        data_root=data_root,
-        ann_file=train_ann,
-        data_prefix=dict(img=train_img),
-        pipeline=train_pipeline,
+        ann_file=train_ann, data_prefix=dict(img=train_img), pipeline=train_pipeline, **place
     ),
 )
 val_dataloader = dict(
     num_workers={workers},
-    dataset=dict(
-        metainfo=metainfo,
-        data_root=data_root,
-        ann_file=val_ann,
-        data_prefix=dict(img=val_img),
-        pipeline=val_pipeline,
-    ),
+    dataset=dict(ann_file=val_ann, data_prefix=dict(img=val_img), pipeline=val_pipeline, **place),
 )
 test_dataloader = val_dataloader
 
@@ -455,10 +445,8 @@ def check_anchors(config: Path, content: dict[str, Any], metainfo: dict[str, Any
     """Prints the best possible recall of the anchors, and what to do where it is low."""
     cfg = load_config(config)
     head, objects = cfg.model.head, gather_instances(content, metainfo)
-    sides = objects.boxes[:, 2:] - objects.boxes[:, :2]
-    sides = sides * cfg.input_size / objects.image_sizes.max(1, keepdims=True)
-    poses = sides[(sides > 0).all(1) & ~objects.crowd]
-    points = np.full((1, 2), head.keypoint_size * cfg.input_size)
+    poses = box_sides(objects, cfg.input_size)
+    points = np.unique(head.keypoint_size)[:, None].repeat(2, 1) * cfg.input_size
     recalls = [
         measure_fit(boxes, np.array(head.anchors, float), head.assigner.max_ratio).recall
         for boxes in (poses, points)

@@ -8,7 +8,7 @@ import argparse
 import json
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from mmengine.config import Config
 from mmpose.registry import DATASETS
 
 from kapao_mm import register_all_modules
-from kapao_mm.configuration import LOADERS, add_config_options, load_config
+from kapao_mm.configuration import LOADERS, add_config_options, inner_datasets, load_config
 from kapao_mm.datasets import KeypointDataset
 from kapao_mm.datasets.annotation_checks import (
     Finding,
@@ -34,6 +34,7 @@ from kapao_mm.datasets.annotation_checks import (
 )
 from kapao_mm.datasets.annotation_review import (
     Instances,
+    box_sides,
     gather_instances,
     things_to_look_at,
 )
@@ -65,20 +66,11 @@ def datasets_of(cfg: Config) -> Iterable[tuple[list[str], KeypointDataset]]:
     Raises:
         InputError: one is not a KeypointDataset.
     """
-
-    def inside(dataset: dict) -> Iterator[dict]:
-        """The datasets inside wrappers (RepeatDataset, CombinedKeypointDataset)."""
-        wrapped = dataset.get('datasets') or [dataset[k] for k in ('dataset',) if k in dataset]
-        for inner in wrapped:
-            yield from inside(inner)
-        if not wrapped:
-            yield dataset
-
     found = {}
     for loader in LOADERS:
         purpose = loader.removesuffix('_dataloader')
-        configs = inside(cfg[loader].dataset) if cfg.get(loader) else ()
-        for number, config in enumerate(configs, 1):
+        inner = inner_datasets(cfg[loader].dataset) if cfg.get(loader) else ()
+        for number, (config, _) in enumerate(inner, 1):
             if not issubclass(DATASETS.get(config['type']) or object, KeypointDataset):
                 raise InputError(f'{loader}: the type of its dataset must be KeypointDataset')
             dataset = DATASETS.build({**config, 'pipeline': [], 'lazy_init': True})
@@ -160,14 +152,6 @@ def measure(
 def percentiles(values: np.ndarray) -> list[float]:
     """The percentiles of n values, all 0 of none."""
     return np.percentile(values, PERCENTILES).tolist() if len(values) else [0.0] * len(PERCENTILES)
-
-
-def box_sides(instances: Instances, input_size: int) -> np.ndarray:
-    """Widths and heights of boxes inside their images, (n, 2) input px; no crowd, none of 0."""
-    sizes = instances.image_sizes
-    boxes = instances.boxes.clip(0, np.tile(sizes, 2))
-    sides = (boxes[:, 2:] - boxes[:, :2]) * (input_size / sizes.max(1, keepdims=True))
-    return sides[(sides > 0).all(1) & ~instances.crowd]
 
 
 def draw(title: str, metainfo: dict, instances: Instances, statistics: dict) -> Figure:

@@ -115,7 +115,7 @@ class KAPAOHead(BaseModule):
         num_categories: C.
 
     Raises:
-        InputError: ``keypoint_size`` has neither one value nor K.
+        InputError: ``keypoint_size`` has neither one value nor K, or one that is not above 0.
     """
 
     def __init__(
@@ -137,6 +137,10 @@ class KAPAOHead(BaseModule):
             raise InputError(
                 f'model.head.keypoint_size has {sizes.numel()} values; give one number, or one for '
                 f'each of the {self.num_keypoints} keypoint types'
+            )
+        if np.min(keypoint_size) <= 0:
+            raise InputError(
+                f'model.head.keypoint_size is {keypoint_size}; give parts of the input above 0'
             )
         self.strides = tuple(strides)
         self.head_module = KAPAOHeadModule(

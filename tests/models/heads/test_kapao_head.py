@@ -81,5 +81,13 @@ def test_a_wrong_number_of_keypoint_sizes_is_named(model_cfg):
         MODELS.build(cfg)
 
 
+@pytest.mark.parametrize('size', [0, -0.05, [0.05] * 16 + [0]])
+def test_keypoint_objects_without_a_size_are_refused(model_cfg, size):
+    cfg = model_cfg().model.head
+    cfg.keypoint_size = size
+    with pytest.raises(InputError, match='keypoint_size is .* above 0'):
+        MODELS.build(cfg)
+
+
 def test_the_state_dict_holds_convolutions_only(head):
     assert {name.rsplit('.', 1)[1] for name in head.state_dict()} == {'weight', 'bias'}
