@@ -9,19 +9,9 @@ val_ann = 'annotations/person_keypoints_val2017.json'
 val_img = 'val2017'
 metainfo = dict(from_file='configs/_base_/datasets/coco.py')  # MMPose's
 
-train_dataloader = dict(
-    dataset=dict(
-        metainfo=metainfo,
-        data_root=data_root,
-        ann_file=train_ann,
-        data_prefix=dict(img=train_img),
-    )
-)
-val_dataloader = dict(
-    dataset=dict(
-        metainfo=metainfo, data_root=data_root, ann_file=val_ann, data_prefix=dict(img=val_img)
-    )
-)
+place = dict(metainfo=metainfo, data_root=data_root)
+train_dataloader = dict(dataset=dict(ann_file=train_ann, data_prefix=dict(img=train_img), **place))
+val_dataloader = dict(dataset=dict(ann_file=val_ann, data_prefix=dict(img=val_img), **place))
 test_dataloader = val_dataloader
 
 val_evaluator = dict(type='KAPAOMetric')  # of the annotation file of its dataset

@@ -9,21 +9,14 @@ val_ann = 'annotations/mmpose_crowdpose_test.json'
 val_img = 'images'
 metainfo = dict(from_file='configs/_base_/datasets/crowdpose.py')  # MMPose's
 
+place = dict(metainfo=metainfo, data_root=data_root)
 train_dataloader = dict(
     dataset=dict(
-        metainfo=metainfo,
-        data_root=data_root,
-        ann_file=train_ann,
-        data_prefix=dict(img=train_img),
-        keypoints_outside='clip',
+        ann_file=train_ann, data_prefix=dict(img=train_img), keypoints_outside='clip', **place
     )
 )
 val_dataloader = None  # trained on trainval, so there is nothing to validate on
-test_dataloader = dict(
-    dataset=dict(
-        metainfo=metainfo, data_root=data_root, ann_file=val_ann, data_prefix=dict(img=val_img)
-    )
-)
+test_dataloader = dict(dataset=dict(ann_file=val_ann, data_prefix=dict(img=val_img), **place))
 
 val_evaluator = None
 test_evaluator = dict(
