@@ -65,3 +65,5 @@ test_dataloader = val_dataloader
 
 val_evaluator = dict(type='KAPAOMetric')
 test_evaluator = val_evaluator
+
+tta_model = dict(passes=[(0.8, False), (1.0, False), (1.2, False)])  # no flip here, either

@@ -85,7 +85,7 @@ test_dataloader = val_dataloader
 
 val_evaluator = dict(type='KAPAOMetric'{use_area})
 test_evaluator = val_evaluator
-'''
+{tta}'''
 SHORT = """\
 num_classes = {num_classes}  # categories and keypoints
 input_size = 384  # long side of the network input, px, a multiple of 64; larger sees smaller things
@@ -121,6 +121,9 @@ FLIP = """\
 NO_FLIP = """\
     # No HorizontalFlip: without left/right pairs, all of them, a mirror image has wrong names.
     # Where it has the right ones, add dict(type='HorizontalFlip', prob=0.5),
+"""
+TTA_WITHOUT_FLIP = """
+tta_model = dict(passes=[(0.8, False), (1.0, False), (1.2, False)])  # no flip here, either
 """
 
 
@@ -407,6 +410,7 @@ def config_text(
         schedule = SHORT.format(num_classes=num_classes)
     else:
         schedule = PUBLISHED.format(batch_size=PUBLISHED_BATCH[args.size])
+    flips = all(map(can_flip, metainfos.values()))
     return CONFIG.format(
         size=args.size.upper(),
         name=args.name,
@@ -417,7 +421,8 @@ def config_text(
         num_keypoints=counts,
         schedule=schedule,
         geometry=SHORT_GEOMETRY if short else PUBLISHED_GEOMETRY,
-        flip=FLIP if all(map(can_flip, metainfos.values())) else NO_FLIP,
+        flip=FLIP if flips else NO_FLIP,
+        tta='' if flips else TTA_WITHOUT_FLIP,
         workers=2 if short else 8,
         use_area='' if area else ', use_area=False',
     )
