@@ -2,8 +2,11 @@
 """Runs tools in this process, which saves the seconds of importing MM each time."""
 
 import sys
+import time
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -36,7 +39,16 @@ def toy(tmp_path_factory) -> Path:
     return make_toy_dataset(root, num_train=4, num_val=2, image_size=(320, 240))
 
 
+SECONDS = count(time.time())
+CLOCK = ('localtime', 'strftime')  # what MMEngine's Runner uses besides
+
+
 @pytest.fixture(autouse=True)
-def _no_yapf(monkeypatch):
-    """MMEngine logs and saves configs laid out by yapf, which takes longer than the runs."""
+def _quick_runs(monkeypatch):
+    """MMEngine logs configs laid out by yapf, which takes longer than the runs.
+
+    And it names a run by its second, of which two would share one.
+    """
     monkeypatch.setattr('mmengine.config.config.FormatCode', lambda code, **_: (code, True))
+    clock = SimpleNamespace(time=lambda: next(SECONDS), **{n: getattr(time, n) for n in CLOCK})
+    monkeypatch.setattr('mmengine.runner.runner.time', clock)
