@@ -14,9 +14,9 @@ from mmpose.registry import DATASETS
 
 from kapao_mm.errors import InputError
 
-from .annotation_checks import fatal_faults, read_annotations
+from .annotation_checks import categories_by_id, fatal_faults, read_annotations
 from .image_cache import ImageCache
-from .metainfo import category_ids, read_metainfo
+from .metainfo import read_metainfo
 
 # What training, and MMPose's Mosaic, need of a person; the rest (segmentation, raw annotation)
 # slows mosaic, and `id`, `iscrowd` and the like would be those of the first of its four images.
@@ -124,8 +124,7 @@ class KeypointDataset(BaseCocoStyleDataset):
         self._check_paths()
         content = self._read_annotations()
         self._metainfo['CLASSES'] = content.get('categories', [])
-        groups = enumerate(category_ids(self._metainfo))
-        self._category_of = {ann_id: index for index, ids in groups for ann_id in ids}
+        self._category_of = categories_by_id(content, self._metainfo)
         annotations = defaultdict(list)
         for ann in content.get('annotations', []):
             annotations[ann['image_id']].append(ann)
@@ -205,7 +204,7 @@ class KeypointDataset(BaseCocoStyleDataset):
     def _in_category(self, info: dict) -> dict:
         """Brings the keypoints of a person (1, K_c, ...) to their places among all K types."""
         categories = self._metainfo['categories']
-        index = self._category_of[int(info['category_id'])] if len(categories) > 1 else 0
+        index = self._category_of.get(int(info['category_id']), 0)  # 0: the file lists none
         info['category_id'] = np.array(index)
         for key in ('keypoints', 'keypoints_visible'):
             own = info[key]
