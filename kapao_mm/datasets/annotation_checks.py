@@ -78,7 +78,7 @@ def fatal_faults(annotations: Any, metainfo: dict, test_mode: bool = False) -> l
     """
     faults = _file_faults(annotations, metainfo, test_mode) or [
         _one_way_flips(metainfo),
-        *_image_faults(annotations['images']),
+        *image_faults(annotations['images']),
         *_annotation_faults(annotations, metainfo),
     ]
     return [fault for fault in faults if fault.ids or fault.kind == 'file']
@@ -146,7 +146,7 @@ def _file_faults(annotations: Any, metainfo: dict, test_mode: bool) -> list[Find
         'name them as the metainfo does',
         lambda entry: several and not isinstance(entry.get('name'), str),
     )
-    faults = [*_id_faults('categories', categories), unnamed]
+    faults = [*id_faults('categories', categories), unnamed]
     return [fault._replace(kind='file') for fault in faults if fault.ids]
 
 
@@ -161,9 +161,10 @@ def _one_way_flips(metainfo: dict) -> Finding:
     )
 
 
-def _image_faults(images: list[dict]) -> list[Finding]:
+def image_faults(images: list[dict]) -> list[Finding]:
+    """Images without what an image needs; findings without ids where there are none."""
     return [
-        *_id_faults('images', images),
+        *id_faults('images', images),
         find_entries(
             'images',
             images,
@@ -222,7 +223,7 @@ def _annotation_faults(annotations: dict, metainfo: dict) -> list[Finding]:
         return fault._replace(what=f'{what} {count}')
 
     return [
-        *_id_faults('annotations', entries),
+        *id_faults('annotations', entries),
         find(
             'annotations of images that the file does not list',
             'list the images, or take the annotations out',
@@ -267,8 +268,11 @@ def _annotation_faults(annotations: dict, metainfo: dict) -> list[Finding]:
     ]
 
 
-def _id_faults(kind: str, entries: list[dict]) -> list[Finding]:
-    """Entries without an id to compute with, as MMPose does, or with that of another."""
+def id_faults(kind: str, entries: list[dict]) -> list[Finding]:
+    """Entries without an id to compute with, as MMPose does, or with that of another.
+
+    Findings without ids where there are none.
+    """
     count = Counter(entry['id'] for entry in entries if _has_id(entry))
     return [
         find_entries(

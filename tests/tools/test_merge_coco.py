@@ -78,6 +78,23 @@ def test_a_file_of_another_kind_is_named(merge, tmp_path, key):
     assert merge(a=broken) == f'error: {tmp_path}/a.json has no {key}: give a COCO-format file'
 
 
+@pytest.mark.parametrize(
+    ('kind', 'changed', 'message'),
+    [
+        ('images', dict(id=9), 'images that share their id with others: 9'),
+        ('images', dict(file_name=None), "images without 'file_name': 5"),
+        ('annotations', dict(id='x'), 'annotations whose id is not a whole number'),
+        ('categories', dict(id=None), 'categories whose id is not a whole number'),
+    ],
+)
+def test_what_would_be_mixed_up_is_named(merge, kind, changed, message):
+    broken = content(CAT)
+    broken[kind][0] = broken[kind][0] | changed
+    found = merge(a=broken)
+    assert 'a.json: ' in found
+    assert message in found
+
+
 def test_a_source_is_not_overwritten(run_tool, tmp_path):
     (tmp_path / 'a.json').write_text(json.dumps(content(CAT)))
     message = run_tool(

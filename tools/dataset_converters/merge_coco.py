@@ -12,7 +12,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from kapao_mm.datasets.annotation_checks import read_annotations
+from kapao_mm.datasets.annotation_checks import id_faults, image_faults, read_annotations
 from kapao_mm.errors import InputError, exit_on_input_error
 
 
@@ -103,6 +103,14 @@ def main() -> None:
         lacks = [key for key in ('images', 'annotations', 'categories') if key not in content]
         if lacks:
             raise InputError(f'{file} has no {" and no ".join(lacks)}: give a COCO-format file')
+        faults = [
+            *image_faults(content['images']),
+            *id_faults('annotations', content['annotations']),
+            *id_faults('categories', content['categories']),
+        ]
+        for fault in faults:
+            if fault.ids:
+                raise InputError(f'{file}: {fault}')
     out = args.root / args.out
     if out.resolve() in [(args.root / file).resolve() for file, _ in args.add]:
         raise InputError(f'{out} is one of the files to merge; give another name')
