@@ -15,9 +15,8 @@ from mmpose.structures import PoseDataSample
 from torch import Tensor
 
 from kapao_mm.errors import InputError
-from kapao_mm.functional.fusion import fuse_categories
+from kapao_mm.functional.prediction import DetectedObjects, predict_in_image
 
-from .heads.kapao_head import DetectedObjects
 from .training_cost import compile_in_training, recompute_in_backward
 
 SETTINGS = (
@@ -176,41 +175,29 @@ def add_objects_to_datasample(
 ) -> None:
     """Does the work of :meth:`KAPAO.add_pred_to_datasample` for one image."""
     input_scale = np.asarray(sample.input_scale, dtype=np.float64)
-    scale = input_scale / sample.input_size  # (2,)
-    origin = sample.input_center - input_scale / 2
-    category_of_type = np.repeat(np.arange(len(keypoint_counts)), keypoint_counts)  # (K,)
-    own = objects.categories[:, None] == category_of_type  # (P, K)
-    pose_keypoints = (objects.keypoints * scale + origin) * own[..., None]
-    point_boxes = objects.point_boxes.reshape(-1, 2, 2) * scale + origin  # (Q, 2, 2)
-
-    keypoints, confidences = fuse_categories(
-        pose_keypoints,
-        objects.scores,
-        objects.categories,
-        point_boxes.mean(1),
-        objects.point_scores,
-        objects.point_types,
-        keypoint_counts,
-        test_cfg['fusion_score_thr'],
-        test_cfg['fusion_distance'],
+    found = predict_in_image(
+        objects,
+        scale=input_scale / sample.input_size,
+        origin=sample.input_center - input_scale / 2,
+        image_size=sample.ori_shape[1::-1],
+        keypoint_counts=keypoint_counts,
+        settings=test_cfg,
     )
-    border = np.asarray(sample.ori_shape[1::-1])  # (w, h); boxes are clipped for output only
-    boxes = (objects.boxes.reshape(-1, 2, 2) * scale + origin).clip(0, border)
     sample.pred_instances = InstanceData(
-        bboxes=boxes.reshape(-1, 4),
-        bbox_scores=objects.scores,
-        keypoints=keypoints,
-        keypoint_scores=confidences,
-        keypoints_visible=own.astype(float),  # a pose object regresses every keypoint
-        keypoints_fused=confidences > 0,
-        pose_keypoints=pose_keypoints,
-        labels=objects.categories,
+        bboxes=found.boxes,
+        bbox_scores=found.scores,
+        keypoints=found.keypoints,
+        keypoint_scores=found.keypoint_scores,
+        keypoints_visible=found.own.astype(float),  # a pose object regresses every keypoint
+        keypoints_fused=found.keypoint_scores > 0,
+        pose_keypoints=found.pose_keypoints,
+        labels=found.categories,
     )
     sample.set_field(
         InstanceData(
-            bboxes=point_boxes.clip(0, border).reshape(-1, 4),
-            scores=objects.point_scores,
-            labels=objects.point_types,
+            bboxes=found.point_boxes,
+            scores=found.point_scores,
+            labels=found.point_types,
         ),
         'pred_keypoint_objects',
         dtype=InstanceData,

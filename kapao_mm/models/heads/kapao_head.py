@@ -3,7 +3,6 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,31 +11,10 @@ from mmpose.registry import MODELS, TASK_UTILS
 from torch import Tensor, nn
 
 from kapao_mm.errors import InputError
+from kapao_mm.functional.prediction import DetectedObjects
 
 from ..task_modules.candidates import Candidates, decode_candidates, keep_objects
 from ..task_modules.objects import make_objects
-
-
-class DetectedObjects(NamedTuple):
-    """Pose objects and keypoint objects kept in one image, numpy, input px, by falling confidence.
-
-    Attributes:
-        boxes: of the pose objects, (P, 4) xyxy.
-        scores: (P,).
-        categories: 0..C-1, (P,) int64.
-        keypoints: (P, K, 2).
-        point_boxes: of the keypoint objects, (Q, 4) xyxy.
-        point_scores: (Q,).
-        point_types: keypoint types 0..K-1, (Q,) int64.
-    """
-
-    boxes: np.ndarray
-    scores: np.ndarray
-    categories: np.ndarray
-    keypoints: np.ndarray
-    point_boxes: np.ndarray
-    point_scores: np.ndarray
-    point_types: np.ndarray
 
 
 @MODELS.register_module()
