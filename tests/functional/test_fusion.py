@@ -1,6 +1,6 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -38,6 +38,7 @@ def crowds(draw):
     )
 
 
+@settings(max_examples=3000)
 @given(crowds())
 def test_equals_the_algorithm_object_by_object(crowd):
     for ours, expected in zip(fuse(*crowd), fuse_slowly(*crowd), strict=True):

@@ -220,36 +220,25 @@ class KAPAOHead(BaseModule):
     def detect(
         self, candidates: Candidates, num_images: int, test_cfg: dict
     ) -> list[DetectedObjects]:
-        """Keeps the objects of every image and brings them to the host at once."""
-        kept = []
-        for i in range(num_images):
-            index = (candidates.image == i).nonzero().squeeze(1)
-            kept.append(index[keep_objects(candidates.take(index), test_cfg, self.num_categories)])
-        counts = [len(index) for index in kept]
-        objects = candidates.take(torch.cat(kept))
-        rows = torch.cat(
-            (
-                objects.labels[:, None].to(objects.scores),
-                objects.scores[:, None],
-                objects.boxes,
-                objects.keypoints.flatten(1),
-            ),
-            1,
-        )  # (M, 6 + 2K)
-        split = np.split(rows.cpu().numpy(), np.cumsum(counts)[:-1])
-        return [_to_detected(rows, self.num_categories) for rows in split]
+        """Keeps the objects of every image and brings those of the batch to the host at once."""
+        poses, points = keep_objects(candidates, num_images, test_cfg, self.num_categories)
+        kept = candidates.take(torch.cat((poses, points)))
+        columns = torch.stack((kept.image, kept.labels, kept.scores), 1)  # (M, 3)
+        rows = torch.cat((columns, kept.boxes, kept.keypoints.flatten(1)), 1)  # (M, 7 + 2K)
+        pose_rows, point_rows = np.split(rows.cpu().numpy(), [len(poses)])
+        return [
+            self._to_detected(pose_rows[pose_rows[:, 0] == i], point_rows[point_rows[:, 0] == i])
+            for i in range(num_images)
+        ]
 
-
-def _to_detected(rows: np.ndarray, num_categories: int) -> DetectedObjects:
-    labels = rows[:, 0].astype(np.int64)
-    is_pose = labels < num_categories
-    poses, points = rows[is_pose], rows[~is_pose]
-    return DetectedObjects(
-        boxes=poses[:, 2:6],
-        scores=poses[:, 1],
-        categories=labels[is_pose],
-        keypoints=poses[:, 6:].reshape(len(poses), rows.shape[1] // 2 - 3, 2),
-        point_boxes=points[:, 2:6],
-        point_scores=points[:, 1],
-        point_types=labels[~is_pose] - num_categories,
-    )
+    def _to_detected(self, poses: np.ndarray, points: np.ndarray) -> DetectedObjects:
+        """Rows of one image -> its objects; a row is image, label, score, box, keypoints."""
+        return DetectedObjects(
+            boxes=poses[:, 3:7],
+            scores=poses[:, 2],
+            categories=poses[:, 1].astype(np.int64),
+            keypoints=poses[:, 7:].reshape(len(poses), self.num_keypoints, 2),
+            point_boxes=points[:, 3:7],
+            point_scores=points[:, 2],
+            point_types=points[:, 1].astype(np.int64) - self.num_categories,
+        )

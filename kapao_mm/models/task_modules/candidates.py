@@ -85,56 +85,76 @@ def _decode_level(
     )
 
 
-def keep_objects(candidates: Candidates, test_cfg: Mapping, num_categories: int = 1) -> Tensor:
-    """Suppresses duplicates of one image, class by class, in two calls or one.
+def keep_objects(
+    candidates: Candidates, num_images: int, test_cfg: Mapping, num_categories: int = 1
+) -> tuple[Tensor, Tensor]:
+    """Suppresses duplicates, class by class, in two calls or one.
 
     Pose objects and keypoint objects have their own thresholds and limits. One call serves both,
     and they share its limit, when the IoU thresholds are equal and that of the keypoint objects'
     confidence is not below that of the pose objects'.
 
     Args:
-        candidates: the candidates of one image.
+        candidates: the candidates of the batch.
+        num_images: N.
         test_cfg: ``pose_score_thr``, ``pose_iou_thr``, ``keypoint_score_thr``,
             ``keypoint_iou_thr``, ``max_candidates`` and ``max_objects``.
         num_categories: C; pose objects of all categories share their limit.
 
     Returns:
-        Indices of the kept candidates, pose objects first, each kind by falling confidence.
+        Indices of the pose objects (P,) and keypoint objects (Q,) that are kept, int64; both image
+        by image, and in an image by falling confidence.
     """
     scores, is_pose = candidates.scores, candidates.labels < num_categories
-    limits = (test_cfg['max_candidates'], test_cfg['max_objects'])
+    limits = (num_images, test_cfg['max_candidates'], test_cfg['max_objects'])
     pose_thr, keypoint_thr = test_cfg['pose_score_thr'], test_cfg['keypoint_score_thr']
     pose_iou, keypoint_iou = test_cfg['pose_iou_thr'], test_cfg['keypoint_iou_thr']
     if pose_iou == keypoint_iou and keypoint_thr >= pose_thr:
         kept = suppress(candidates, scores > pose_thr, pose_iou, *limits)
         pose = is_pose[kept]
-        return torch.cat((kept[pose], kept[~pose & (scores[kept] > keypoint_thr)]))
+        return kept[pose], kept[~pose & (scores[kept] > keypoint_thr)]
     poses = suppress(candidates, is_pose & (scores > pose_thr), pose_iou, *limits)
     points = suppress(candidates, ~is_pose & (scores > keypoint_thr), keypoint_iou, *limits)
-    return torch.cat((poses, points))
+    return poses, points
 
 
 def suppress(
-    candidates: Candidates, mask: Tensor, iou_thr: float, max_candidates: int, max_objects: int
+    candidates: Candidates,
+    mask: Tensor,
+    iou_thr: float,
+    num_images: int,
+    max_candidates: int,
+    max_objects: int,
 ) -> Tensor:
-    """Non-maximum suppression inside each class of one image.
+    """Non-maximum suppression inside each class of each image.
+
+    Images take turns: all in one call would compare every box with those of all images.
 
     Args:
-        candidates: the candidates of one image.
+        candidates: the candidates of the batch.
         mask: the candidates that take part, (M,) bool.
         iou_thr: a box that overlaps a more confident one by more is dropped.
-        max_candidates: the most confident ones that go in.
-        max_objects: the most confident ones that come out.
+        num_images: N.
+        max_candidates: the most confident ones of an image that go in.
+        max_objects: the most confident ones of an image that come out.
 
     Returns:
-        Indices of the kept candidates by falling confidence, (m,) int64.
+        Indices of the kept candidates, image by image, by falling confidence, (m,) int64.
     """
     index = mask.nonzero().squeeze(1)
-    if len(index) > max_candidates:
-        index = index[candidates.scores[index].topk(max_candidates).indices]
     if not len(index):
         return index
+    image = candidates.image[index]
+    index = index[image.argsort(stable=True)]
     boxes = candidates.boxes[index].double()  # float32 would round the shifted boxes
     reach = boxes.max() - boxes.min() + 1
     shifted = boxes + (candidates.labels[index] * reach)[:, None]  # classes lie apart
-    return index[nms(shifted, candidates.scores[index].double(), iou_thr)[:max_objects]]
+    counts = image.bincount(minlength=num_images).tolist()
+    kept = []
+    for rows, corners in zip(index.split(counts), shifted.split(counts), strict=True):
+        scores = candidates.scores[rows]
+        if len(rows) > max_candidates:
+            best = scores.topk(max_candidates).indices
+            rows, corners, scores = rows[best], corners[best], scores[best]
+        kept.append(rows[nms(corners, scores.double(), iou_thr)[:max_objects]])
+    return torch.cat(kept)

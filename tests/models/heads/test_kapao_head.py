@@ -1,6 +1,7 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 import math
 
+import numpy as np
 import pytest
 import torch
 from mmpose.registry import MODELS
@@ -65,6 +66,28 @@ def test_detected_objects_have_their_category_or_type(model_cfg):
     assert found.categories.tolist() == [1, 0]
     assert found.point_types.tolist() == [0, 2]  # two of each kind, by confidence
     assert found.keypoints[0, 0].tolist() == [0, 1]
+
+
+def test_a_batch_is_detected_as_its_images_are(head):
+    generator = torch.Generator().manual_seed(0)
+    low = torch.rand(400, 2, generator=generator) * 200
+    objects = Candidates(
+        image=torch.randint(3, (400,), generator=generator),
+        scores=torch.rand(400, generator=generator),
+        labels=torch.randint(18, (400,), generator=generator) % 4,
+        boxes=torch.cat((low, low + 40), 1),
+        keypoints=torch.rand(400, 17, 2, generator=generator),
+    )
+    objects = objects.take(objects.image != 1)  # one has nothing
+    cfg = dict(pose_score_thr=0.1, pose_iou_thr=0.65, keypoint_score_thr=0.2, keypoint_iou_thr=0.25)
+    cfg |= dict(max_candidates=300, max_objects=50)
+    batch = head.detect(objects, 3, cfg)
+    for i, found in enumerate(batch):
+        part = objects.take(objects.image == i)
+        (alone,) = head.detect(part._replace(image=part.image * 0), 1, cfg)
+        for ours, expected in zip(found, alone, strict=True):
+            np.testing.assert_array_equal(ours, expected)
+    assert [len(found.boxes) > 0 for found in batch] == [True, False, True]
 
 
 def test_keypoint_sizes_may_differ_by_type(model_cfg):

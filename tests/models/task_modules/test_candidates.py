@@ -1,6 +1,9 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from kapao_mm.models.task_modules.candidates import Candidates, decode_candidates, keep_objects
 
@@ -27,39 +30,43 @@ def candidates(*rows):
     )
 
 
+def kept(objects, cfg=CFG):
+    """The kept candidates of one image, pose objects first."""
+    return torch.cat(keep_objects(objects, 1, cfg)).tolist()
+
+
 def test_overlap_suppresses_inside_a_class_only():
     objects = candidates((0, 0.9, 1), (1, 0.8, 1), (1, 0.7, 2), (30, 0.6, 1))
-    assert keep_objects(objects, CFG).tolist() == [0, 2, 3]
+    assert kept(objects) == [0, 2, 3]
 
 
-def test_poses_come_first_and_have_their_own_thresholds():
+def test_poses_and_keypoint_objects_have_their_own_thresholds():
     # IoU of neighbours is 7/13 = 0.54: poses stay, keypoint objects do not.
     objects = candidates((0, 0.9, 1), (3, 0.8, 1), (0, 0.12, 0), (3, 0.15, 0), (60, 0.15, 1))
-    assert keep_objects(objects, CFG).tolist() == [3, 2, 0]
+    poses, points = keep_objects(objects, 1, CFG)
+    assert (poses.tolist(), points.tolist()) == ([3, 2], [0])
 
 
 def test_limits_are_of_each_kind():
     rows = [(20 * i, 0.9 - i / 100, i % 2) for i in range(8)]
-    kept = keep_objects(candidates(*rows), CFG | dict(max_objects=3))
-    assert kept.tolist() == [0, 2, 4, 1, 3, 5]
+    assert kept(candidates(*rows), CFG | dict(max_objects=3)) == [0, 2, 4, 1, 3, 5]
 
 
 def test_equal_iou_thresholds_share_one_limit():
     rows = [(20 * i, 0.9 - i / 100, i % 2) for i in range(8)]
     shared = CFG | dict(max_objects=3, pose_iou_thr=0.25)
-    assert keep_objects(candidates(*rows), shared).tolist() == [0, 2, 1]
+    assert kept(candidates(*rows), shared) == [0, 2, 1]
     # Keypoint objects below their own threshold take part, and are dropped at the end.
     strict = shared | dict(keypoint_score_thr=0.895)
-    assert keep_objects(candidates(*rows), strict).tolist() == [0, 2]
+    assert kept(candidates(*rows), strict) == [0, 2]
     # Not when pose objects need more confidence.
     apart = shared | dict(pose_score_thr=0.3)
-    assert keep_objects(candidates(*rows), apart).tolist() == [0, 2, 4, 1, 3, 5]
+    assert kept(candidates(*rows), apart) == [0, 2, 4, 1, 3, 5]
 
 
 def test_only_the_most_confident_candidates_go_in():
     rows = [(0, 0.5, 1), (30, 0.9, 1), (60, 0.7, 1)]
-    kept = keep_objects(candidates(*rows), CFG | dict(max_candidates=2))
-    assert kept.tolist() == [1, 2]
+    assert kept(candidates(*rows), CFG | dict(max_candidates=2)) == [1, 2]
 
 
 def test_far_coordinates_do_not_blur_the_overlap():
@@ -67,7 +74,7 @@ def test_far_coordinates_do_not_blur_the_overlap():
     box = [2000.0, 2000, 2100, 2100]
     near = [2000.0, 2000, 2100, 2000 + 100 * 0.2501]
     far = [2000.0, 2000, 2100, 2000 + 100 * 0.2499]
-    for other, kept in ((near, 1), (far, 2)):
+    for other, count in ((near, 1), (far, 2)):
         objects = Candidates(
             image=torch.zeros(2, dtype=torch.long),
             scores=torch.tensor([0.9, 0.8]),
@@ -75,7 +82,71 @@ def test_far_coordinates_do_not_blur_the_overlap():
             boxes=torch.tensor([box, other]),
             keypoints=torch.zeros(2, 1, 2),
         )
-        assert len(keep_objects(objects, CFG)) == kept
+        assert len(kept(objects)) == count
+
+
+def iou(a, b):
+    """Of two boxes xyxy."""
+    width, height = (min(a[2 + i], b[2 + i]) - max(a[i], b[i]) for i in (0, 1))
+    overlap = max(width, 0) * max(height, 0)
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
+    return overlap / (sum(areas) - overlap)
+
+
+def suppress_slowly(boxes, scores, labels, mask, iou_thr, max_candidates, max_objects):
+    """One image's candidates one after the other, as the spec tells it."""
+    order = [i for i in np.argsort(-scores, kind='stable').tolist() if mask[i]]
+    kept = []
+    for i in order[:max_candidates]:
+        rivals = [j for j in kept if labels[j] == labels[i]]
+        if not any(iou(boxes[i], boxes[j]) > iou_thr for j in rivals):
+            kept.append(i)
+    return kept[:max_objects]
+
+
+def keep_slowly(boxes, scores, labels, cfg):
+    """The two suppressions of one image, or the one that serves both."""
+    limits = cfg['max_candidates'], cfg['max_objects']
+    pose_thr, keypoint_thr = cfg['pose_score_thr'], cfg['keypoint_score_thr']
+    pose_iou, keypoint_iou = cfg['pose_iou_thr'], cfg['keypoint_iou_thr']
+    objects = (boxes, scores, labels)
+    if pose_iou == keypoint_iou and keypoint_thr >= pose_thr:
+        kept = suppress_slowly(*objects, scores > pose_thr, pose_iou, *limits)
+        points = [i for i in kept if labels[i] >= 2 and scores[i] > keypoint_thr]
+        return [i for i in kept if labels[i] < 2], points
+    poses = (labels < 2) & (scores > pose_thr)
+    points = (labels >= 2) & (scores > keypoint_thr)
+    return (
+        suppress_slowly(*objects, poses, pose_iou, *limits),
+        suppress_slowly(*objects, points, keypoint_iou, *limits),
+    )
+
+
+@settings(max_examples=2000)
+@given(seed=st.integers(0, 2**32 - 1), count=st.integers(0, 60), num_images=st.integers(1, 3))
+def test_a_batch_equals_its_images_candidate_by_candidate(seed, count, num_images):
+    rng = np.random.default_rng(seed)
+    cfg = dict(
+        pose_score_thr=rng.choice([0.1, 0.3]),
+        pose_iou_thr=rng.choice([0.25, 0.65]),
+        keypoint_score_thr=rng.choice([0.1, 0.2, 0.4]),
+        keypoint_iou_thr=0.25,
+        max_candidates=rng.choice([5, 100]),
+        max_objects=rng.choice([3, 100]),
+    )
+    image = rng.integers(0, num_images, count)
+    scores = rng.permutation(count) / 60  # no two alike
+    labels = rng.integers(0, 5, count)  # two categories, three keypoint types
+    corners = rng.uniform(0, 60, (count, 2))
+    boxes = np.hstack((corners, corners + rng.uniform(5, 40, (count, 2))))
+    objects = Candidates(*map(torch.from_numpy, (image, scores, labels, boxes, corners[:, None])))
+    expected = [[], []]
+    for i in range(num_images):
+        index = np.flatnonzero(image == i)
+        found = keep_slowly(boxes[index], scores[index], labels[index], cfg)
+        for kind, rows in zip(expected, found, strict=True):
+            kind.extend(index[rows].tolist())
+    assert [k.tolist() for k in keep_objects(objects, num_images, cfg, 2)] == expected
 
 
 @pytest.mark.parametrize('score_thr', [-1.0, 0.3, 0.6])
