@@ -16,6 +16,7 @@ from kapao_mm.configuration import add_run_options, apply_run_options, load_conf
 from kapao_mm.distributed import leave_processes
 from kapao_mm.engine import check_checkpoint
 from kapao_mm.errors import InputError, exit_on_input_error
+from kapao_mm.models.inference_cost import half_precision
 
 
 def parse_args() -> argparse.Namespace:
@@ -34,6 +35,14 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--tta', action='store_true', help="test-time augmentation, the config's tta_model"
     )
+    parser.add_argument(
+        '--amp',
+        action='store_true',
+        help='half precision (bfloat16 on a CPU), batch norm folded, channels last',
+    )
+    parser.add_argument(
+        '--compile', action='store_true', help='torch.compile the network, batch norm folded'
+    )
     add_run_options(parser, example='model.test_cfg.fusion_distance=0')
     return parser.parse_args()
 
@@ -42,6 +51,13 @@ def apply_args(cfg: Config, args: argparse.Namespace) -> None:
     """Writes the flags into the config."""
     apply_run_options(cfg, args)
     cfg.load_from = args.checkpoint
+    if args.amp or args.compile:
+        fast = dict(
+            type='FastInferenceHook',
+            precision=half_precision() if args.amp else 'float32',
+            compile_network=args.compile,
+        )
+        cfg.custom_hooks = [*cfg.get('custom_hooks', []), fast]
     metrics = cfg.test_evaluator
     metrics = list(metrics) if isinstance(metrics, (list, tuple)) else [metrics]
     if args.format_only:

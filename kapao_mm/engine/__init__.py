@@ -16,6 +16,7 @@ from .file_backend import AtomicBackend
 from .hooks import (
     CheckKeypointsHook,
     EpochSeedHook,
+    FastInferenceHook,
     FiniteLossHook,
     RecipeHook,
     ResumableEarlyStoppingHook,
@@ -33,6 +34,7 @@ __all__ = [
     'AtomicBackend',
     'CheckKeypointsHook',
     'EpochSeedHook',
+    'FastInferenceHook',
     'FiniteLossHook',
     'KAPAOOptimWrapper',
     'KAPAOOptimWrapperConstructor',

@@ -15,7 +15,7 @@ from mmpose.structures import PoseDataSample
 from torch import Tensor
 
 from kapao_mm.errors import InputError
-from kapao_mm.functional.prediction import DetectedObjects, predict_in_image
+from kapao_mm.functional.prediction import DetectedObjects, Prediction, predict_in_image
 
 from .training_cost import compile_in_training, recompute_in_backward
 
@@ -175,7 +175,7 @@ def add_objects_to_datasample(
 ) -> None:
     """Does the work of :meth:`KAPAO.add_pred_to_datasample` for one image."""
     input_scale = np.asarray(sample.input_scale, dtype=np.float64)
-    found = predict_in_image(
+    prediction = predict_in_image(
         objects,
         scale=input_scale / sample.input_size,
         origin=sample.input_center - input_scale / 2,
@@ -183,21 +183,26 @@ def add_objects_to_datasample(
         keypoint_counts=keypoint_counts,
         settings=test_cfg,
     )
+    add_prediction_to_datasample(prediction, sample)
+
+
+def add_prediction_to_datasample(prediction: Prediction, sample: PoseDataSample) -> None:
+    """Writes a prediction in MMPose's words, see :meth:`KAPAO.add_pred_to_datasample`."""
     sample.pred_instances = InstanceData(
-        bboxes=found.boxes,
-        bbox_scores=found.scores,
-        keypoints=found.keypoints,
-        keypoint_scores=found.keypoint_scores,
-        keypoints_visible=found.own.astype(float),  # a pose object regresses every keypoint
-        keypoints_fused=found.keypoint_scores > 0,
-        pose_keypoints=found.pose_keypoints,
-        labels=found.categories,
+        bboxes=prediction.boxes,
+        bbox_scores=prediction.scores,
+        keypoints=prediction.keypoints,
+        keypoint_scores=prediction.keypoint_scores,
+        keypoints_visible=prediction.own.astype(float),  # a pose object regresses every keypoint
+        keypoints_fused=prediction.keypoint_scores > 0,
+        pose_keypoints=prediction.pose_keypoints,
+        labels=prediction.categories,
     )
     sample.set_field(
         InstanceData(
-            bboxes=found.point_boxes,
-            scores=found.point_scores,
-            labels=found.point_types,
+            bboxes=prediction.point_boxes,
+            scores=prediction.point_scores,
+            labels=prediction.point_types,
         ),
         'pred_keypoint_objects',
         dtype=InstanceData,

@@ -53,6 +53,18 @@ def test_testing_writes_metrics_predictions_and_pictures(run_tool, toy, checkpoi
     assert len(list((tmp_path / 'pictures').rglob('*.jpg'))) == 2
 
 
+def test_half_precision_predicts_nearly_the_same(run_tool, toy, checkpoint, tmp_path):
+    scores = []
+    changed = options(data_root=toy, model__test_cfg__pose_score_thr=0)
+    for flags in ([], ['--amp'], ['--amp', '--tta']):
+        args = ['--work-dir', tmp_path, '--dump', tmp_path / 'a.pkl', *flags]
+        assert run_tool('test.py', CONFIG, checkpoint, *args, *changed) is None
+        predictions = pickle.loads((tmp_path / 'a.pkl').read_bytes())
+        scores.append(torch.tensor([p['pred_instances']['bbox_scores'][0] for p in predictions]))
+    assert not torch.equal(scores[0], scores[1])
+    torch.testing.assert_close(scores[0], scores[1], rtol=0.05, atol=1e-3)
+
+
 def test_resuming_continues_the_training(run_tool, toy, checkpoint, tmp_path):
     shutil.copy(checkpoint, tmp_path)
     (tmp_path / 'last_checkpoint').write_text(str(tmp_path / checkpoint.name))

@@ -1,6 +1,7 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 from .check_keypoints_hook import CheckKeypointsHook
 from .epoch_seed_hook import EpochSeedHook, keep_torch_seed
+from .fast_inference_hook import FastInferenceHook
 from .finite_loss_hook import FiniteLossHook
 from .recipe_hook import RecipeHook
 from .resumable_early_stopping_hook import ResumableEarlyStoppingHook
@@ -10,6 +11,7 @@ from .step_ema_hook import StepEMAHook
 __all__ = [
     'CheckKeypointsHook',
     'EpochSeedHook',
+    'FastInferenceHook',
     'FiniteLossHook',
     'RecipeHook',
     'ResumableEarlyStoppingHook',

@@ -1,0 +1,50 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.model import MMFullyShardedDataParallel
+from mmpose.registry import MODELS
+from torch import nn
+
+from kapao_mm.configuration import load_config
+from kapao_mm.engine import FastInferenceHook
+from kapao_mm.errors import InputError
+
+
+@pytest.fixture(scope='module')
+def cfg(repo):
+    widths = [16] * 4
+    options = {
+        'model.backbone.widen_factor': 0.03,
+        'model.neck.in_channels': widths,
+        'model.head.in_channels': widths,
+    }
+    return load_config(repo / 'configs/kapao/kapao_n_coco.py', options)
+
+
+def norms(model):
+    return [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+
+
+@pytest.mark.parametrize('tta', [False, True])
+def test_a_test_runs_on_a_fast_copy(cfg, tta):
+    model = MODELS.build(cfg.model)
+    if tta:
+        model = MODELS.build(dict(cfg.tta_model, module=model))
+    runner = SimpleNamespace(model=model)
+    hook = FastInferenceHook('bfloat16')
+    hook.before_test_epoch(runner)
+    assert runner.model is not model and type(runner.model) is type(model)
+    assert not norms(runner.model) and norms(model)
+    inner = runner.model.module if tta else runner.model
+    assert next(inner.backbone.parameters()).dtype == torch.bfloat16
+    assert next(model.parameters()).dtype == torch.float32
+    hook.after_test_epoch(runner)
+    assert runner.model is model
+
+
+def test_a_divided_model_is_refused():
+    runner = SimpleNamespace(model=object.__new__(MMFullyShardedDataParallel))
+    with pytest.raises(InputError, match='not in MMFullyShardedDataParallel'):
+        FastInferenceHook().before_test_epoch(runner)
