@@ -120,9 +120,9 @@ for requirement in $(sed 's/#.*//' requirements/source.txt); do
     pip install --no-deps --force-reinstall "$wheel" # forced: the same version may have been compiled for another torch
 done
 
-doing='installing MMDetection, MMPose, test tools and kapao_mm'
-say "3/4 $doing (20 seconds)"
-pip install -r requirements/mm.txt -r requirements/tests.txt
+doing='installing MMDetection, MMPose, ONNX Runtime, OpenVINO, test tools and kapao_mm'
+say "3/4 $doing (30 seconds)"
+pip install -r requirements/mm.txt -r requirements/deploy.txt -r requirements/tests.txt
 pip install --no-deps --no-build-isolation -e .
 
 doing='loading it all once'
