@@ -113,8 +113,7 @@ def add_run_options(parser: argparse.ArgumentParser, example: str) -> None:
 def apply_run_options(cfg: Config, args: argparse.Namespace) -> None:
     """Writes the flags of :func:`add_run_options`, but for ``--cfg-options``, into a config.
 
-    With a launcher, this process then belongs to a group, see :func:`join_processes`. Switches of
-    dataloaders that make no sense here, without a GPU or workers, are turned off.
+    With a launcher, this process then belongs to a group, see :func:`join_processes`.
     """
     join_processes(args.launcher)
     cfg.launcher = args.launcher
@@ -126,6 +125,11 @@ def apply_run_options(cfg: Config, args: argparse.Namespace) -> None:
             out_dir=str(Path(args.show_dir).absolute()),  # MMPose puts others into the work_dir
             interval=args.interval,
         )
+    fit_loaders(cfg)
+
+
+def fit_loaders(cfg: Config) -> None:
+    """Turns off switches of dataloaders that make no sense here, without a GPU or workers."""
     for loader in filter(None, map(cfg.get, LOADERS)):
         # torch warns of the first, and refuses the second.
         loader.pin_memory = loader.get('pin_memory', False) and torch.cuda.is_available()
