@@ -85,9 +85,19 @@ def places(tmp_path: Path) -> tuple[str, str]:
     return 'ram', str(tmp_path / 'cache')
 
 
+@pytest.mark.parametrize('in_one_step', [False, True], ids=['mosaic', 'mosaic and affine'])
 @pytest.mark.parametrize('where', [0, 1], ids=['ram', 'file'])
-def test_mosaics_are_those_without_the_cache(build, tmp_path, where):
-    plain, cached = build(None), build(places(tmp_path)[where])
+def test_mosaics_are_those_without_the_cache(build, tmp_path, where, in_one_step):
+    load = dict(type='CheckedLoadImage')
+    both = dict(
+        type='MosaicScaleTranslate',
+        input_size=SIZE,
+        scale_range=(0.5, 1.5),
+        max_shift=0.1,
+        pre_transform=[load],
+    )
+    options = dict(pipeline=[load, both]) if in_one_step else {}
+    plain, cached = build(None, **options), build(places(tmp_path)[where], **options)
     assert len(plain) == len(cached) == len(SIZES)
     for index in range(len(SIZES)):
         for seed in range(3):

@@ -122,7 +122,7 @@ def test_the_config_of_a_real_sample_builds_its_model_and_data(
     assert ('HorizontalFlip' in transforms) == flips
     assert any(flipped for _, flipped in cfg.tta_model.passes) == flips
     assert ('no HorizontalFlip' in out) != flips
-    assert ('TracedMosaic' in transforms) == (schedule == 'published')
+    assert ('MosaicScaleTranslate' in transforms) == (schedule == 'published')
     assert cfg.val_evaluator.get('use_area', True) == use_area
 
 

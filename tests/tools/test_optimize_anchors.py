@@ -110,8 +110,9 @@ def test_sides_are_those_in_the_network_input(tool, toy):
     np.testing.assert_allclose(np.sort(sides, 0), np.sort(expected, 0), atol=0.5)  # some clipped
 
 
-def test_training_sees_scaled_boxes_but_not_all(tool):
-    affine = dict(type='RandomScaleTranslate', scale_range=(0.1, 1.9))
+@pytest.mark.parametrize('transform', ['RandomScaleTranslate', 'MosaicScaleTranslate'])
+def test_training_sees_scaled_boxes_but_not_all(tool, transform):
+    affine = dict(type=transform, scale_range=(0.1, 1.9))
 
     def scale(*side):
         return tool.scale_sides(np.array([side], float), [dict(type='Other'), affine], 128)

@@ -67,7 +67,7 @@ def scale_sides(sides: np.ndarray, transforms: list[dict], input_size: int) -> n
         (m, 2) input px, none longer than the input; as given if training does not scale.
     """
     for transform in transforms:
-        if transform['type'] == 'RandomScaleTranslate':
+        if 'scale_range' in transform:
             scales = np.linspace(*transform['scale_range'], NUM_SCALES)
             scaled = (sides * scales[:, None, None]).clip(max=input_size).reshape(-1, 2)
             short, long = scaled.min(1), scaled.max(1)

@@ -109,11 +109,12 @@ SHORT_GEOMETRY = """\
 """
 PUBLISHED_GEOMETRY = """\
     dict(
-        type='TracedMosaic',
-        img_scale=(input_size, input_size),
+        type='MosaicScaleTranslate',
+        input_size=input_size,
+        scale_range=(0.1, 1.9),
+        max_shift=0.1,
         pre_transform=[dict(type='CheckedLoadImage')],
     ),
-    dict(type='RandomScaleTranslate', input_size=input_size, scale_range=(0.1, 1.9), max_shift=0.1),
 """
 FLIP = """\
     dict(type='HorizontalFlip', prob=0.5),

@@ -8,11 +8,12 @@ image_cache = None  # where decoded training images are kept: 'ram', or a folder
 train_pipeline = [
     dict(type='CheckedLoadImage'),
     dict(
-        type='TracedMosaic',
-        img_scale=(input_size, input_size),
+        type='MosaicScaleTranslate',
+        input_size=input_size,
+        scale_range=(0.1, 1.9),
+        max_shift=0.1,
         pre_transform=[dict(type='CheckedLoadImage')],
     ),
-    dict(type='RandomScaleTranslate', input_size=input_size, scale_range=(0.1, 1.9), max_shift=0.1),
     dict(type='HSVGain', gains=(0.015, 0.7, 0.4)),
     dict(type='HorizontalFlip', prob=0.5),
     dict(type='PackKAPAOInputs'),

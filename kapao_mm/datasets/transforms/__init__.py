@@ -6,13 +6,14 @@ from .formatting import PackKAPAOInputs
 from .hsv import HSVGain
 from .letterbox import Letterbox
 from .loading import CheckedLoadImage
-from .mosaic import TracedMosaic
+from .mosaic import MosaicScaleTranslate, TracedMosaic
 
 __all__ = [
     'CheckedLoadImage',
     'HSVGain',
     'HorizontalFlip',
     'Letterbox',
+    'MosaicScaleTranslate',
     'PackKAPAOInputs',
     'RandomScaleTranslate',
     'TracedMosaic',

@@ -40,13 +40,32 @@ class RandomScaleTranslate(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Moves image and labels, and drops people who left the input, see the class."""
-        size = self.input_size
-        height, width = results['img'].shape[:2]
-        scale = np.random.uniform(*self.scale_range)
-        target = (0.5 + np.random.uniform(-self.max_shift, self.max_shift, 2)) * size
-        offset = target - scale * np.array([width / 2, height / 2])  # x' = scale * x + offset
+        affine = self.draw(results['img'].shape)
+        results['img'] = self.warp(results['img'], *affine)
+        return self.move_labels(results, *affine)
 
-        results['img'] = self._warp(results['img'], scale, offset)
+    def draw(self, shape: tuple[int, ...]) -> tuple[float, np.ndarray]:
+        """Draws scale and offset (2,) for a canvas of (h, w, ...) px: x' = scale * x + offset."""
+        scale = np.random.uniform(*self.scale_range)
+        target = (0.5 + np.random.uniform(-self.max_shift, self.max_shift, 2)) * self.input_size
+        return scale, target - scale * np.array([shape[1] / 2, shape[0] / 2])
+
+    def window(self, scale: float, offset: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The part of the canvas that :meth:`warp` reads, (x, y) from and up to, (2,) int px."""
+        first, last = ((place - offset) / scale - 0.5 for place in (0.5, self.input_size - 0.5))
+        # From the pixel before to the one behind, and one more each for rounding.
+        return np.floor(first).astype(int) - 1, np.floor(last).astype(int) + 3
+
+    def warp(self, image: np.ndarray, scale: float, offset: np.ndarray) -> np.ndarray:
+        """Warps the canvas to the input; OpenCV's coordinate 0 is the centre of pixel 0."""
+        shift_x, shift_y = offset + 0.5 * (scale - 1)
+        matrix = np.array([[scale, 0, shift_x], [0, scale, shift_y]])
+        size = (self.input_size, self.input_size)
+        return cv2.warpAffine(image, matrix, size, borderValue=(PAD_VALUE,) * 3)
+
+    def move_labels(self, results: dict, scale: float, offset: np.ndarray) -> dict:
+        """Moves the labels, and drops people who left the input, see the class."""
+        size = self.input_size
         results['img_shape'] = (size, size)
         for key in ('input_size', 'input_scale', 'input_center'):
             results.pop(key, None)
@@ -63,13 +82,6 @@ class RandomScaleTranslate(BaseTransform):
         for key in INSTANCE_KEYS:
             results[key] = results[key][kept]
         return results
-
-    def _warp(self, image: np.ndarray, scale: float, offset: np.ndarray) -> np.ndarray:
-        """Warps the canvas to the input; OpenCV's coordinate 0 is the centre of pixel 0."""
-        shift_x, shift_y = offset + 0.5 * (scale - 1)
-        matrix = np.array([[scale, 0, shift_x], [0, scale, shift_y]])
-        size = (self.input_size, self.input_size)
-        return cv2.warpAffine(image, matrix, size, borderValue=(PAD_VALUE,) * 3)
 
     @staticmethod
     def _stays(boxes: np.ndarray, clipped: np.ndarray) -> np.ndarray:

@@ -1,6 +1,9 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 """The last transform: what model and metric get."""
 
+import cv2
+import numpy as np
+import torch
 from mmpose.datasets.transforms import PackPoseInputs
 from mmpose.registry import TRANSFORMS
 
@@ -40,3 +43,12 @@ class PackKAPAOInputs(PackPoseInputs):
 
     def __init__(self) -> None:
         super().__init__(meta_keys=self.meta_keys)
+
+    def transform(self, results: dict) -> dict:
+        """Packs image and labels."""
+        image = np.ascontiguousarray(results['img'])
+        # MMPose copies pixel by pixel to (3, h, w); it gets none to copy.
+        packed = super().transform({**results, 'img': image[:0]})
+        packed['inputs'] = torch.empty((image.shape[2], *image.shape[:2]), dtype=torch.uint8)
+        cv2.split(image, list(packed['inputs'].numpy()))
+        return packed

@@ -110,7 +110,9 @@ def level_sums(grid: Tensor, matches: Matches, anchors: Tensor) -> tuple[Tensor,
         Sums and counts in the order box, objectness, class, keypoints, both (4,) float32.
     """
     index = (matches.image, matches.anchor, matches.gy, matches.gx)
-    outputs = split_outputs(grid[index].float(), matches.keypoints.shape[1])  # (m, ...)
+    planes = grid.permute(0, 1, 4, 2, 3)  # as the convolution lays them out, and their gradient
+    rows = planes[index[0], index[1], :, index[2], index[3]].float()  # (m, 5 + C + 3K)
+    outputs = split_outputs(rows, matches.keypoints.shape[1])
     anchor = anchors[matches.anchor]  # (m, 2)
 
     ciou = complete_iou(decode_boxes(outputs.box, anchor), matches.boxes)
@@ -120,18 +122,18 @@ def level_sums(grid: Tensor, matches: Matches, anchors: Tensor) -> tuple[Tensor,
     cell = ((index[0] * num_anchors + index[1]) * rows + index[2]) * columns + index[3]  # (m,)
     # Where matches share a cell and anchor, the highest CIoU sets the target.
     objectness.view(-1).scatter_reduce_(0, cell, ciou.detach().clamp(min=0), 'amax')
-    obj = binary_cross_entropy_with_logits(grid[..., 4].float(), objectness, reduction='sum')
+    obj = binary_cross_entropy_with_logits(planes[:, :, 4].float(), objectness, reduction='sum')
 
     classes = outputs.classes  # (m, C + K)
     cls = binary_cross_entropy_with_logits(
         classes, one_hot(matches.label, classes.shape[1]).to(classes), reduction='sum'
     )
 
-    pose, kind = matches.visible.nonzero(as_tuple=True)  # (p,): labelled keypoints of pose objects
-    keypoints = decode_keypoints(outputs.keypoints, anchor)  # (m, K, 2)
-    gaps = keypoints[pose, kind] - matches.keypoints[pose, kind]
+    pair = matches.visible.nonzero(as_tuple=True)  # (p,): labelled keypoints of pose objects
+    keypoints = decode_keypoints(outputs.keypoints[pair][:, None], anchor[pair[0]])  # (p, 1, 2)
+    gaps = keypoints[:, 0] - matches.keypoints[pair]
     kpt = torch.linalg.vector_norm(gaps, dim=1).sum()
 
     sums = torch.stack(((1 - ciou).sum(), obj, cls, kpt))
-    counts = sums.new_tensor((len(ciou), objectness.numel(), classes.numel(), len(pose)))
+    counts = sums.new_tensor((len(ciou), objectness.numel(), classes.numel(), len(gaps)))
     return sums, counts

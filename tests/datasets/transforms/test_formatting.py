@@ -1,5 +1,6 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 import numpy as np
+import pytest
 import torch
 
 from kapao_mm.datasets.transforms import PackKAPAOInputs
@@ -51,3 +52,12 @@ def test_images_without_labels_pass():
     del bare['bbox'], bare['category_id']
     packed = PackKAPAOInputs().transform(bare)
     assert len(packed['data_samples'].gt_instance_labels.keys()) == 0
+
+
+@pytest.mark.parametrize('view', [np.s_[:], np.s_[3:, 5:], np.s_[::2, ::2]])
+def test_the_input_is_the_image_with_its_channels_first(view):
+    image = np.random.default_rng(0).integers(0, 256, (20, 31, 3), np.uint8)[view]
+    inputs = PackKAPAOInputs().transform(sample(1) | dict(img=image))['inputs']
+    assert inputs.is_contiguous()
+    np.testing.assert_array_equal(inputs.numpy(), image.transpose(2, 0, 1))
+    assert not np.shares_memory(inputs.numpy(), image)

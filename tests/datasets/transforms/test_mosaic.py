@@ -1,10 +1,19 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""What the training pipeline relies on in Mosaic, which but for the paths is MMPose's."""
+"""What the training pipeline relies on in Mosaic, which but for the paths is MMPose's.
+
+That and the affine behind it are the slow reference of MosaicScaleTranslate.
+"""
+
+from unittest.mock import patch
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from mmpose.registry import TRANSFORMS
 
+from kapao_mm.datasets.transforms.affine import INSTANCE_KEYS
+from kapao_mm.datasets.transforms.mosaic import Canvas, Tile
 from kapao_mm.functional.letterbox import PAD_VALUE
 
 SIZE = 64
@@ -119,3 +128,81 @@ def test_the_picture_of_a_thin_image_is_where_its_label_is(mosaic):
         results = run(mosaic, dataset, seed)
         x, y = results['keypoints'][0, 0]  # of the image at the top left
         assert results['img'][int(y) : int(y) + 1, int(x) : int(x) + 1].max() != PAD_VALUE
+
+
+class Noise(Sources):
+    """Pictures without two pixels alike, with people also at and beyond their edges."""
+
+    def get_data_info(self, index: int) -> dict:
+        info = super().get_data_info(index)
+        rng = np.random.default_rng(index)
+        info['img'] = rng.integers(0, 256, info['img'].shape, np.uint8)
+        info['keypoints'] += rng.normal(0, 30, info['keypoints'].shape).astype(np.float32)
+        return info
+
+
+def in_one_step(scale_range: tuple[float, float], max_shift: float):
+    return TRANSFORMS.build(
+        dict(
+            type='MosaicScaleTranslate',
+            input_size=SIZE,
+            scale_range=scale_range,
+            max_shift=max_shift,
+            pre_transform=[Pass()],
+        )
+    )
+
+
+# Enlarged by whole numbers, by others, as they are, shrunk, and thin.
+sizes = st.sampled_from([(32, 24), (16, 32), (33, 32), (50, 37), (64, 64), (64, 41), (200, 90)])
+sizes |= st.tuples(st.integers(1, 140), st.integers(1, 140))
+seeds = st.integers(0, 2**32 - 1)
+
+
+@settings(deadline=None)
+@given(st.lists(sizes, min_size=1, max_size=4), seeds, st.floats(0.1, 3), st.floats(0, 0.5))
+def test_one_step_gives_the_samples_of_two(sizes, seed, scale, max_shift):
+    dataset, scale_range = Noise(sizes), (scale / 2, scale)
+    mosaic = TRANSFORMS.build(
+        dict(type='TracedMosaic', img_scale=(SIZE, SIZE), pre_transform=[Pass()])
+    )
+    affine = TRANSFORMS.build(
+        dict(
+            type='RandomScaleTranslate',
+            input_size=SIZE,
+            scale_range=scale_range,
+            max_shift=max_shift,
+        )
+    )
+    expected = affine.transform(run(mosaic, dataset, seed))
+    state = np.random.get_state()[1]
+
+    def never_read(shape, dtype=float, **_):
+        return np.full(shape, 255, dtype)
+
+    with patch.object(np, 'empty', never_read):  # memory may hold the reference's canvas
+        found = run(in_one_step(scale_range, max_shift), dataset, seed)
+    np.testing.assert_array_equal(np.random.get_state()[1], state)
+    assert found.keys() == expected.keys()
+    assert found['mosaic_paths'] == expected['mosaic_paths']
+    assert found['img_shape'] == expected['img_shape']
+    for key in ('img', *INSTANCE_KEYS):
+        np.testing.assert_array_equal(found[key], expected[key], err_msg=key)
+        assert found[key].dtype == expected[key].dtype
+
+
+def test_images_out_of_sight_are_not_touched():
+    grey, corner = np.zeros((8, 8, 3), np.uint8), np.array([0, 0])
+    there = Tile(grey, (8, 8), corner, (0, 0, 8, 8))
+    beside = Tile(None, (8, 8), corner + 8, (8, 8, 16, 16))
+    canvas = Canvas((16, 16, 3), [there, beside]).paint(corner, corner + 8)
+    assert not canvas[:8, :8].any()
+
+
+def test_of_images_enlarged_by_whole_numbers_only_the_visible_part_is_resized():
+    image = np.random.default_rng(0).integers(0, 256, (100, 100, 3), np.uint8)
+    tile = Tile(image, (300, 300), np.array([0, 0]), (0, 0, 300, 300))
+    with patch('cv2.resize', side_effect=lambda part, size: np.zeros((*size[::-1], 3))) as resize:
+        assert tile.resized(np.array([30, 120]), np.array([60, 270])).shape == (150, 30, 3)
+    (part, size), _ = resize.call_args
+    assert part.shape == (52, 12, 3) and tuple(size) == (36, 156)
