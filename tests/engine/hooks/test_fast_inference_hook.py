@@ -38,8 +38,8 @@ def test_a_test_runs_on_a_fast_copy(cfg, tta):
     assert runner.model is not model and type(runner.model) is type(model)
     assert not norms(runner.model) and norms(model)
     inner = runner.model.module if tta else runner.model
-    assert next(inner.backbone.parameters()).dtype == torch.bfloat16
-    assert next(model.parameters()).dtype == torch.float32
+    assert next(inner.neck.parameters()).dtype == torch.bfloat16
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
     hook.after_test_epoch(runner)
     assert runner.model is model
 
