@@ -7,6 +7,7 @@ from pathlib import Path
 import mmengine
 import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.device import get_device
 from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 from mmpose.registry import MODELS
@@ -54,7 +55,7 @@ def apply_args(cfg: Config, args: argparse.Namespace) -> None:
     if args.amp or args.compile:
         fast = dict(
             type='FastInferenceHook',
-            precision=half_precision() if args.amp else 'float32',
+            precision=half_precision(get_device()) if args.amp else 'float32',
             compile_network=args.compile,
         )
         cfg.custom_hooks = [*cfg.get('custom_hooks', []), fast]

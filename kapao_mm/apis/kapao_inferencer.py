@@ -20,9 +20,9 @@ from torch import nn
 from kapao_mm import register_all_modules
 from kapao_mm.datasets import read_metainfo
 from kapao_mm.engine import check_checkpoint
+from kapao_mm.functional.prediction import Prediction, prediction_dict
+from kapao_mm.models.inference_cost import half_precision, prepare_for_inference
 from kapao_mm.models.kapao import inference_settings
-
-DECIMALS = 4  # of the numbers in predictions, px and scores
 
 
 @INFERENCERS.register_module()
@@ -36,6 +36,7 @@ class KAPAOInferencer(Pose2DInferencer):
     Args:
         model: Config file, or a loaded config.
         weights: Checkpoint; None leaves the weights random.
+        amp: Half precision, bfloat16 on a CPU; see :func:`prepare_for_inference`.
         **kwargs: Those of :class:`Pose2DInferencer`.
 
     Raises:
@@ -57,8 +58,11 @@ class KAPAOInferencer(Pose2DInferencer):
     }
     postprocess_kwargs = {'pred_out_dir'}
 
-    def __init__(self, model: str | Config, weights: str | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, model: str | Config, weights: str | None = None, amp: bool = False, **kwargs: Any
+    ) -> None:
         register_all_modules()
+        self.amp = amp
         super().__init__(model, weights, **kwargs)
         self.visualizer.score_thr = 0.0  # what passed the model's thresholds is drawn
 
@@ -67,7 +71,9 @@ class KAPAOInferencer(Pose2DInferencer):
         if weights is not None and '://' not in weights:
             with torch.device('meta'):
                 check_checkpoint(weights, MODELS.build(cfg.model))
-        return super()._init_model(cfg, weights, device)
+        model = super()._init_model(cfg, weights, device)
+        prepare_for_inference(model, half_precision(device) if self.amp else 'float32')
+        return model
 
     def _load_weights_to_model(
         self, model: nn.Module, checkpoint: dict | None, cfg: Config
@@ -101,7 +107,7 @@ class KAPAOInferencer(Pose2DInferencer):
             ``predictions`` (dicts, or the samples themselves) and ``visualization`` (pictures), one
             an image.
         """
-        predictions = [prediction_dict(pred, self.model.dataset_meta) for pred in preds]
+        predictions = [sample_dict(pred, self.model.dataset_meta) for pred in preds]
         if self._video_input:
             self.video_info['predictions'] += predictions  # written after the last frame
         elif pred_out_dir:
@@ -114,54 +120,25 @@ class KAPAOInferencer(Pose2DInferencer):
         }
 
 
-def prediction_dict(data_sample: PoseDataSample, dataset_meta: dict[str, Any]) -> dict[str, Any]:
-    """A prediction as plain numbers and strings, ready for JSON; all px of the original image.
-
-    Args:
-        data_sample: an image with what :meth:`KAPAO.add_pred_to_datasample` adds.
-        dataset_meta: see :func:`read_metainfo`.
-
-    Returns:
-        ``image`` (path), ``width``, ``height``, ``keypoint_names`` (K,); ``poses``, each with
-        ``bbox`` [x1, y1, x2, y2], ``score``, ``keypoints`` (K, 3) of x, y and confidence (0 where
-        nothing was fused), ``fused`` (K,); ``keypoint_objects``, each with ``bbox``, ``score`` and
-        ``type``, a keypoint name. With several categories each pose has its ``category``, and
-        ``keypoints`` and ``fused`` of that only; ``keypoint_names`` are lists by category.
-    """
-    poses, objects = data_sample.pred_instances, data_sample.pred_keypoint_objects
-    height, width = data_sample.ori_shape
-    keypoints = np.dstack([*poses.keypoints.transpose(2, 0, 1), poses.keypoint_scores])
-    names, categories = dataset_meta['keypoint_id2name'], dataset_meta['categories']
-    own = [categories[label]['keypoint_ids'] for label in poses.labels]
-    by_category = {
-        category['name']: [names[i] for i in category['keypoint_ids']] for category in categories
-    }
-    several = len(categories) > 1
-    category = dict(category=[categories[i]['name'] for i in poses.labels]) if several else {}
-    return {
-        'image': data_sample.img_path,
-        'width': width,
-        'height': height,
-        'keypoint_names': by_category if several else list(names.values()),
-        'poses': _records(
-            bbox=_numbers(poses.bboxes),
-            score=_numbers(poses.bbox_scores),
-            keypoints=[_numbers(k[ids]) for k, ids in zip(keypoints, own, strict=True)],
-            fused=[f[ids].tolist() for f, ids in zip(poses.keypoints_fused, own, strict=True)],
-            **category,
-        ),
-        'keypoint_objects': _records(
-            bbox=_numbers(objects.bboxes),
-            score=_numbers(objects.scores),
-            type=[names[label] for label in objects.labels],
-        ),
-    }
-
-
-def _numbers(values: np.ndarray) -> list:
-    return np.round(values.astype(np.float64), DECIMALS).tolist()
-
-
-def _records(**columns: list) -> list[dict[str, Any]]:
-    """Lists of equal length -> one dict for each row."""
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+def sample_dict(data_sample: PoseDataSample, dataset_meta: dict[str, Any]) -> dict[str, Any]:
+    """The :func:`prediction_dict` of an image with what :class:`KAPAO` predicted."""
+    poses, points = data_sample.pred_instances, data_sample.pred_keypoint_objects
+    prediction = Prediction(
+        boxes=poses.bboxes,
+        scores=poses.bbox_scores,
+        categories=poses.labels,
+        pose_keypoints=poses.pose_keypoints,
+        keypoints=poses.keypoints,
+        keypoint_scores=poses.keypoint_scores,
+        own=poses.keypoints_visible > 0,
+        point_boxes=points.bboxes,
+        point_scores=points.scores,
+        point_types=points.labels,
+    )
+    return prediction_dict(
+        prediction,
+        data_sample.img_path,
+        data_sample.ori_shape[::-1],
+        list(dataset_meta['keypoint_id2name'].values()),
+        dataset_meta['categories'],
+    )

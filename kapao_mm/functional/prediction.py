@@ -2,11 +2,13 @@
 """Detected objects to poses in the original image (spec, Inference 3 and 4), in numpy."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .fusion import fuse_categories
+
+DECIMALS = 4  # of the numbers in prediction_dict, px and scores
 
 
 class DetectedObjects(NamedTuple):
@@ -58,6 +60,11 @@ class Prediction(NamedTuple):
     point_scores: np.ndarray
     point_types: np.ndarray
 
+    @property
+    def fused(self) -> np.ndarray:
+        """Into which keypoints an object was fused, (P, K) bool."""
+        return self.keypoint_scores > 0
+
 
 def predict_in_image(
     objects: DetectedObjects,
@@ -108,3 +115,64 @@ def predict_in_image(
         point_scores=objects.point_scores,
         point_types=objects.point_types,
     )
+
+
+def prediction_dict(
+    prediction: Prediction,
+    image: str,
+    image_size: tuple[int, int],
+    keypoint_names: Sequence[str],
+    categories: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """A prediction as plain numbers and strings, ready for JSON; all px of the original image.
+
+    Args:
+        prediction: the poses and keypoint objects of an image.
+        image: its path.
+        image_size: its (w, h).
+        keypoint_names: of all types, K.
+        categories: C, each with ``name`` and ``keypoint_ids``, its keypoint types.
+
+    Returns:
+        ``image`` (path), ``width``, ``height``, ``keypoint_names`` (K,); ``poses``, each with
+        ``bbox`` [x1, y1, x2, y2], ``score``, ``keypoints`` (K, 3) of x, y and confidence (0 where
+        nothing was fused), ``fused`` (K,); ``keypoint_objects``, each with ``bbox``, ``score`` and
+        ``type``, a keypoint name. With several categories each pose has its ``category``, and
+        ``keypoints`` and ``fused`` of that only; ``keypoint_names`` are lists by category.
+    """
+    own = prediction.own
+    keypoints = np.dstack([prediction.keypoints, prediction.keypoint_scores])  # (P, K, 3)
+    by_category = {
+        category['name']: [keypoint_names[i] for i in category['keypoint_ids']]
+        for category in categories
+    }
+    several = len(categories) > 1
+    category = dict(category=[categories[c]['name'] for c in prediction.categories])
+    width, height = image_size
+    return {
+        'image': image,
+        'width': width,
+        'height': height,
+        'keypoint_names': by_category if several else list(keypoint_names),
+        'poses': _records(
+            bbox=_numbers(prediction.boxes),
+            score=_numbers(prediction.scores),
+            keypoints=[_numbers(k[of_pose]) for k, of_pose in zip(keypoints, own, strict=True)],
+            fused=[f[of_pose].tolist() for f, of_pose in zip(prediction.fused, own, strict=True)],
+            **(category if several else {}),
+        ),
+        'keypoint_objects': _records(
+            bbox=_numbers(prediction.point_boxes),
+            score=_numbers(prediction.point_scores),
+            type=[keypoint_names[kind] for kind in prediction.point_types],
+        ),
+    }
+
+
+def _numbers(values: np.ndarray) -> list:
+    return np.round(values.astype(np.float64), DECIMALS).tolist()
+
+
+def _records(**columns: list) -> list[dict[str, Any]]:
+    """Lists of equal length -> one dict for each row."""
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

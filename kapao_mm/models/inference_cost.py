@@ -18,9 +18,9 @@ EXACT_CONVOLUTIONS = 2  # first ones, that compute in float32 always
 PRECISIONS = ('float32', 'bfloat16', 'float16')
 
 
-def half_precision() -> str:
-    """What ``--amp`` means here: float16 on GPUs, bfloat16 on CPUs."""
-    return 'float16' if torch.cuda.is_available() else 'bfloat16'
+def half_precision(device: str | torch.device) -> str:
+    """What ``--amp`` means on a device: float16 on a GPU, bfloat16 on a CPU."""
+    return 'bfloat16' if torch.device(device).type == 'cpu' else 'float16'
 
 
 def prepare_for_inference(

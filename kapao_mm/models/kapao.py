@@ -194,7 +194,7 @@ def add_prediction_to_datasample(prediction: Prediction, sample: PoseDataSample)
         keypoints=prediction.keypoints,
         keypoint_scores=prediction.keypoint_scores,
         keypoints_visible=prediction.own.astype(float),  # a pose object regresses every keypoint
-        keypoints_fused=prediction.keypoint_scores > 0,
+        keypoints_fused=prediction.fused,
         pose_keypoints=prediction.pose_keypoints,
         labels=prediction.categories,
     )

@@ -13,14 +13,16 @@ from mmpose.registry import VISUALIZERS
 from mmpose.structures import PoseDataSample
 from mmpose.visualization import PoseLocalVisualizer
 
-Color = tuple[int, int, int]  # RGB
-
-WHITE: Color = (255, 255, 255)
-REFERENCE_SIDE = 400  # longer image side, px, at which line widths, radii and text sizes hold
-RADIUS_OF_PERSON = 0.02  # largest keypoint radius, as a part of the person's longer side
-FONT = cv2.FONT_HERSHEY_SIMPLEX
-LABEL_SIZE = 0.22  # OpenCV's font scale
-TITLE_SIZE = 0.4
+from kapao_mm.functional.drawing import (
+    Color,
+    KeypointObjects,
+    Poses,
+    Style,
+    draw_keypoint_objects,
+    draw_poses,
+    draw_stages,
+    side_by_side,
+)
 
 
 @VISUALIZERS.register_module()
@@ -94,7 +96,7 @@ class KAPAOVisualizer(PoseLocalVisualizer):
             panels['ground truth'] = self._draw_poses(image, truth, draw_bbox, show_kpt_idx)
         if draw_pred and 'pred_instances' in data_sample:
             panels |= self._draw_prediction(image, data_sample, draw_bbox, show_kpt_idx)
-        picture = _side_by_side(panels) if panels else image.copy()
+        picture = side_by_side(panels) if panels else image.copy()
 
         self.set_image(picture)
         if show:
@@ -111,20 +113,18 @@ class KAPAOVisualizer(PoseLocalVisualizer):
         """The predicted panels by title; keypoint objects only where the sample carries them."""
         fused = data_sample.pred_instances
         fused = fused[fused.bbox_scores >= self.score_thr]
-        fused_panel = self._draw_poses(image, fused, draw_bbox, show_kpt_idx)
         if not self.draw_objects:
-            return {'fused poses': fused_panel}
-
-        poses = fused.clone()
-        poses.keypoints = fused.pose_keypoints
-        poses.keypoints_fused = np.zeros_like(fused.keypoints_fused)
-        panels = {f'pose objects: {len(poses)}': self._draw_poses(image, poses)}
-        if 'pred_keypoint_objects' in data_sample:
-            objects = data_sample.pred_keypoint_objects
-            title = f'keypoint objects: {len(objects)}'
-            panels[title] = self._draw_keypoint_objects(image, objects)
-        title = f'fused poses: {int(fused.keypoints_fused.sum())} keypoints fused'
-        return {**panels, title: fused_panel}
+            return {'fused poses': self._draw_poses(image, fused, draw_bbox, show_kpt_idx)}
+        points = data_sample.get('pred_keypoint_objects')
+        return draw_stages(
+            image,
+            _poses(fused),
+            fused.pose_keypoints,
+            None if points is None else _keypoint_objects(points),
+            self._style(),
+            draw_bbox,
+            show_kpt_idx,
+        )
 
     def _draw_poses(
         self,
@@ -133,68 +133,41 @@ class KAPAOVisualizer(PoseLocalVisualizer):
         draw_bbox: bool = True,
         show_kpt_idx: bool = False,
     ) -> np.ndarray:
-        """Draws boxes, skeletons and keypoints on a copy of the image, the first pose on top."""
-        canvas = image.copy()
-        scale = _scale(image)
-        width = max(1, round(self.line_width * scale))
-        box_color = _rgb(self.bbox_color)
-        categories = self.dataset_meta.get('categories', [])
-        for pose in reversed(poses):
-            bbox, keypoints = pose.bboxes[0], pose.keypoints[0]  # (4,), (K, 2)
-            visible = pose.keypoints_visible[0] > 0
-            filled = pose.keypoints_fused[0] if 'keypoints_fused' in pose else visible  # (K,)
-            radius = min(self.radius * scale, RADIUS_OF_PERSON * max(bbox[2:] - bbox[:2]))
-            radius = max(width + 1, round(radius))
-            if draw_bbox:
-                _draw_box(canvas, bbox, box_color, max(1, width // 2))
-            self._draw_links(canvas, keypoints, visible, width)
-            self._draw_keypoints(canvas, keypoints, visible, filled, radius)
-            if show_kpt_idx:
-                for k in np.flatnonzero(visible):
-                    _write(canvas, str(k), keypoints[k] + radius, LABEL_SIZE * scale, WHITE)
-            words = [categories[pose.labels[0]]['name']] if len(categories) > 1 else []
-            if 'bbox_scores' in pose:
-                words.append(f'{pose.bbox_scores[0]:.2f}')
-            if draw_bbox and words:
-                _write(canvas, ' '.join(words), bbox[:2], LABEL_SIZE * scale, box_color)
-        return canvas
-
-    def _draw_links(
-        self, canvas: np.ndarray, keypoints: np.ndarray, visible: np.ndarray, width: int
-    ) -> None:
-        links = self.skeleton or []
-        for (a, b), color in zip(links, _colors(self.link_color, len(links)), strict=True):
-            if visible[a] and visible[b]:
-                cv2.line(canvas, _px(keypoints[a]), _px(keypoints[b]), color, width, cv2.LINE_AA)
-
-    def _draw_keypoints(
-        self,
-        canvas: np.ndarray,
-        keypoints: np.ndarray,
-        visible: np.ndarray,
-        filled: np.ndarray,
-        radius: int,
-    ) -> None:
-        colors = _colors(self.kpt_color, len(keypoints))
-        for k in np.flatnonzero(visible):
-            point = _px(keypoints[k])
-            cv2.circle(canvas, point, radius, colors[k], cv2.FILLED, cv2.LINE_AA)
-            if not filled[k]:
-                cv2.circle(canvas, point, round(0.65 * radius), WHITE, cv2.FILLED, cv2.LINE_AA)
+        return draw_poses(image, _poses(poses), self._style(), draw_bbox, show_kpt_idx)
 
     def _draw_keypoint_objects(self, image: np.ndarray, objects: InstanceData) -> np.ndarray:
-        """Draws boxes in their type's colour with its name on a copy, the most confident on top."""
-        canvas = image.copy()
-        scale = _scale(image)
-        names = self.dataset_meta.get('keypoint_id2name', {})
-        colors = _colors(self.kpt_color, max(len(names), objects.labels.max(initial=-1) + 1))
-        objects = objects[np.argsort(objects.scores)]
-        for bbox, label in zip(objects.bboxes, objects.labels, strict=True):
-            _draw_box(canvas, bbox, colors[label], max(1, round(self.line_width * scale)))
-        for bbox, label in zip(objects.bboxes, objects.labels.tolist(), strict=True):
-            name = names.get(label, str(label))
-            _write(canvas, name, bbox[:2], LABEL_SIZE * scale, colors[label])
-        return canvas
+        return draw_keypoint_objects(image, _keypoint_objects(objects), self._style())
+
+    def _style(self) -> Style:
+        """The metainfo's colours, names and skeleton; MMPose's own where it has none."""
+        meta = self.dataset_meta
+        return Style(
+            keypoint_names=meta.get('keypoint_id2name', {}),
+            keypoint_colors=_colors(self.kpt_color),
+            skeleton_links=self.skeleton or [],
+            link_colors=_colors(self.link_color),
+            category_names=[category['name'] for category in meta.get('categories', [])],
+            box_color=_rgb(self.bbox_color),
+            line_width=self.line_width,
+            radius=self.radius,
+        )
+
+
+def _poses(poses: InstanceData) -> Poses:
+    """Predicted or annotated poses; annotated keypoints are all filled."""
+    visible = poses.keypoints_visible > 0
+    return Poses(
+        boxes=poses.bboxes,
+        keypoints=poses.keypoints,
+        visible=visible,
+        filled=poses.get('keypoints_fused', visible),
+        categories=poses.get('labels'),
+        scores=poses.get('bbox_scores'),
+    )
+
+
+def _keypoint_objects(objects: InstanceData) -> KeypointObjects:
+    return KeypointObjects(objects.bboxes, objects.scores, objects.labels)
 
 
 def _ground_truth(data_sample: PoseDataSample) -> InstanceData:
@@ -202,7 +175,11 @@ def _ground_truth(data_sample: PoseDataSample) -> InstanceData:
     annotations = data_sample.get('raw_ann_info') or []
     people = np.array([not a.get('iscrowd') for a in annotations], bool)
     if not people.any():
-        return InstanceData(bboxes=np.zeros((0, 4)))
+        return InstanceData(
+            bboxes=np.zeros((0, 4)),
+            keypoints=np.zeros((0, 0, 2)),
+            keypoints_visible=np.zeros((0, 0)),
+        )
     truth = data_sample.gt_instances[people]
     return InstanceData(
         bboxes=truth.bboxes,
@@ -210,55 +187,6 @@ def _ground_truth(data_sample: PoseDataSample) -> InstanceData:
         keypoints_visible=truth.keypoints_visible,
         labels=data_sample.gt_instance_labels.labels.numpy()[people],
     )
-
-
-def _side_by_side(panels: dict[str, np.ndarray]) -> np.ndarray:
-    """Joins panels of one size, each with its title above; one alone stays as it is."""
-    first = next(iter(panels.values()))
-    if len(panels) == 1:
-        return first
-    size = TITLE_SIZE * _scale(first)
-    widest = max(_text_size(title, size)[0] for title in panels)
-    size *= min(1.0, 0.95 * first.shape[1] / widest)
-    line = max(1, _text_size(' '.join(panels), size)[1])  # OpenCV writes nothing into 0 rows
-    titled = []
-    for title, panel in panels.items():
-        strip = np.zeros((2 * line, panel.shape[1], 3), np.uint8)
-        _write(strip, title, np.array([line // 2, line * 3 // 2]), size, WHITE)
-        titled.append(np.concatenate([strip, panel]))
-    return np.concatenate(titled, axis=1)
-
-
-def _draw_box(canvas: np.ndarray, bbox: np.ndarray, color: Color, width: int) -> None:
-    cv2.rectangle(canvas, _px(bbox[:2]), _px(bbox[2:]), color, width)
-
-
-def _write(canvas: np.ndarray, text: str, corner: np.ndarray, size: float, color: Color) -> None:
-    """Writes text on a darkened ground, its lower left corner given, moved into the image."""
-    width, height = _text_size(text, size)
-    room = np.array([canvas.shape[1] - width, canvas.shape[0]])
-    x, y = _px(np.maximum(np.minimum(corner, room), (0, height)))
-    canvas[y - height : y, x : x + width] //= 3
-    cv2.putText(canvas, text, (x, y - height // 4), FONT, size, color, _weight(size), cv2.LINE_AA)
-
-
-def _text_size(text: str, size: float) -> tuple[int, int]:
-    """(width, height) px of a line of text, descenders included."""
-    (width, height), baseline = cv2.getTextSize(text, FONT, size, _weight(size))
-    return width, height + baseline
-
-
-def _weight(size: float) -> int:
-    return max(1, round(2 * size))
-
-
-def _scale(image: np.ndarray) -> float:
-    return max(image.shape[:2]) / REFERENCE_SIDE
-
-
-def _px(point: np.ndarray) -> tuple[int, int]:
-    x, y = np.rint(point).astype(int).tolist()
-    return x, y
 
 
 def _rgb(color: str | Sequence[int]) -> Color:
@@ -269,8 +197,8 @@ def _rgb(color: str | Sequence[int]) -> Color:
     return r, g, b
 
 
-def _colors(color: str | Sequence[Sequence[int]] | None, count: int) -> list[Color]:
-    """One colour for all, or one for each -> ``count`` colours."""
+def _colors(color: str | Sequence[Sequence[int]] | None) -> list[Color]:
+    """One colour for all, or one for each."""
     if color is None or isinstance(color, str):
-        color = [color or 'green'] * count
+        color = [color or 'green']
     return [_rgb(c) for c in color]

@@ -5,11 +5,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from mmengine.structures import InstanceData
-from mmpose.structures import PoseDataSample
+from mmpose.registry import MODELS
+from torch import nn
 
 from kapao_mm.apis import KAPAOInferencer
-from kapao_mm.apis.kapao_inferencer import prediction_dict
 from kapao_mm.configuration import load_config
 from kapao_mm.errors import InputError
 from kapao_mm.models.kapao import inference_settings
@@ -26,10 +25,10 @@ def untrained(cfg):
 
 
 @pytest.fixture(scope='module')
-def checkpoint(cfg, tmp_path_factory):
+def checkpoint(cfg, untrained, tmp_path_factory):
     """Weights that see a person everywhere at the coarsest stride, and a nose one finer."""
-    inferencer = KAPAOInferencer(cfg, device='cpu')
-    head = inferencer.model.head.head_module
+    model = MODELS.build(cfg.model)
+    head = model.head.head_module
     for conv in head.convs:
         torch.nn.init.zeros_(conv.weight)
         torch.nn.init.constant_(conv.bias, -10)
@@ -38,8 +37,8 @@ def checkpoint(cfg, tmp_path_factory):
         bias[:, 4] = bias[:, 5 + label] = 5
         bias[:, 5 + head.num_classes :] = 0
     path = tmp_path_factory.mktemp('checkpoint') / 'a.pth'
-    meta = {'dataset_meta': inferencer.model.dataset_meta}
-    torch.save({'state_dict': inferencer.model.state_dict(), 'meta': meta}, path)
+    meta = {'dataset_meta': untrained.model.dataset_meta}
+    torch.save({'state_dict': model.state_dict(), 'meta': meta}, path)
     return str(path)
 
 
@@ -60,6 +59,13 @@ def test_thresholds_are_those_for_pictures(cfg, untrained):
     found = untrained.model.settings['evaluation']  # what MMPose's inferencer runs
     assert found == inference_settings(test_cfg, 'pictures')
     assert inference_settings(test_cfg, 'pictures') != inference_settings(test_cfg)
+
+
+@pytest.mark.parametrize(('amp', 'dtype'), [(False, torch.float32), (True, torch.bfloat16)])
+def test_the_network_is_prepared_for_inference(cfg, amp, dtype):
+    model = KAPAOInferencer(cfg, amp=amp, device='cpu').model
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+    assert next(model.neck.parameters()).dtype == dtype
 
 
 def test_image_without_poses_gives_an_empty_prediction(untrained, image):
@@ -129,59 +135,3 @@ def test_checkpoint_of_another_model_is_refused(repo, checkpoint):
 def test_thresholds_that_mean_nothing_here_are_refused(trained, image):
     with pytest.raises(ValueError, match='kpt_thr'):
         next(trained([image], kpt_thr=0.5))
-
-
-def test_prediction_dict_has_every_number():
-    sample = PoseDataSample(metainfo=dict(img_path='x/a.jpg', ori_shape=(90, 120)))
-    sample.pred_instances = InstanceData(
-        bboxes=np.array([[1, 2, 30, 40.5]], np.float32),
-        bbox_scores=np.array([0.9], np.float32),
-        keypoints=np.array([[[3, 4], [5, 6]]], np.float32),
-        keypoint_scores=np.array([[0.8, 0]], np.float32),
-        keypoints_fused=np.array([[True, False]]),
-        labels=np.array([0]),
-    )
-    sample.pred_keypoint_objects = InstanceData(
-        bboxes=np.array([[2, 3, 4, 5]], np.float32), scores=np.array([0.8]), labels=np.array([1])
-    )
-    names = {0: 'nose', 1: 'tail'}
-    meta = dict(keypoint_id2name=names, categories=[dict(name='cat', keypoint_ids=[0, 1])])
-    assert prediction_dict(sample, meta) == {
-        'image': 'x/a.jpg',
-        'width': 120,
-        'height': 90,
-        'keypoint_names': ['nose', 'tail'],
-        'poses': [
-            {
-                'bbox': [1, 2, 30, 40.5],
-                'score': 0.9,
-                'keypoints': [[3, 4, 0.8], [5, 6, 0]],
-                'fused': [True, False],
-            }
-        ],
-        'keypoint_objects': [{'bbox': [2, 3, 4, 5], 'score': 0.8, 'type': 'tail'}],
-    }
-
-
-def test_prediction_dict_has_the_keypoints_of_each_category():
-    sample = PoseDataSample(metainfo=dict(img_path='x/a.jpg', ori_shape=(90, 120)))
-    sample.pred_instances = InstanceData(
-        bboxes=np.ones((2, 4)),
-        bbox_scores=np.array([0.9, 0.8]),
-        keypoints=np.arange(12.0).reshape(2, 3, 2),
-        keypoint_scores=np.full((2, 3), 0.5),
-        keypoints_fused=np.array([[False, True, False], [False, False, False]]),
-        labels=np.array([1, 0]),
-    )
-    sample.pred_keypoint_objects = InstanceData(
-        bboxes=np.ones((1, 4)), scores=np.array([0.5]), labels=np.array([1])
-    )
-    names = {0: 'cat/nose', 1: 'car/hood', 2: 'car/wheel'}
-    categories = [dict(name='cat', keypoint_ids=[0]), dict(name='car', keypoint_ids=[1, 2])]
-    found = prediction_dict(sample, dict(keypoint_id2name=names, categories=categories))
-    assert found['keypoint_names'] == {'cat': ['cat/nose'], 'car': ['car/hood', 'car/wheel']}
-    car, cat = found['poses']
-    assert (car['category'], cat['category']) == ('car', 'cat')
-    assert (car['keypoints'], cat['keypoints']) == ([[2, 3, 0.5], [4, 5, 0.5]], [[6, 7, 0.5]])
-    assert (car['fused'], cat['fused']) == ([True, False], [False])
-    assert found['keypoint_objects'][0]['type'] == 'car/hood'

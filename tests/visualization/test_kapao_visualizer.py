@@ -12,7 +12,8 @@ from mmengine.structures import InstanceData
 from mmpose.engine.hooks import PoseVisualizationHook
 from mmpose.structures import PoseDataSample, merge_data_samples
 
-from kapao_mm.visualization import KAPAOVisualizer, kapao_visualizer
+from kapao_mm.functional import drawing
+from kapao_mm.visualization import KAPAOVisualizer
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 META = dict(  # two keypoints and a link
@@ -169,7 +170,7 @@ def test_samples_without_annotations_have_an_empty_ground_truth(metainfo):
 
 def test_poses_of_several_categories_are_named(monkeypatch):
     written = []
-    monkeypatch.setattr(kapao_visualizer, '_write', lambda canvas, text, *_: written.append(text))
+    monkeypatch.setattr(drawing, '_write', lambda canvas, text, *_: written.append(text))
     found = sample([0.9, 0.8])
     found.pred_instances.labels = np.array([1, 0])
     for names, expected in (

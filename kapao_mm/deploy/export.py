@@ -1,0 +1,184 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+"""Models to files of ONNX, OpenVINO and TorchScript, with their metadata."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import onnx_ir
+import torch
+from mmengine.config import Config
+from onnxscript import BOOL, FLOAT
+from onnxscript import opset18 as op
+from torch.export import Dim
+from torch.onnx import ONNXProgram
+
+from kapao_mm.datasets import read_metainfo
+from kapao_mm.errors import InputError
+from kapao_mm.functional.letterbox import INPUT_DIVISOR
+from kapao_mm.models.kapao import KAPAO
+
+from .graph import ExportGraph, KeptObjects, class_nms
+from .metadata import KEY, ModelMetadata
+from .runtime import Network
+
+INPUT = 'images'
+MIN_OPSET, MAX_OPSET = 18, 23  # of what torch's exporter writes
+TENSORRT_CANDIDATES = 3840  # the most that its TopK finds
+TENSORRT_MIN_SIZE = 256  # px, of height and width: smaller inputs have fewer outputs than that
+EXTRA_FILE = f'{KEY}.json'  # of the metadata, in TorchScript
+EXAMPLE = torch.zeros(2, 256, 320, 3, dtype=torch.uint8)  # traced
+
+
+def make_metadata(cfg: Config, model: KAPAO, use: str) -> ModelMetadata:
+    """What an exported model says of itself.
+
+    Args:
+        cfg: its config; dataset and input size are those of ``test_dataloader``.
+        model: made from it.
+        use: whose thresholds are exported, a key of ``model.settings``.
+
+    Raises:
+        InputError: the dataset has other keypoints than the model, or no Letterbox.
+    """
+    dataset = cfg.test_dataloader.dataset
+    while 'metainfo' not in dataset:  # of a wrapper
+        dataset = dataset.dataset
+    info = read_metainfo(dataset.metainfo)
+    letterboxes = [step for step in dataset.pipeline if step.type == 'Letterbox']
+    if not letterboxes:
+        raise InputError(f'{cfg.filename} has no Letterbox in the pipeline of test_dataloader')
+    metadata = ModelMetadata(
+        config=Path(cfg.filename).stem,
+        use=use,
+        settings=model.settings[use],
+        input_size=letterboxes[0].input_size,
+        square_input=letterboxes[0].get('square', False),
+        categories=info['categories'],
+        keypoint_names=list(info['keypoint_id2name'].values()),
+        flip_pairs=[[a, b] for a, b in info['flip_pairs'] if a < b],  # it has both orders
+        sigmas=info['sigmas'].tolist(),
+        skeleton_links=[list(link) for link in info['skeleton_links']],
+        keypoint_colors=info['keypoint_colors'].tolist(),
+        link_colors=info['skeleton_link_colors'].tolist(),
+    )
+    if metadata.keypoint_counts != list(model.head.keypoint_counts):
+        raise InputError(
+            f'model.head.num_keypoints is {list(model.head.keypoint_counts)}, but the dataset of '
+            f'test_dataloader has {metadata.keypoint_counts} keypoints; use its own config'
+        )
+    return metadata
+
+
+def write_onnx(model: KAPAO, metadata: ModelMetadata, path: Path, opset: int = MIN_OPSET) -> None:
+    """Writes a file for onnxruntime.
+
+    Args:
+        model: in its final weights, float32.
+        metadata: with the settings to export.
+        path: the file.
+        opset: version of ONNX's operators, from :data:`MIN_OPSET` to :data:`MAX_OPSET`.
+    """
+    _trace_onnx(ExportGraph(model, metadata.settings), metadata, opset).save(path)
+
+
+def write_tensorrt(
+    model: KAPAO, metadata: ModelMetadata, path: Path, opset: int = MIN_OPSET
+) -> None:
+    """Writes an ONNX file that TensorRT can build an engine from; see :func:`write_onnx`.
+
+    An image has always :data:`TENSORRT_CANDIDATES` candidates; more are left out.
+    """
+    graph = ExportGraph(model, metadata.settings, num_candidates=TENSORRT_CANDIDATES)
+    _trace_onnx(graph, metadata, opset, TENSORRT_MIN_SIZE).save(path)
+
+
+def write_openvino(
+    model: KAPAO, metadata: ModelMetadata, path: Path, opset: int = MIN_OPSET
+) -> None:
+    """Writes a file for OpenVINO, weights in float32 beside it; see :func:`write_onnx`.
+
+    Raises:
+        InputError: openvino is not installed.
+    """
+    try:
+        import openvino
+    except ImportError as error:
+        raise InputError("openvino is not installed: pip install 'kapao-mm[openvino]'") from error
+    program = _trace_onnx(ExportGraph(model, metadata.settings), metadata, opset)
+    # Not convert_model: it reports to OpenVINO's makers that it was used.
+    converted = openvino.Core().read_model(program.model_proto.SerializeToString())
+    converted.set_rt_info(metadata.to_json(), KEY)
+    openvino.save_model(converted, path, compress_to_fp16=False)
+
+
+def write_torchscript(model: KAPAO, metadata: ModelMetadata, path: Path) -> None:
+    """Writes a file for torch alone; torchvision must be imported before it is loaded.
+
+    Args:
+        model: in its final weights, float32.
+        metadata: with the settings to export.
+        path: the file.
+    """
+    with torch.no_grad(), warnings.catch_warnings(action='ignore'):  # torch calls it deprecated
+        graph = ExportGraph(model, metadata.settings, torch.jit.script(class_nms)).eval()
+        traced = torch.jit.trace(graph, EXAMPLE, check_trace=False)
+        torch.jit.save(traced, path, _extra_files={EXTRA_FILE: metadata.to_json()})
+
+
+def open_torchscript(path: Path) -> tuple[str, Network]:
+    """The metadata and the network of a file of :func:`write_torchscript`."""
+    extra = {EXTRA_FILE: ''}
+    with warnings.catch_warnings(action='ignore'):
+        module = torch.jit.load(path, _extra_files=extra)
+
+    @torch.no_grad()
+    def run(images: np.ndarray) -> dict[str, np.ndarray]:
+        outputs = module(torch.from_numpy(images))
+        return {
+            name: value.numpy() for name, value in zip(KeptObjects._fields, outputs, strict=True)
+        }
+
+    return extra[EXTRA_FILE].decode(), run
+
+
+def _trace_onnx(
+    graph: ExportGraph, metadata: ModelMetadata, opset: int, min_size: int = INPUT_DIVISOR
+) -> ONNXProgram:
+    height, width = (
+        INPUT_DIVISOR * Dim(name, min=min_size // INPUT_DIVISOR) for name in ('h', 'w')
+    )
+    with warnings.catch_warnings(action='ignore'):  # of what the exporter calls in torch
+        program = torch.onnx.export(
+            graph.eval(),
+            (EXAMPLE,),
+            dynamo=True,
+            verbose=False,
+            opset_version=opset,
+            input_names=[INPUT],
+            output_names=list(KeptObjects._fields),
+            dynamic_shapes=({0: Dim('n'), 1: height, 2: width},),
+            custom_translation_table={torch.ops.kapao.class_nms.default: _onnx_class_nms},
+        )
+    program.model.metadata_props[KEY] = metadata.to_json()
+    return program
+
+
+def _onnx_class_nms(boxes: FLOAT, scores: FLOAT, iou_thr: float, max_objects: int) -> BOOL:
+    """:func:`class_nms` in ONNX's operators; at most so many of a class, then of an image."""
+    chosen = op.NonMaxSuppression(
+        boxes,
+        scores,
+        op.Constant(value_ints=[max_objects]),
+        op.Constant(value_floats=[iou_thr]),
+        op.Constant(value_floats=[0.0]),
+    )  # (M, 3) image, class, box
+    image_and_box = op.Constant(value_ints=[0, 2])
+    places = op.Gather(chosen, image_and_box, axis=1)  # (M, 2)
+    shape = op.Gather(op.Shape(scores), image_and_box)
+    nothing = op.ConstantOfShape(shape, value=onnx_ir.tensor([0]))  # (N, k)
+    ones = op.Expand(op.Constant(value_ints=[1]), op.Shape(places, start=0, end=1))
+    kept = op.ScatterND(nothing, places, ones)
+    count = op.CumSum(kept, op.Constant(value_int=1))
+    limit = op.Constant(value_int=max_objects)
+    return op.And(op.Cast(kept, to=onnx_ir.DataType.BOOL), op.LessOrEqual(count, limit))

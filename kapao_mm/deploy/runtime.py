@@ -1,0 +1,290 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+"""Poses from an exported model with numpy, OpenCV and onnxruntime or openvino; no torch, no MM.
+
+Also a command: ``python -m kapao_mm.deploy.runtime MODEL IMAGE...``
+"""
+
+import argparse
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import cv2
+import numpy as np
+
+from kapao_mm.errors import InputError, exit_on_input_error
+from kapao_mm.functional.drawing import Style, draw_prediction
+from kapao_mm.functional.letterbox import letterbox, resize_and_pad
+from kapao_mm.functional.prediction import (
+    DetectedObjects,
+    Prediction,
+    predict_in_image,
+    prediction_dict,
+)
+from kapao_mm.image_files import Predictor, add_image_options, predict_files, read_image
+
+from .metadata import KEY, ModelMetadata
+
+Network = Callable[[np.ndarray], Mapping[str, np.ndarray]]  # a batch -> outputs by name
+
+PRECISIONS = {'float32': 'f32', 'bfloat16': 'bf16'}  # and OpenVINO's names of them
+# Without TensorFloat-32: float32 is float32.
+PROVIDERS = {'CUDAExecutionProvider': {'use_tf32': '0'}, 'CPUExecutionProvider': {}}
+
+
+class KAPAORuntime:
+    """An exported model (``tools/deployment/export.py``) that predicts poses in images.
+
+    Args:
+        model_file: ``.onnx`` for onnxruntime, on a GPU where it can use one; ``.xml`` (with its
+            ``.bin`` beside it) for openvino.
+        precision: what is computed in, ``float32`` or, with openvino, ``bfloat16``.
+        threads: of the CPU [as many as the backend likes].
+        input_size: long side of the network input, px, a multiple of 64 [the config's].
+
+    Attributes:
+        metadata: what the model says of itself.
+        input_size: px.
+
+    Raises:
+        InputError: the backend is not installed or has not this precision; ``model_file`` is
+            missing, is no model, or was not exported by KAPAO-MM; a number is wrong.
+
+    Example:
+        >>> runtime = KAPAORuntime('kapao_s.onnx')
+        >>> (prediction,) = runtime([cv2.imread('a.jpg')])
+        >>> cv2.imwrite('poses.jpg', runtime.draw(cv2.imread('a.jpg'), prediction))
+    """
+
+    def __init__(
+        self,
+        model_file: str | Path,
+        precision: str = 'float32',
+        threads: int | None = None,
+        input_size: int | None = None,
+    ) -> None:
+        path = Path(model_file)
+        if path.suffix not in BACKENDS:
+            raise InputError(f'{path} is no exported model: give a file {" or ".join(BACKENDS)}')
+        if not path.is_file():
+            raise InputError(f'model file {path.absolute()} does not exist')
+        if threads is not None and threads < 1:
+            raise InputError(f'threads must be at least 1, got {threads}')
+        metadata, self._network = BACKENDS[path.suffix](path, precision, threads)
+        self.metadata = ModelMetadata.from_json(metadata, str(path))
+        self.input_size = self.metadata.input_size if input_size is None else input_size
+        letterbox((1, 1), self.input_size)  # refuses a wrong size now, and not with every image
+        self._style = _style(self.metadata)
+
+    def __call__(self, images: Sequence[np.ndarray]) -> list[Prediction]:
+        """Predicts the poses of images; those of one input shape in one batch.
+
+        Args:
+            images: BGR, (h, w, 3) uint8, of any sizes.
+
+        Returns:
+            One an image, in its px.
+
+        Raises:
+            InputError: an image is something else.
+        """
+        for image in images:
+            _check_image(image)
+        square = self.metadata.square_input
+        boxes = [letterbox(image.shape[1::-1], self.input_size, square=square) for image in images]
+        batches = defaultdict(list)
+        for index, box in enumerate(boxes):
+            batches[box.input_size].append(index)
+        predictions = {}
+        for indices in batches.values():
+            batch = np.stack([resize_and_pad(images[i], boxes[i]) for i in indices])
+            detected = split_by_image(self._network(batch), len(indices))
+            for index, objects in zip(indices, detected, strict=True):
+                box = boxes[index]
+                predictions[index] = predict_in_image(
+                    objects,
+                    scale=1 / box.scale,
+                    origin=-np.array(box.pad[:2]) / box.scale,
+                    image_size=box.image_size,
+                    keypoint_counts=self.metadata.keypoint_counts,
+                    settings=self.metadata.settings,
+                )
+        return [predictions[index] for index in range(len(images))]
+
+    def draw(
+        self, image: np.ndarray, prediction: Prediction, draw_objects: bool = False
+    ) -> np.ndarray:
+        """Draws the poses of an image, as KAPAOVisualizer does.
+
+        Args:
+            image: BGR, (h, w, 3) uint8.
+            prediction: its prediction.
+            draw_objects: show pose objects, keypoint objects and fused poses side by side.
+
+        Returns:
+            A picture, BGR uint8; one panel is as large as the image.
+        """
+        rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        picture = draw_prediction(rgb, prediction, self._style, draw_objects)
+        return cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+
+    def predict_file(
+        self, path: Path, draw_objects: bool = False
+    ) -> tuple[dict[str, Any], np.ndarray]:
+        """Predicts an image file: its :func:`prediction_dict`, and the picture of :meth:`draw`.
+
+        Raises:
+            InputError: the file is missing or not an image.
+        """
+        image = read_image(path)
+        (prediction,) = self([image])
+        numbers = prediction_dict(
+            prediction,
+            str(path),
+            image.shape[1::-1],
+            self.metadata.keypoint_names,
+            self.metadata.categories,
+        )
+        return numbers, self.draw(image, prediction, draw_objects)
+
+
+def split_by_image(outputs: Mapping[str, np.ndarray], num_images: int) -> list[DetectedObjects]:
+    """The objects of each image of a batch.
+
+    Args:
+        outputs: of an exported model: the fields of :class:`DetectedObjects`, and ``pose_image``
+            (P,) and ``point_image`` (Q,), the images they are in, in rising order.
+        num_images: N.
+    """
+    of_points = [name.startswith('point_') for name in DetectedObjects._fields]
+    others = np.arange(1, num_images)
+    starts = [np.searchsorted(outputs[name], others) for name in ('pose_image', 'point_image')]
+    columns = [
+        np.split(outputs[name], starts[of_point])
+        for name, of_point in zip(DetectedObjects._fields, of_points, strict=True)
+    ]
+    return [DetectedObjects(*of_image) for of_image in zip(*columns, strict=True)]
+
+
+def _open_onnx(path: Path, precision: str, threads: int | None) -> tuple[str | None, Network]:
+    """The metadata and the network of an ONNX file."""
+    if precision != 'float32':
+        raise InputError(f'onnxruntime has float32 only, not {precision}; export to OpenVINO')
+    onnxruntime = _import('onnxruntime')
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or 0  # 0: its own choice
+    providers = [
+        (name, settings)
+        for name, settings in PROVIDERS.items()
+        if name in onnxruntime.get_available_providers()
+    ]
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers)
+    except Exception as error:  # onnxruntime's have no base of their own
+        raise _no_model(path, error) from error
+    names = [output.name for output in session.get_outputs()]
+
+    def run(images: np.ndarray) -> dict[str, np.ndarray]:
+        return dict(zip(names, session.run(names, {'images': images}), strict=True))
+
+    return session.get_modelmeta().custom_metadata_map.get(KEY), run
+
+
+def _open_openvino(path: Path, precision: str, threads: int | None) -> tuple[str | None, Network]:
+    """The metadata and the network of an OpenVINO file."""
+    if precision not in PRECISIONS:
+        raise InputError(f'precision {precision} is not one of {", ".join(PRECISIONS)}')
+    openvino = _import('openvino')
+    settings = {'INFERENCE_PRECISION_HINT': PRECISIONS[precision]}  # its own choice may be bf16
+    if threads:
+        settings['INFERENCE_NUM_THREADS'] = threads
+    core = openvino.Core()
+    try:
+        model = core.read_model(path)
+        compiled = core.compile_model(model, 'CPU', settings)
+    except RuntimeError as error:
+        raise _no_model(path, error) from error
+
+    def run(images: np.ndarray) -> dict[str, np.ndarray]:
+        outputs = compiled(images).items()
+        return {name: values for output, values in outputs for name in output.names}
+
+    metadata = model.get_rt_info(KEY).astype(str) if model.has_rt_info(KEY) else None
+    return metadata, run
+
+
+BACKENDS = {'.onnx': _open_onnx, '.xml': _open_openvino}
+
+
+def _import(backend: str) -> ModuleType:
+    try:
+        return import_module(backend)
+    except ImportError as error:
+        raise InputError(
+            f"{backend} is not installed: pip install 'kapao-mm[{backend}]'"
+        ) from error
+
+
+def _no_model(path: Path, error: Exception) -> InputError:
+    reason = str(error).strip().splitlines()[-1]  # before it, where in OpenVINO
+    return InputError(f'{path.absolute()} cannot be read as a model: {reason}')
+
+
+def _check_image(image: np.ndarray) -> None:
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+        raise InputError(
+            f'an image must be BGR, (h, w, 3) uint8, as cv2.imread reads it; '
+            f'got {image.shape} {image.dtype}'
+        )
+
+
+def _style(metadata: ModelMetadata) -> Style:
+    return Style(
+        keypoint_names=dict(enumerate(metadata.keypoint_names)),
+        keypoint_colors=[tuple(color) for color in metadata.keypoint_colors],
+        skeleton_links=metadata.skeleton_links,
+        link_colors=[tuple(color) for color in metadata.link_colors],
+        category_names=[category['name'] for category in metadata.categories],
+    )
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog='python -m kapao_mm.deploy.runtime',
+        description='Predict poses in images with an exported model, without torch: a picture and '
+        'a JSON file for each',
+    )
+    parser.add_argument('model', help='exported model, .onnx or .xml')
+    add_image_options(parser, 'outputs/runtime')
+    parser.add_argument(
+        '--input-size', type=int, help="long side of the network input, px [the model's]"
+    )
+    parser.add_argument(
+        '--precision', choices=list(PRECISIONS), default='float32', help='[%(default)s]'
+    )
+    parser.add_argument('--threads', type=int, help="of the CPU [the backend's choice]")
+    return parser.parse_args()
+
+
+def load_predictor(args: argparse.Namespace) -> Predictor:
+    """What predicts and draws an image file."""
+    runtime = KAPAORuntime(args.model, args.precision, args.threads, args.input_size)
+    return partial(runtime.predict_file, draw_objects=args.objects)
+
+
+def main() -> None:
+    """Predicts image by image."""
+    args = parse_args()
+    if not predict_files(args.images, args.out_dir, partial(load_predictor, args)):
+        sys.exit(1)
+
+
+if __name__ == '__main__':
+    with exit_on_input_error():
+        main()

@@ -1,0 +1,272 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+"""Drawing of poses and keypoint objects with OpenCV; pictures are RGB (H, W, 3) uint8.
+
+Every function leaves the image that it is given as it is.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from .prediction import Prediction
+
+Color = tuple[int, int, int]  # RGB
+
+WHITE: Color = (255, 255, 255)
+REFERENCE_SIDE = 400  # longer image side, px, at which line widths, radii and text sizes hold
+RADIUS_OF_PERSON = 0.02  # largest keypoint radius, as a part of the person's longer side
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+LABEL_SIZE = 0.22  # OpenCV's font scale
+TITLE_SIZE = 0.4
+
+
+class Style(NamedTuple):
+    """How things look; colours are RGB, and start again where there are fewer than things.
+
+    Attributes:
+        keypoint_names: by keypoint type; numbers stand for missing ones.
+        keypoint_colors: of the keypoint types.
+        skeleton_links: pairs of keypoint types.
+        link_colors: of the links.
+        category_names: written at the poses if there are several.
+        box_color: of the poses' boxes.
+        line_width: px in an image of :data:`REFERENCE_SIDE`.
+        radius: of keypoints, likewise.
+    """
+
+    keypoint_names: Mapping[int, str]
+    keypoint_colors: Sequence[Color]
+    skeleton_links: Sequence[Sequence[int]]
+    link_colors: Sequence[Color]
+    category_names: Sequence[str]
+    box_color: Color = (0, 255, 0)
+    line_width: float = 1
+    radius: float = 3
+
+
+class Poses(NamedTuple):
+    """Poses to draw, px of the image, the one to be on top first.
+
+    Attributes:
+        boxes: (P, 4) xyxy.
+        keypoints: (P, K, 2).
+        visible: which keypoints are drawn, (P, K) bool.
+        filled: which of them are filled, (P, K) bool; the others are hollow.
+        categories: 0..C-1, (P,) int; needed if the style names several.
+        scores: written at the boxes, (P,), if given.
+    """
+
+    boxes: np.ndarray
+    keypoints: np.ndarray
+    visible: np.ndarray
+    filled: np.ndarray
+    categories: np.ndarray | None
+    scores: np.ndarray | None
+
+
+class KeypointObjects(NamedTuple):
+    """Keypoint objects to draw, px of the image.
+
+    Attributes:
+        boxes: (Q, 4) xyxy.
+        scores: (Q,), the most confident is drawn on top.
+        types: keypoint types 0..K-1, (Q,) int.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    types: np.ndarray
+
+
+def draw_prediction(
+    image: np.ndarray, prediction: Prediction, style: Style, draw_objects: bool = False
+) -> np.ndarray:
+    """Draws the fused poses of an image, or with ``draw_objects`` all :func:`draw_stages`."""
+    fused = Poses(
+        boxes=prediction.boxes,
+        keypoints=prediction.keypoints,
+        visible=prediction.own,
+        filled=prediction.fused,
+        categories=prediction.categories,
+        scores=prediction.scores,
+    )
+    if not draw_objects:
+        return draw_poses(image, fused, style)
+    points = KeypointObjects(
+        prediction.point_boxes, prediction.point_scores, prediction.point_types
+    )
+    return side_by_side(draw_stages(image, fused, prediction.pose_keypoints, points, style))
+
+
+def draw_stages(
+    image: np.ndarray,
+    fused: Poses,
+    pose_keypoints: np.ndarray,
+    points: KeypointObjects | None,
+    style: Style,
+    draw_boxes: bool = True,
+    number_keypoints: bool = False,
+) -> dict[str, np.ndarray]:
+    """Draws what the paper's figures show: pose objects, keypoint objects, fused poses.
+
+    Args:
+        image: the image.
+        fused: the fused poses.
+        pose_keypoints: theirs before fusion, (P, K, 2).
+        points: the keypoint objects; their panel is left out where they are not known.
+        style: how it looks.
+        draw_boxes: see :func:`draw_poses`, for the fused poses.
+        number_keypoints: likewise.
+
+    Returns:
+        The panels by title.
+    """
+    poses = fused._replace(keypoints=pose_keypoints, filled=np.zeros_like(fused.filled))
+    panels = {f'pose objects: {len(poses.boxes)}': draw_poses(image, poses, style)}
+    if points is not None:
+        title = f'keypoint objects: {len(points.boxes)}'
+        panels[title] = draw_keypoint_objects(image, points, style)
+    title = f'fused poses: {int(fused.filled.sum())} keypoints fused'
+    panels[title] = draw_poses(image, fused, style, draw_boxes, number_keypoints)
+    return panels
+
+
+def draw_poses(
+    image: np.ndarray,
+    poses: Poses,
+    style: Style,
+    draw_boxes: bool = True,
+    number_keypoints: bool = False,
+) -> np.ndarray:
+    """Draws boxes, skeletons and keypoints.
+
+    Args:
+        image: the image.
+        poses: the poses.
+        style: how it looks.
+        draw_boxes: draw boxes, with category and score.
+        number_keypoints: write the number of its type at each keypoint.
+
+    Returns:
+        A picture as large as the image.
+    """
+    canvas = image.copy()
+    scale = _scale(image)
+    width = max(1, round(style.line_width * scale))
+    for i in reversed(range(len(poses.boxes))):
+        box, keypoints, visible = poses.boxes[i], poses.keypoints[i], poses.visible[i]
+        radius = min(style.radius * scale, RADIUS_OF_PERSON * max(box[2:] - box[:2]))
+        radius = max(width + 1, round(radius))
+        if draw_boxes:
+            _draw_box(canvas, box, style.box_color, max(1, width // 2))
+        _draw_links(canvas, keypoints, visible, style, width)
+        _draw_keypoints(canvas, keypoints, visible, poses.filled[i], style, radius)
+        if number_keypoints:
+            for k in np.flatnonzero(visible):
+                _write(canvas, str(k), keypoints[k] + radius, LABEL_SIZE * scale, WHITE)
+        if draw_boxes and (text := _pose_text(poses, i, style)):
+            _write(canvas, text, box[:2], LABEL_SIZE * scale, style.box_color)
+    return canvas
+
+
+def draw_keypoint_objects(image: np.ndarray, points: KeypointObjects, style: Style) -> np.ndarray:
+    """Draws boxes in their type's colour, with its name; a picture as large as the image."""
+    canvas = image.copy()
+    scale = _scale(image)
+    order = np.argsort(points.scores)
+    boxes, types = points.boxes[order], points.types[order].tolist()
+    colors = [_color(style.keypoint_colors, kind) for kind in types]
+    for box, color in zip(boxes, colors, strict=True):
+        _draw_box(canvas, box, color, max(1, round(style.line_width * scale)))
+    for box, kind, color in zip(boxes, types, colors, strict=True):
+        name = style.keypoint_names.get(kind, str(kind))
+        _write(canvas, name, box[:2], LABEL_SIZE * scale, color)
+    return canvas
+
+
+def side_by_side(panels: dict[str, np.ndarray]) -> np.ndarray:
+    """Joins panels of one size, each with its title above; one alone stays as it is."""
+    first = next(iter(panels.values()))
+    if len(panels) == 1:
+        return first
+    size = TITLE_SIZE * _scale(first)
+    widest = max(_text_size(title, size)[0] for title in panels)
+    size *= min(1.0, 0.95 * first.shape[1] / widest)
+    line = max(1, _text_size(' '.join(panels), size)[1])  # OpenCV writes nothing into 0 rows
+    titled = []
+    for title, panel in panels.items():
+        strip = np.zeros((2 * line, panel.shape[1], 3), np.uint8)
+        _write(strip, title, np.array([line // 2, line * 3 // 2]), size, WHITE)
+        titled.append(np.concatenate([strip, panel]))
+    return np.concatenate(titled, axis=1)
+
+
+def _pose_text(poses: Poses, i: int, style: Style) -> str:
+    words = []
+    if len(style.category_names) > 1:
+        words.append(style.category_names[poses.categories[i]])
+    if poses.scores is not None:
+        words.append(f'{poses.scores[i]:.2f}')
+    return ' '.join(words)
+
+
+def _draw_links(
+    canvas: np.ndarray, keypoints: np.ndarray, visible: np.ndarray, style: Style, width: int
+) -> None:
+    for link, (a, b) in enumerate(style.skeleton_links):
+        if visible[a] and visible[b]:
+            color = _color(style.link_colors, link)
+            cv2.line(canvas, _px(keypoints[a]), _px(keypoints[b]), color, width, cv2.LINE_AA)
+
+
+def _draw_keypoints(
+    canvas: np.ndarray,
+    keypoints: np.ndarray,
+    visible: np.ndarray,
+    filled: np.ndarray,
+    style: Style,
+    radius: int,
+) -> None:
+    for k in np.flatnonzero(visible):
+        point, color = _px(keypoints[k]), _color(style.keypoint_colors, k)
+        cv2.circle(canvas, point, radius, color, cv2.FILLED, cv2.LINE_AA)
+        if not filled[k]:
+            cv2.circle(canvas, point, round(0.65 * radius), WHITE, cv2.FILLED, cv2.LINE_AA)
+
+
+def _draw_box(canvas: np.ndarray, box: np.ndarray, color: Color, width: int) -> None:
+    cv2.rectangle(canvas, _px(box[:2]), _px(box[2:]), color, width)
+
+
+def _write(canvas: np.ndarray, text: str, corner: np.ndarray, size: float, color: Color) -> None:
+    """Writes text on a darkened ground, its lower left corner given, moved into the image."""
+    width, height = _text_size(text, size)
+    room = np.array([canvas.shape[1] - width, canvas.shape[0]])
+    x, y = _px(np.maximum(np.minimum(corner, room), (0, height)))
+    canvas[y - height : y, x : x + width] //= 3
+    cv2.putText(canvas, text, (x, y - height // 4), FONT, size, color, _weight(size), cv2.LINE_AA)
+
+
+def _text_size(text: str, size: float) -> tuple[int, int]:
+    """(width, height) px of a line of text, descenders included."""
+    (width, height), baseline = cv2.getTextSize(text, FONT, size, _weight(size))
+    return width, height + baseline
+
+
+def _weight(size: float) -> int:
+    return max(1, round(2 * size))
+
+
+def _scale(image: np.ndarray) -> float:
+    return max(image.shape[:2]) / REFERENCE_SIDE
+
+
+def _px(point: np.ndarray) -> tuple[int, int]:
+    x, y = np.rint(point).astype(int).tolist()
+    return x, y
+
+
+def _color(colors: Sequence[Color], index: int) -> Color:
+    return colors[index % len(colors)]

@@ -1,0 +1,201 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+"""Files of every format, run by their own backends, against the model."""
+
+import numpy as np
+import onnx
+import onnxruntime
+import openvino
+import pytest
+import torch
+from mmpose.registry import MODELS
+
+from kapao_mm.configuration import load_config
+from kapao_mm.deploy.comparison import compare_objects
+from kapao_mm.deploy.export import (
+    TENSORRT_CANDIDATES,
+    make_metadata,
+    open_torchscript,
+    write_onnx,
+    write_tensorrt,
+    write_torchscript,
+)
+from kapao_mm.deploy.metadata import KEY, ModelMetadata
+from kapao_mm.deploy.runtime import BACKENDS, split_by_image
+from kapao_mm.errors import InputError
+
+NUM_KEYPOINTS = [3, 2]
+LIMITED = dict(pose_iou_thr=0.25, max_candidates=60, max_objects=20)  # one suppression
+SHAPES = [(1, 64, 128), (3, 192, 256), (2, 320, 64)]
+LARGE_SHAPES = [(1, 256, 256), (3, 256, 384)]  # for TensorRT
+CONFIG = 'configs/kapao/kapao_n_people_wheels.py'
+
+
+@pytest.fixture(scope='module')
+def metadata(settings):
+    return ModelMetadata(
+        config='noise',
+        use='pictures',
+        settings=settings,
+        input_size=256,
+        square_input=False,
+        categories=[
+            dict(name='a', keypoint_ids=[0, 1, 2]),
+            dict(name='b', keypoint_ids=[3, 4]),
+        ],
+        keypoint_names=list('vwxyz'),
+        flip_pairs=[[0, 1]],
+        sigmas=[0.1] * 5,
+        skeleton_links=[],
+        keypoint_colors=[[255, 0, 0]] * 5,
+        link_colors=[],
+    )
+
+
+@pytest.fixture(scope='module')
+def model(make_model):
+    return make_model(NUM_KEYPOINTS)
+
+
+@pytest.fixture(scope='module')
+def onnx_file(model, metadata, tmp_path_factory):
+    path = tmp_path_factory.mktemp('onnx') / 'noise.onnx'
+    write_onnx(model, metadata, path)
+    return path
+
+
+@pytest.fixture(scope='module')
+def tensorrt_file(model, metadata, tmp_path_factory):
+    path = tmp_path_factory.mktemp('tensorrt') / 'noise.onnx'
+    settings = metadata.settings | LIMITED
+    write_tensorrt(model, metadata._replace(settings=settings), path, opset=20)
+    return path
+
+
+def check(network, model, settings, shapes, make_images, detect):
+    """Compares a network with the model on noise."""
+    for shape in shapes:
+        images = make_images(*shape)
+        expected, num_candidates = detect(model, images, settings)
+        found = split_by_image(network(images), len(images))
+        count = sum(len(objects.boxes) + len(objects.point_boxes) for objects in expected)
+        assert num_candidates > 1.5 * count > 20
+        for one, other in zip(found, expected, strict=True):
+            difference = compare_objects(one, other)
+            assert difference.position < 1e-3
+            assert difference.score < 1e-4
+            np.testing.assert_allclose(one.scores, other.scores, atol=1e-4)  # in order
+            np.testing.assert_allclose(one.point_scores, other.point_scores, atol=1e-4)
+    nothing = network(np.zeros((1, 256, 256, 3), np.uint8))
+    shapes = {name: value.shape for name, value in nothing.items()}
+    assert shapes.pop('keypoints') == (0, 5, 2)
+    assert shapes.pop('boxes') == shapes.pop('point_boxes') == (0, 4)
+    assert set(shapes.values()) == {(0,)}
+
+
+def run_openvino(path):
+    """A network of an ONNX file, in OpenVINO."""
+    compiled = openvino.Core().compile_model(path, 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})
+    names = [output.get_any_name() for output in compiled.outputs]
+    return lambda images: dict(zip(names, compiled(images).values(), strict=True))
+
+
+def test_onnxruntime_finds_what_the_model_finds(onnx_file, model, settings, make_images, detect):
+    _, network = BACKENDS['.onnx'](onnx_file, 'float32', 1)
+    check(network, model, settings, SHAPES, make_images, detect)
+
+
+def test_openvino_finds_what_the_model_finds(onnx_file, model, settings, make_images, detect):
+    check(run_openvino(onnx_file), model, settings, SHAPES, make_images, detect)
+
+
+def test_torchscript_finds_what_the_model_finds(
+    model, metadata, settings, make_images, detect, tmp_path
+):
+    path = tmp_path / 'noise.pt'
+    write_torchscript(model, metadata, path)
+    text, network = open_torchscript(path)
+    assert ModelMetadata.from_json(text, 'noise.pt') == metadata
+    check(network, model, settings, SHAPES, make_images, detect)
+
+
+@pytest.mark.parametrize(
+    'open_file', [lambda path: BACKENDS['.onnx'](path, 'float32', 1)[1], run_openvino]
+)
+def test_a_fixed_number_of_candidates_one_suppression_and_limits(
+    tensorrt_file, model, settings, make_images, detect, open_file
+):
+    network = open_file(tensorrt_file)
+    check(network, model, settings | LIMITED, LARGE_SHAPES, make_images, detect)
+    (limited,) = split_by_image(network(make_images(*LARGE_SHAPES[0])), 1)
+    assert len(limited.boxes) + len(limited.point_boxes) == LIMITED['max_objects']
+
+
+def test_the_onnx_file_says_what_it_is(onnx_file, metadata):
+    file = onnx.load(onnx_file, load_external_data=False)
+    onnx.checker.check_model(file, full_check=True)
+    assert [entry.name for entry in onnx_file.parent.iterdir()] == ['noise.onnx']
+    assert [(o.domain, o.version) for o in file.opset_import] == [('', 18)]
+    session = onnxruntime.InferenceSession(onnx_file)
+    (images,) = session.get_inputs()
+    assert (images.name, images.type) == ('images', 'tensor(uint8)')
+    assert images.shape == ['n', '64*h', '64*w', 3]
+    assert {output.name: (output.type, output.shape[1:]) for output in session.get_outputs()} == {
+        'pose_image': ('tensor(int64)', []),
+        'boxes': ('tensor(float)', [4]),
+        'scores': ('tensor(float)', []),
+        'categories': ('tensor(int64)', []),
+        'keypoints': ('tensor(float)', [5, 2]),
+        'point_image': ('tensor(int64)', []),
+        'point_boxes': ('tensor(float)', [4]),
+        'point_scores': ('tensor(float)', []),
+        'point_types': ('tensor(int64)', []),
+    }
+    text = session.get_modelmeta().custom_metadata_map[KEY]
+    assert ModelMetadata.from_json(text, 'noise.onnx') == metadata
+
+
+def test_for_tensorrt_topk_has_a_constant_and_the_opset_can_be_chosen(tensorrt_file):
+    file = onnx.load(tensorrt_file)
+    assert file.opset_import[0].version == 20
+    (topk,) = (node for node in file.graph.node if node.op_type == 'TopK')
+    constants = {c.name: onnx.numpy_helper.to_array(c) for c in file.graph.initializer}
+    assert constants[topk.input[1]].tolist() == [TENSORRT_CANDIDATES]
+
+
+def test_torchscript_is_bound_to_no_device(model, metadata, tmp_path):
+    write_torchscript(model, metadata, tmp_path / 'noise.pt')
+    module = torch.jit.load(tmp_path / 'noise.pt')
+    assert 'torch.ones_like' in module.code  # a device would be in there
+    assert 'torch.device(' not in module.code
+
+
+@pytest.mark.parametrize('name', ['people_wheels', 'coco', 'crowdpose'])
+def test_metadata_of_a_config(repo, name):
+    sizes = dict(people_wheels=('n', [17, 5]), coco=('s', [17]), crowdpose=('l', [14]))
+    size, counts = sizes[name]
+    cfg = load_config(repo / f'configs/kapao/kapao_{size}_{name}.py', dict(input_size=640))
+    with torch.device('meta'):
+        model = MODELS.build(cfg.model)
+    metadata = make_metadata(cfg, model, 'evaluation')
+    assert ModelMetadata.from_json(metadata.to_json(), 'a') == metadata
+    assert metadata.config == f'kapao_{size}_{name}'
+    assert metadata.settings == model.settings['evaluation']
+    assert (metadata.input_size, metadata.square_input) == (640, name == 'people_wheels')
+    assert metadata.keypoint_counts == counts
+    for values in (metadata.keypoint_names, metadata.sigmas, metadata.keypoint_colors):
+        assert len(values) == sum(counts)
+    assert len(metadata.link_colors) == len(metadata.skeleton_links) > 0
+    assert all(0 <= i < sum(counts) for pair in metadata.flip_pairs for i in pair)
+
+
+def test_a_model_for_other_keypoints_than_the_dataset(repo):
+    cfg = load_config(repo / 'configs/kapao/kapao_n_coco.py', {'model.head.num_keypoints': 5})
+    with torch.device('meta'), pytest.raises(InputError, match=r'is \[5\], but .* has \[17\]'):
+        make_metadata(cfg, MODELS.build(cfg.model), 'pictures')
+
+
+def test_a_pipeline_without_letterbox(repo):
+    cfg = load_config(repo / 'configs/kapao/kapao_n_coco.py')
+    cfg.test_dataloader.dataset.pipeline = []
+    with torch.device('meta'), pytest.raises(InputError, match=r'kapao_n_coco.py has no Letterbox'):
+        make_metadata(cfg, MODELS.build(cfg.model), 'pictures')

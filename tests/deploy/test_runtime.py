@@ -1,0 +1,539 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+"""A small hand-made model stands for an exported one, but for the comparison with PyTorch."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import onnxruntime
+import openvino
+import pytest
+import torch
+from mmcv.transforms import Compose
+from mmpose.registry import TRANSFORMS
+from mmpose.structures import PoseDataSample
+from torch import nn
+
+from kapao_mm.deploy import runtime as module
+from kapao_mm.deploy.export import write_onnx, write_openvino
+from kapao_mm.deploy.metadata import KEY, ModelMetadata
+from kapao_mm.deploy.runtime import KAPAORuntime, split_by_image
+from kapao_mm.errors import InputError, exit_on_input_error
+from kapao_mm.functional import drawing
+from kapao_mm.models.kapao import KAPAO
+
+RED, GREEN = (255, 0, 0), (0, 255, 0)
+METADATA = ModelMetadata(
+    config='masts',
+    use='pictures',
+    settings=dict(fusion_score_thr=0.2, fusion_distance=50),
+    input_size=128,
+    square_input=False,
+    categories=[dict(name='mast', keypoint_ids=[0, 1])],
+    keypoint_names=['top', 'base'],
+    flip_pairs=[],
+    sigmas=[0.1, 0.1],
+    skeleton_links=[[0, 1]],
+    keypoint_colors=[RED, RED],
+    link_colors=[GREEN],
+)
+# A pose in every image that has a pixel above 200, its score that pixel / 255; a keypoint object
+# of type 0, 2 px right of and 6 px below that of the pose, in every image with a pixel below 50.
+MODEL = """
+<ir_version: 8, opset_import: ["": 17]>
+masts (uint8[N, H, W, 3] images) => (
+    int64[P] pose_image, float[P, 4] boxes, float[P] scores, int64[P] categories,
+    float[P, 2, 2] keypoints,
+    int64[Q] point_image, float[Q, 4] point_boxes, float[Q] point_scores, int64[Q] point_types
+)
+<
+    float high = {200}, float low = {50}, float full = {255},
+    int64[1] zero = {0}, int64[1] one = {1}, int64[1] flat = {-1},
+    float[1, 4] box = {20, 30, 60, 110}, float[1, 2, 2] pose = {40, 40, 40, 100},
+    float[1, 4] point_box = {36, 40, 48, 52}
+>
+{
+    values = Cast <to = 1> (images)
+
+    brightest = ReduceMax <axes = [1, 2, 3], keepdims = 0> (values)
+    bright = Greater(brightest, high)
+    pose_index = NonZero(bright)
+    pose_image = Reshape(pose_index, flat)
+    bright_values = Gather(brightest, pose_image)
+    scores = Div(bright_values, full)
+    categories = Mul(pose_image, zero)
+    num_poses = Shape(pose_image)
+    boxes_size = Concat <axis = 0> (num_poses, one)
+    boxes = Tile(box, boxes_size)
+    keypoints_size = Concat <axis = 0> (num_poses, one, one)
+    keypoints = Tile(pose, keypoints_size)
+
+    darkest = ReduceMin <axes = [1, 2, 3], keepdims = 0> (values)
+    dark = Less(darkest, low)
+    point_index = NonZero(dark)
+    point_image = Reshape(point_index, flat)
+    dark_values = Gather(darkest, point_image)
+    darkness = Sub(full, dark_values)
+    point_scores = Div(darkness, full)
+    point_types = Mul(point_image, zero)
+    num_points = Shape(point_image)
+    points_size = Concat <axis = 0> (num_points, one)
+    point_boxes = Tile(point_box, points_size)
+}
+"""
+SUFFIXES = ('.onnx', '.xml')
+
+
+def write_model(path: Path, metadata: str | None = METADATA.to_json()) -> Path:
+    """Writes the hand-made model, for the backend of the suffix."""
+    model = onnx.parser.parse_model(MODEL)
+    onnx.checker.check_model(model)
+    onnx_file = path.with_suffix('.onnx')
+    if metadata is not None:
+        onnx.helper.set_model_props(model, {KEY: metadata})
+    onnx.save(model, onnx_file)
+    if path.suffix == '.xml':
+        converted = openvino.Core().read_model(onnx_file)
+        if metadata is not None:
+            converted.set_rt_info(metadata, KEY)
+        openvino.save_model(converted, path, compress_to_fp16=False)
+        onnx_file.unlink()
+    return path
+
+
+@pytest.fixture(scope='module', params=SUFFIXES)
+def model_file(request, tmp_path_factory) -> Path:
+    return write_model(tmp_path_factory.mktemp('model') / f'masts{request.param}')
+
+
+@pytest.fixture(scope='module')
+def runtime(model_file) -> KAPAORuntime:
+    return KAPAORuntime(model_file)
+
+
+def picture(width: int = 128, height: int = 128, low: int = 90, high: int = 90) -> np.ndarray:
+    """A grey image with a darkest and a brightest area."""
+    image = np.full((height, width, 3), 90, np.uint8)
+    image[: height // 2, : width // 2] = low
+    image[height // 2 :, width // 2 :] = high
+    return image
+
+
+def test_metadata_is_read_from_the_file(runtime):
+    assert json.loads(runtime.metadata.to_json()) == json.loads(METADATA.to_json())
+    assert runtime.input_size == 128
+
+
+def test_objects_are_mapped_to_the_image_and_fused_there(runtime):
+    (found,) = runtime([picture(256, 192, low=0, high=255)])  # scale 0.5, 16 px above
+    np.testing.assert_allclose(found.boxes, [[40, 28, 120, 188]])
+    np.testing.assert_allclose(found.scores, [1])
+    np.testing.assert_allclose(found.pose_keypoints, [[[80, 48], [80, 168]]])
+    np.testing.assert_allclose(found.keypoints, [[[84, 60], [80, 168]]])
+    np.testing.assert_array_equal(found.fused, [[True, False]])
+    np.testing.assert_allclose(found.point_boxes, [[72, 48, 96, 72]])
+
+
+def test_images_of_all_shapes_come_back_in_their_order(runtime):
+    sizes = [(128, 128), (256, 100), (128, 128), (100, 256), (64, 64), (300, 120), (128, 128)]
+    lows = [0, 90, 90, 20, 0, 90, 30]
+    highs = [90, 255, 220, 240, 90, 90, 230]
+    images = [picture(*size, low, high) for size, low, high in zip(sizes, lows, highs, strict=True)]
+    together = runtime(images)
+    assert [len(found.boxes) for found in together] == [high > 200 for high in highs]
+    assert [len(found.point_boxes) for found in together] == [low < 50 for low in lows]
+    for found, image in zip(together, images, strict=True):
+        (alone,) = runtime([image])
+        for one, other in zip(found, alone, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_images_of_one_input_shape_are_one_batch(runtime, monkeypatch):
+    shapes = []
+    network = runtime._network
+    monkeypatch.setattr(
+        runtime, '_network', lambda batch: (shapes.append(batch.shape), network(batch))[1]
+    )
+    runtime([picture(*size) for size in ((128, 128), (256, 100), (64, 60), (512, 200))])
+    assert shapes == [(2, 128, 128, 3), (2, 64, 128, 3)]
+
+
+def test_inputs_are_square_where_the_metadata_say_so(tmp_path):
+    metadata = METADATA._replace(square_input=True)
+    runtime = KAPAORuntime(write_model(tmp_path / 'square.onnx', metadata.to_json()))
+    (found,) = runtime([picture(256, 128, high=255)])  # scale 0.5, 32 px above
+    np.testing.assert_allclose(found.boxes, [[40, 0, 120, 128]])
+    np.testing.assert_allclose(found.pose_keypoints, [[[80, 16], [80, 136]]])
+
+
+def test_no_images_give_no_predictions(runtime):
+    assert runtime([]) == []
+
+
+def test_input_size_can_be_another(model_file):
+    (found,) = KAPAORuntime(model_file, input_size=256)([picture(128, 128, high=255)])
+    np.testing.assert_allclose(found.boxes, [[10, 15, 30, 55]])
+    for wrong in (100, 0):
+        with pytest.raises(InputError, match=f'multiple of 64, got {wrong}'):
+            KAPAORuntime(model_file, input_size=wrong)
+
+
+def test_threads_are_those_asked_for(tmp_path, monkeypatch):
+    seen = []
+    session = onnxruntime.InferenceSession
+    monkeypatch.setattr(
+        onnxruntime,
+        'InferenceSession',
+        lambda path, options, providers: (
+            seen.append(options.intra_op_num_threads) or session(path, options, providers)
+        ),
+    )
+    path = write_model(tmp_path / 'a.onnx')
+    KAPAORuntime(path, threads=1)
+    KAPAORuntime(path)
+    assert seen == [1, 0]
+    with pytest.raises(InputError, match='threads must be at least 1, got 0'):
+        KAPAORuntime(path, threads=0)
+
+
+def compiled_with(monkeypatch, path: Path, **options) -> dict:
+    """OpenVINO's settings of a runtime."""
+    compiled = []
+    compile_model = openvino.Core.compile_model
+
+    def spy(core, *args):
+        compiled.append(compile_model(core, *args))
+        return compiled[0]
+
+    monkeypatch.setattr(openvino.Core, 'compile_model', spy)
+    KAPAORuntime(path, **options)
+    names = ('INFERENCE_PRECISION_HINT', 'INFERENCE_NUM_THREADS')
+    return {name: compiled[0].get_property(name) for name in names}
+
+
+@pytest.mark.parametrize(
+    ('options', 'name', 'value'),
+    [
+        ({}, 'INFERENCE_PRECISION_HINT', openvino.Type.f32),
+        ({'precision': 'bfloat16'}, 'INFERENCE_PRECISION_HINT', openvino.Type.bf16),
+        ({'threads': 1}, 'INFERENCE_NUM_THREADS', 1),
+    ],
+)
+def test_openvino_computes_as_asked(tmp_path, monkeypatch, options, name, value):
+    path = write_model(tmp_path / 'a.xml')
+    assert compiled_with(monkeypatch, path, **options)[name] == value
+
+
+def test_onnxruntime_takes_the_gpu_where_it_can_and_computes_in_float32_there(
+    tmp_path, monkeypatch
+):
+    seen = []
+    session = onnxruntime.InferenceSession
+    monkeypatch.setattr(
+        onnxruntime,
+        'get_available_providers',
+        lambda: ['TensorrtExecutionProvider', 'CUDAExecutionProvider', 'CPUExecutionProvider'],
+    )
+    monkeypatch.setattr(
+        onnxruntime,
+        'InferenceSession',
+        lambda path, options, providers: (
+            seen.extend(providers) or session(path, options, providers[1:])
+        ),
+    )
+    KAPAORuntime(write_model(tmp_path / 'a.onnx'))
+    assert seen == [('CUDAExecutionProvider', {'use_tf32': '0'}), ('CPUExecutionProvider', {})]
+
+
+@pytest.mark.parametrize('suffix', SUFFIXES)
+@pytest.mark.parametrize(
+    ('metadata', 'message'),
+    [
+        (None, 'has no metadata of KAPAO; export it with'),
+        ('{"config": "masts"}', 'has no metadata of KAPAO; export it with'),
+    ],
+)
+def test_models_that_were_not_exported_here_are_refused(tmp_path, suffix, metadata, message):
+    path = write_model(tmp_path / f'a{suffix}', metadata)
+    with pytest.raises(InputError, match=f'{re.escape(str(path))} {message}'):
+        KAPAORuntime(path)
+
+
+@pytest.mark.parametrize('suffix', SUFFIXES)
+def test_files_that_are_no_model_are_refused(tmp_path, suffix):
+    path = tmp_path / f'a{suffix}'
+    with pytest.raises(InputError, match=f'{re.escape(str(path))} does not exist'):
+        KAPAORuntime(path)
+    path.write_text('no model')
+    with pytest.raises(
+        InputError, match=f'{re.escape(str(path))} cannot be read as a model: .'
+    ) as e:
+        KAPAORuntime(path)
+    assert '\n' not in str(e.value)
+
+
+def test_openvino_model_without_its_weights_is_refused(tmp_path):
+    path = write_model(tmp_path / 'a.xml')
+    path.with_suffix('.bin').unlink()
+    with pytest.raises(InputError, match='cannot be read as a model: Empty weights .* bin file'):
+        KAPAORuntime(path)
+
+
+def test_checkpoints_are_no_exported_models():
+    with pytest.raises(InputError, match=r'a\.pth is no exported model: .*\.onnx or \.xml'):
+        KAPAORuntime('a.pth')
+
+
+@pytest.mark.parametrize(
+    ('suffix', 'precision', 'message'),
+    [
+        ('.onnx', 'bfloat16', 'onnxruntime has float32 only, not bfloat16'),
+        ('.xml', 'float8', 'float8 is not one of float32, bfloat16'),
+    ],
+)
+def test_precisions_that_a_backend_has_not_are_refused(tmp_path, suffix, precision, message):
+    with pytest.raises(InputError, match=message):
+        KAPAORuntime(write_model(tmp_path / f'a{suffix}'), precision)
+
+
+def test_missing_backend_is_named_with_its_extra(model_file, monkeypatch):
+    backend = {'.onnx': 'onnxruntime', '.xml': 'openvino'}[model_file.suffix]
+    monkeypatch.setitem(sys.modules, backend, None)
+    with pytest.raises(InputError, match=rf"pip install 'kapao-mm\[{backend}\]'"):
+        KAPAORuntime(model_file)
+
+
+@pytest.mark.parametrize(
+    'image',
+    [
+        np.zeros((8, 8), np.uint8),
+        np.zeros((8, 8, 4), np.uint8),
+        np.zeros((8, 8, 3), np.float32),
+        np.zeros((0, 8, 3), np.uint8),
+    ],
+)
+def test_images_that_are_not_bgr_uint8_are_refused(runtime, image):
+    with pytest.raises(InputError, match=re.escape(f'got {image.shape} {image.dtype}')):
+        runtime([picture(), image])
+
+
+def test_outputs_are_split_by_image():
+    rng = np.random.default_rng(0)
+    pose_image, point_image = np.array([0, 0, 2, 2, 2, 4]), np.array([1, 2, 2])
+    outputs = dict(
+        pose_image=pose_image,
+        boxes=rng.random((6, 4)),
+        scores=rng.random(6),
+        categories=np.arange(6),
+        keypoints=rng.random((6, 3, 2)),
+        point_image=point_image,
+        point_boxes=rng.random((3, 4)),
+        point_scores=rng.random(3),
+        point_types=np.arange(3),
+    )
+    split = split_by_image(outputs, 6)
+    assert len(split) == 6
+    for image, objects in enumerate(split):
+        for name, values in objects._asdict().items():
+            index = point_image if name.startswith('point_') else pose_image
+            np.testing.assert_array_equal(values, outputs[name][index == image])
+
+
+def test_pictures_are_bgr_with_the_colours_of_the_metadata(runtime):
+    image = picture(128, 128, low=0, high=255)
+    (found,) = runtime([image])
+    drawn = runtime.draw(image, found)
+    assert drawn.shape == image.shape
+    assert drawn[46, 42].tolist() == [0, 0, 255]  # a fused keypoint, red
+    blue, green, red = drawn[73, 41]  # the link
+    assert green > 200 > 50 > max(blue, red)
+    assert runtime.draw(image, found, draw_objects=True).shape[1] == 3 * 128
+
+
+def test_pictures_have_the_names_of_the_metadata(tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr(drawing, '_write', lambda canvas, text, *_: written.append(text))
+    categories = [dict(name=name, keypoint_ids=[i]) for i, name in enumerate(('mast', 'car'))]
+    metadata = METADATA._replace(categories=categories)
+    runtime = KAPAORuntime(write_model(tmp_path / 'a.onnx', metadata.to_json()))
+    image = picture(128, 128, low=0, high=255)
+    runtime.draw(image, *runtime([image]), draw_objects=True)
+    assert {'mast 1.00', 'top'} < set(written)
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Runs the command in a folder of its own; returns its exit code or message."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*args: object) -> str | int | None:
+        monkeypatch.setattr('sys.argv', ['runtime', *map(str, args)])
+        try:
+            with exit_on_input_error():
+                module.main()
+        except SystemExit as stop:
+            return stop.code
+        return None
+
+    return call
+
+
+def test_command_writes_a_picture_and_a_json_file_and_a_line_for_each_image(
+    run, model_file, tmp_path, capsys
+):
+    (tmp_path / 'in').mkdir()
+    cv2.imwrite('in/a.png', picture(256, 192, low=0, high=255))
+    cv2.imwrite('in/b.png', picture(64, 64))
+    assert run(model_file, 'in', '--objects', '--threads', 1) is None
+    assert capsys.readouterr().out.splitlines() == [
+        'in/a.png: 1 poses, 1 keypoint objects, 1 fused -> outputs/runtime/a.jpg',
+        'in/b.png: 0 poses, 0 keypoint objects, 0 fused -> outputs/runtime/b.jpg',
+        f'pictures and JSON are in {tmp_path / "outputs/runtime"}',
+    ]
+    assert json.loads(Path('outputs/runtime/a.json').read_text()) == {
+        'image': 'in/a.png',
+        'width': 256,
+        'height': 192,
+        'keypoint_names': ['top', 'base'],
+        'poses': [
+            {
+                'bbox': [40, 28, 120, 188],
+                'score': 1,
+                'keypoints': [[84, 60, 1], [80, 168, 0]],
+                'fused': [True, False],
+            }
+        ],
+        'keypoint_objects': [{'bbox': [72, 48, 96, 72], 'score': 1, 'type': 'top'}],
+    }
+    assert cv2.imread('outputs/runtime/a.jpg').shape[1] == 3 * 256
+
+
+def test_command_takes_an_input_size_and_goes_on_after_a_broken_image(run, model_file, capsys):
+    cv2.imwrite('a.png', picture(128, 128, high=255))
+    Path('broken.png').write_text('no image')
+    options = ('--input-size', 256, '--out-dir', 'out')
+    assert run(model_file, 'missing.png', 'broken.png', 'a.png', *options) == 1
+    assert json.loads(Path('out/a.json').read_text())['poses'][0]['bbox'] == [10, 15, 30, 55]
+    errors = capsys.readouterr().err.splitlines()
+    assert 'missing.png does not exist' in errors[0]
+    assert 'broken.png cannot be read as an image' in errors[1]
+
+
+def test_command_passes_threads_and_precision_on(run, tmp_path):
+    cv2.imwrite('a.png', picture())
+    model = write_model(tmp_path / 'm.onnx')
+    assert 'threads must be at least 1, got 0' in run(
+        model, 'a.png', '--out-dir', 'o', '--threads', 0
+    )
+    end = run(model, 'a.png', '--out-dir', 'o', '--precision', 'bfloat16')
+    assert 'onnxruntime has float32 only' in end
+
+
+def test_command_ends_with_one_line_when_there_is_no_model(run):
+    cv2.imwrite('a.png', picture())
+    assert re.fullmatch(
+        r'error: model file .*no\.onnx does not exist', run('no.onnx', 'a.png', '--out-dir', 'o')
+    )
+
+
+ALONE = """
+import sys
+others = ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmpose', 'mmdet', 'onnx', 'scipy')
+sys.modules.update(dict.fromkeys((*others, 'pycocotools', 'xtcocotools', 'matplotlib')))
+import cv2
+from kapao_mm.deploy import runtime
+model, image = sys.argv[1:3]
+found = runtime.KAPAORuntime(model)
+(prediction,) = found([cv2.imread(image)])
+assert found.draw(cv2.imread(image), prediction, draw_objects=True).any()
+runtime.main()
+"""
+
+
+def test_runs_without_torch_and_mm(model_file, tmp_path, repo):
+    image = tmp_path / 'a.png'
+    cv2.imwrite(str(image), picture(128, 128, low=0, high=255))
+    out = tmp_path / 'out'
+    done = subprocess.run(
+        [sys.executable, '-c', ALONE, model_file, image, '--out-dir', out],
+        cwd=repo,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert '1 poses, 1 keypoint objects, 1 fused' in done.stdout
+    assert sorted(path.name for path in out.iterdir()) == ['a.jpg', 'a.json']
+
+
+def see_texture(model: KAPAO) -> KAPAO:
+    """Gives the model a network that finds nothing in flat areas, where all score the same."""
+    torch.manual_seed(0)
+    convs = model.backbone.convs
+    for i, old in enumerate(convs):
+        conv = nn.Conv2d(3, old.out_channels, 17, old.stride, 8, padding_mode='replicate')
+        conv.bias.data.zero_()
+        conv.weight.data -= conv.weight.data.mean((1, 2, 3), keepdim=True)
+        conv.weight.data *= 4
+        convs[i] = conv.requires_grad_(False)
+    return model
+
+
+@torch.no_grad()
+def predict_in_torch(model: KAPAO, path: Path, input_size: int) -> PoseDataSample:
+    """Predicts with the thresholds for pictures, as KAPAOInferencer does."""
+    steps = [
+        dict(type='CheckedLoadImage'),
+        dict(type='Letterbox', input_size=input_size),
+        dict(type='PackKAPAOInputs'),
+    ]
+    data = Compose([TRANSFORMS.build(step) for step in steps])(dict(img_path=str(path)))
+    batch = dict(inputs=[data['inputs']], data_samples=[data['data_samples']])
+    return model.predict(**model.data_preprocessor(batch), use='pictures')[0]
+
+
+@pytest.mark.parametrize(
+    ('write', 'suffix'), [(write_onnx, '.onnx'), (write_openvino, '.xml')], ids=SUFFIXES
+)
+def test_real_images_have_the_poses_of_pytorch(make_model, shared_dir, tmp_path, write, suffix):
+    model, input_size = see_texture(make_model([10, 7])), 512
+    settings = model.settings['pictures'] | dict(pose_score_thr=0.3, keypoint_score_thr=0.3)
+    model.settings['pictures'] = settings
+    metadata = METADATA._replace(
+        settings=settings,
+        input_size=input_size,
+        categories=[
+            dict(name='a', keypoint_ids=list(range(10))),
+            dict(name='b', keypoint_ids=list(range(10, 17))),
+        ],
+    )
+    path = tmp_path / f'a{suffix}'
+    write(model, metadata, path)
+    samples = ('ap10k_sample', 'crowdpose_sample')
+    files = [f for name in samples for f in sorted((shared_dir / 'data' / name).glob('*.jpg'))]
+    predictions = KAPAORuntime(path)([cv2.imread(str(file)) for file in files])
+    num_fused = 0
+    for file, found in zip(files, predictions, strict=True):
+        sample = predict_in_torch(model, file, input_size)
+        poses, points = sample.pred_instances, sample.pred_keypoint_objects
+        assert len(poses) > 0 and len(points) > 0
+        for name, expected, atol in (
+            ('boxes', poses.bboxes, 1e-3),
+            ('scores', poses.bbox_scores, 1e-4),
+            ('categories', poses.labels, 0),
+            ('pose_keypoints', poses.pose_keypoints, 1e-3),
+            ('keypoints', poses.keypoints, 1e-3),
+            ('keypoint_scores', poses.keypoint_scores, 1e-4),
+            ('fused', poses.keypoints_fused, 0),
+            ('own', poses.keypoints_visible > 0, 0),
+            ('point_boxes', points.bboxes, 1e-3),
+            ('point_scores', points.scores, 1e-4),
+            ('point_types', points.labels, 0),
+        ):
+            np.testing.assert_allclose(getattr(found, name), expected, 0, atol, err_msg=name)
+        num_fused += found.fused.sum()
+    assert num_fused > 0

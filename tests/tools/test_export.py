@@ -1,0 +1,155 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+"""The tool on a whole, narrow network; what the files compute is in tests/deploy/test_export.py."""
+
+import re
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import openvino
+import pytest
+import torch
+from mmpose.registry import MODELS
+from torch import nn
+
+from kapao_mm.configuration import load_config
+from kapao_mm.datasets.toy import draw_scene
+from kapao_mm.deploy import export
+from kapao_mm.deploy.export import open_torchscript, write_torchscript
+from kapao_mm.deploy.metadata import ModelMetadata
+from kapao_mm.deploy.runtime import KAPAORuntime
+
+TOOL = 'deployment/export.py'
+CONFIG = 'configs/kapao/kapao_n_toy.py'
+WIDTHS = [32, 64, 96, 128]
+OPTIONS = {
+    'input_size': 128,
+    'model.backbone.widen_factor': 0.125,
+    'model.backbone.deepen_factor': 0.1,
+    'model.neck.in_channels': WIDTHS,
+    'model.head.in_channels': WIDTHS,
+    'model.test_cfg.pictures.pose_score_thr': 0.3,
+    'model.test_cfg.pictures.keypoint_score_thr': 0.3,
+}
+FLAGS = ['--cfg-options', *(f'{key}={value}'.replace(' ', '') for key, value in OPTIONS.items())]
+
+
+@pytest.fixture(scope='module')
+def checkpoint(repo, tmp_path_factory):
+    """Random weights of which the pictures' thresholds leave something."""
+    torch.manual_seed(0)
+    model = MODELS.build(load_config(repo / CONFIG, OPTIONS).model).requires_grad_(False).eval()
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
+    drawing, _ = draw_scene(np.random.default_rng(0), 'crowd', (256, 256))
+    levels = model.extract_feat(torch.from_numpy(drawing).permute(2, 0, 1)[None] / 255)
+    for conv, level in zip(model.head.head_module.convs, levels, strict=True):
+        conv.weight.normal_(std=1 / level.square().sum(1).mean().sqrt())
+        rows = conv.weight.unflatten(0, (3, -1))
+        rows[:, :4] *= 0.1  # boxes and keypoints in px magnify what rounding does
+        rows[:, -34:] *= 0.1
+    path = tmp_path_factory.mktemp('trained') / 'epoch_3.pth'
+    torch.save(dict(meta={}, state_dict=model.state_dict()), path)
+    return path
+
+
+def read_report(text):
+    """File line, counts and differences."""
+    found = re.fullmatch(
+        r'(?P<files>.*): [\d.]+ MB, thresholds for (?P<use>\w+)\n'
+        r'(?P<image>.*): (?P<poses>\d+) poses, (?P<points>\d+) keypoint objects, at most '
+        r'(?P<px>[\de.-]+) px and (?P<score>[\de.-]+) of confidence from those of PyTorch\n'
+        r'Next: (?P<next>.*)\n',
+        text,
+    )
+    assert found, text
+    return found
+
+
+def test_openvino(run_tool, checkpoint, capfd):
+    assert run_tool(TOOL, CONFIG, checkpoint, '--format', 'openvino', *FLAGS) is None
+    out, err = capfd.readouterr()
+    path = checkpoint.with_suffix('.xml')
+    report = read_report(out)
+    assert err == ''
+    assert report['files'] == f'{path} and {path.with_suffix(".bin")}'
+    assert (report['use'], report['image']) == ('pictures', 'drawn people')
+    assert int(report['poses']) > 0 < int(report['points'])
+    assert report['next'] == f'python -m kapao_mm.deploy.runtime {path} IMAGE...'
+    runtime = KAPAORuntime(path)
+    assert runtime.metadata.config == 'kapao_n_toy'
+    assert runtime.metadata.input_size == 128
+    assert runtime.metadata.settings['pose_score_thr'] == 0.3
+    constants = [
+        n for n in openvino.Core().read_model(path).get_ops() if n.get_type_name() == 'Const'
+    ]
+    assert not [c for c in constants if c.get_element_type() == openvino.Type.f16]
+
+
+def test_torchscript_on_a_picture_of_ones_own(run_tool, checkpoint, capfd, tmp_path):
+    picture, out = tmp_path / 'people.png', tmp_path / 'people.pt'
+    cv2.imwrite(str(picture), draw_scene(np.random.default_rng(0), 'crowd', (200, 150))[0])
+    flags = ('--format', 'torchscript', '--use', 'evaluation', '--image', picture, '--out', out)
+    assert run_tool(TOOL, CONFIG, checkpoint, *flags, *FLAGS) is None
+    stdout, err = capfd.readouterr()
+    report = read_report(stdout)
+    assert err == ''
+    assert report['files'] == str(out)
+    assert (report['use'], report['image']) == ('evaluation', str(picture))
+    assert int(report['poses']) > 10
+    assert report['next'] == f"torch.jit.load('{out}'), after import torchvision"
+    metadata = ModelMetadata.from_json(open_torchscript(out)[0], 'a')
+    assert (metadata.use, metadata.settings['pose_score_thr']) == ('evaluation', 0.001)
+
+
+def test_a_picture_with_nothing_to_find(run_tool, checkpoint, capfd, tmp_path):
+    flags = ['--format', 'torchscript', '--out', tmp_path / 'a.pt', *FLAGS]
+    nothing = [f'model.test_cfg.pictures.{kind}_score_thr=0.999' for kind in ('pose', 'keypoint')]
+    assert run_tool(TOOL, CONFIG, checkpoint, *flags, *nothing) is None
+    assert 'Nothing was compared: give --image' in capfd.readouterr().out
+
+
+def test_a_file_that_is_another_model(run_tool, checkpoint, tmp_path, monkeypatch):
+    def write_other(model, metadata, path):
+        model.head.head_module.convs[0].bias.data += 1
+        write_torchscript(model, metadata, path)
+
+    monkeypatch.setattr(export, 'write_torchscript', write_other)
+    flags = ('--format', 'torchscript', '--out', tmp_path / 'a.pt')
+    message = run_tool(TOOL, CONFIG, checkpoint, *flags, *FLAGS)
+    assert f'{tmp_path}/a.pt was written, but is not the model: it finds' in message
+
+
+def test_tensorrt_gives_the_command_that_builds_the_engine(load_file, monkeypatch):
+    tool = load_file('tools/deployment/export.py')
+    monkeypatch.setattr(sys, 'argv', ['', 'a.py', 'runs/b.pth', '--format', 'tensorrt'])
+    args = tool.parse_args()
+    assert tool.advise(args, Path('runs/b_tensorrt.onnx'), 640) == (
+        'trtexec --onnx=runs/b_tensorrt.onnx --saveEngine=runs/b_tensorrt.engine --fp16 '
+        '--minShapes=images:1x256x256x3 --optShapes=images:1x640x640x3 '
+        '--maxShapes=images:8x640x640x3'
+    )
+
+
+@pytest.mark.parametrize(
+    ('flags', 'message'),
+    [
+        (['--format', 'onnx', '--out', 'a.xml'], '--out a.xml: files for onnx end in .onnx'),
+        (['--format', 'onnx', '--out', 'no/a.onnx'], 'no does not exist; make it first'),
+        (['--format', 'tensorrt'], 'input_size is 128; for tensorrt it is at least 256'),
+        (['--format', 'onnx', '--image', 'no.jpg'], 'no.jpg does not exist'),
+        (['--format', 'onnx', '--cfg-options', 'model.head.num_keypoints=5'], 'does not fit'),
+    ],
+    ids=lambda value: ' '.join(value) if isinstance(value, list) else '',
+)
+def test_what_cannot_be_exported(run_tool, checkpoint, flags, message):
+    assert message in run_tool(TOOL, CONFIG, checkpoint, *FLAGS, *flags)
+
+
+def test_an_opset_is_of_onnx(run_tool, checkpoint, capfd):
+    flags = ('--format', 'torchscript', '--opset', '18')
+    assert run_tool(TOOL, CONFIG, checkpoint, *flags) == 2
+    assert '--opset is for the formats made from ONNX' in capfd.readouterr().err
+    assert run_tool(TOOL, CONFIG, checkpoint, '--format', 'onnx', '--opset', '17') == 2
