@@ -22,7 +22,6 @@ from .graph import ExportGraph, KeptObjects, class_nms
 from .metadata import KEY, ModelMetadata
 from .runtime import Network
 
-INPUT = 'images'
 MIN_OPSET, MAX_OPSET = 18, 23  # of what torch's exporter writes
 TENSORRT_CANDIDATES = 3840  # the most that its TopK finds
 TENSORRT_MIN_SIZE = 256  # px, of height and width: smaller inputs have fewer outputs than that
@@ -87,7 +86,8 @@ def write_tensorrt(
 ) -> None:
     """Writes an ONNX file that TensorRT can build an engine from; see :func:`write_onnx`.
 
-    An image has always :data:`TENSORRT_CANDIDATES` candidates; more are left out.
+    Each image has :data:`TENSORRT_CANDIDATES` candidates; what is less confident is left out. The
+    file was run with onnxruntime, not with TensorRT yet.
     """
     graph = ExportGraph(model, metadata.settings, num_candidates=TENSORRT_CANDIDATES)
     _trace_onnx(graph, metadata, opset, TENSORRT_MIN_SIZE).save(path)
@@ -104,7 +104,7 @@ def write_openvino(
     try:
         import openvino
     except ImportError as error:
-        raise InputError("openvino is not installed: pip install 'kapao-mm[openvino]'") from error
+        raise InputError('openvino is not installed: pip install openvino') from error
     program = _trace_onnx(ExportGraph(model, metadata.settings), metadata, opset)
     # Not convert_model: it reports to OpenVINO's makers that it was used.
     converted = openvino.Core().read_model(program.model_proto.SerializeToString())
@@ -155,7 +155,7 @@ def _trace_onnx(
             dynamo=True,
             verbose=False,
             opset_version=opset,
-            input_names=[INPUT],
+            input_names=['images'],
             output_names=list(KeptObjects._fields),
             dynamic_shapes=({0: Dim('n'), 1: height, 2: width},),
             custom_translation_table={torch.ops.kapao.class_nms.default: _onnx_class_nms},

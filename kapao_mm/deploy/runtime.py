@@ -225,9 +225,7 @@ def _import(backend: str) -> ModuleType:
     try:
         return import_module(backend)
     except ImportError as error:
-        raise InputError(
-            f"{backend} is not installed: pip install 'kapao-mm[{backend}]'"
-        ) from error
+        raise InputError(f'{backend} is not installed: pip install {backend}') from error
 
 
 def _no_model(path: Path, error: Exception) -> InputError:
