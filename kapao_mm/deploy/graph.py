@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torchvision.ops import box_convert, nms
 
 from kapao_mm.models.kapao import KAPAO
+from kapao_mm.models.task_modules.candidates import one_serves_both
 from kapao_mm.models.task_modules.coder import decode_boxes, decode_keypoints, split_outputs
 
 
@@ -165,7 +166,7 @@ class ExportGraph(nn.Module):
         pose_thr, keypoint_thr = settings['pose_score_thr'], settings['keypoint_score_thr']
         pose_iou, keypoint_iou = settings['pose_iou_thr'], settings['keypoint_iou_thr']
         classes = self.classes
-        if pose_iou == keypoint_iou and keypoint_thr >= pose_thr:
+        if one_serves_both(settings):
             kept = self._suppress(boxes, scores, labels, classes, pose_thr, pose_iou)
             is_pose = labels < first_type
             return kept & is_pose, kept & ~is_pose & (scores > keypoint_thr)

@@ -8,6 +8,7 @@ from .checkpoint import (
     check_training_start,
     checkpoint_bytes,
     checkpoint_to_resume,
+    load_weights,
     read_checkpoint,
     require_checkpoint,
 )
@@ -51,6 +52,7 @@ __all__ = [
     'checkpoint_bytes',
     'checkpoint_to_resume',
     'keep_torch_seed',
+    'load_weights',
     'read_checkpoint',
     'require_checkpoint',
 ]

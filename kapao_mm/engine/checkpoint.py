@@ -123,6 +123,16 @@ def check_training_start(path: str | Path, model: nn.Module) -> None:
         )
 
 
+def load_weights(model: nn.Module, path: str | Path) -> None:
+    """Gives a model the weights of a checkpoint.
+
+    Raises:
+        InputError: as :func:`check_checkpoint`.
+    """
+    check_checkpoint(path, model)
+    model.load_state_dict(read_checkpoint(path)['state_dict'], strict=False)  # less what it adds
+
+
 def check_output(path: Path, source: Path) -> None:
     """Makes sure, before the work, that a tool can write a checkpoint where it is told to.
 

@@ -13,6 +13,7 @@ from kapao_mm.engine import (
     checkpoint,
     checkpoint_bytes,
     checkpoint_to_resume,
+    load_weights,
 )
 from kapao_mm.errors import InputError
 
@@ -191,3 +192,12 @@ def test_a_folder_without_another_good_checkpoint_is_named(tmp_path):
     (tmp_path / 'a.pth').write_bytes(b'')
     with pytest.raises(InputError, match=f'a.pth cannot be read.*; no other in {tmp_path} can'):
         checkpoint_to_resume(tmp_path, str(tmp_path / 'a.pth'))
+
+
+def test_weights_are_loaded_or_refused(tmp_path, model):
+    path = save(tmp_path / 'a.pth', model)
+    other = nn.Linear(3, 2)
+    load_weights(other, path)
+    assert torch.equal(other.weight, model.weight)
+    with pytest.raises(InputError, match='does not fit the config'):
+        load_weights(nn.Linear(4, 2), path)

@@ -127,7 +127,7 @@ def test_tensorrt_gives_the_command_that_builds_the_engine(load_file, monkeypatc
     monkeypatch.setattr(sys, 'argv', ['', 'a.py', 'runs/b.pth', '--format', 'tensorrt'])
     args = tool.parse_args()
     assert tool.advise(args, Path('runs/b_tensorrt.onnx'), 640) == (
-        'trtexec --onnx=runs/b_tensorrt.onnx --saveEngine=runs/b_tensorrt.engine --fp16 '
+        'trtexec --onnx=runs/b_tensorrt.onnx --saveEngine=runs/b_tensorrt.engine '
         '--minShapes=images:1x256x256x3 --optShapes=images:1x640x640x3 '
         '--maxShapes=images:8x640x640x3'
     )

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torchvision  # noqa: F401 - TorchScript files need its operators
-from mmengine.config import Config
 from mmpose.registry import MODELS
 from mmpose.structures import PoseDataSample
 
@@ -28,7 +27,7 @@ from kapao_mm.deploy.export import (
     write_torchscript,
 )
 from kapao_mm.deploy.runtime import BACKENDS, split_by_image
-from kapao_mm.engine import check_checkpoint, check_output, read_checkpoint
+from kapao_mm.engine import check_output, load_weights
 from kapao_mm.errors import InputError, exit_on_input_error
 from kapao_mm.functional.letterbox import letterbox, resize_and_pad
 from kapao_mm.functional.prediction import DetectedObjects
@@ -38,7 +37,7 @@ from kapao_mm.models.kapao import KAPAO
 
 RUNTIME = 'python -m kapao_mm.deploy.runtime {path} IMAGE...'
 ENGINE = (
-    'trtexec --onnx={path} --saveEngine={stem}.engine --fp16 '
+    'trtexec --onnx={path} --saveEngine={stem}.engine '
     '--minShapes=images:1x{least}x{least}x3 --optShapes=images:1x{size}x{size}x3 '
     '--maxShapes=images:8x{size}x{size}x3'
 )
@@ -57,8 +56,8 @@ def parse_args() -> argparse.Namespace:
         description=__doc__,
         epilog='tensorrt: an ONNX file and the command that makes an engine of it, for the machine '
         f'with the GPU; at least {TENSORRT_MIN_SIZE}x{TENSORRT_MIN_SIZE} px, and of each image the '
-        f'{TENSORRT_CANDIDATES} most confident candidates. torchscript: for torch and torchvision '
-        'alone, in Python or C++.',
+        f'{TENSORRT_CANDIDATES} most confident candidates. The file is compared in onnxruntime; an '
+        'engine was not built yet. torchscript: for torch and torchvision alone.',
     )
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
@@ -101,14 +100,6 @@ def output_path(args: argparse.Namespace) -> Path:
         raise InputError(f'--out {path}: files for {args.format} end in {suffix}')
     check_output(path, Path(args.checkpoint))
     return path
-
-
-def load_model(cfg: Config, checkpoint: str) -> KAPAO:
-    """The model of a config with the weights of a checkpoint."""
-    model = MODELS.build(cfg.model).eval()
-    check_checkpoint(checkpoint, model)
-    model.load_state_dict(read_checkpoint(checkpoint)['state_dict'], strict=False)
-    return model
 
 
 def example_picture(path: Path | None, input_size: int) -> np.ndarray:
@@ -162,7 +153,8 @@ def main() -> None:
     path = output_path(args)
     cfg = load_config(args.config, args.cfg_options)
     register_all_modules()
-    model = load_model(cfg, args.checkpoint)
+    model = MODELS.build(cfg.model).eval()
+    load_weights(model, args.checkpoint)
     metadata = make_metadata(cfg, model, args.use)
     size = metadata.input_size
     if args.format == 'tensorrt' and size < TENSORRT_MIN_SIZE:

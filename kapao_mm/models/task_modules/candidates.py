@@ -90,9 +90,8 @@ def keep_objects(
 ) -> tuple[Tensor, Tensor]:
     """Suppresses duplicates, class by class, in two calls or one.
 
-    Pose objects and keypoint objects have their own thresholds and limits. One call serves both,
-    and they share its limit, when the IoU thresholds are equal and that of the keypoint objects'
-    confidence is not below that of the pose objects'.
+    Pose objects and keypoint objects have their own thresholds and limits. Where
+    :func:`one_serves_both`, they share the limit of one call.
 
     Args:
         candidates: the candidates of the batch.
@@ -109,13 +108,23 @@ def keep_objects(
     limits = (num_images, test_cfg['max_candidates'], test_cfg['max_objects'])
     pose_thr, keypoint_thr = test_cfg['pose_score_thr'], test_cfg['keypoint_score_thr']
     pose_iou, keypoint_iou = test_cfg['pose_iou_thr'], test_cfg['keypoint_iou_thr']
-    if pose_iou == keypoint_iou and keypoint_thr >= pose_thr:
+    if one_serves_both(test_cfg):
         kept = suppress(candidates, scores > pose_thr, pose_iou, *limits)
         pose = is_pose[kept]
         return kept[pose], kept[~pose & (scores[kept] > keypoint_thr)]
     poses = suppress(candidates, is_pose & (scores > pose_thr), pose_iou, *limits)
     points = suppress(candidates, ~is_pose & (scores > keypoint_thr), keypoint_iou, *limits)
     return poses, points
+
+
+def one_serves_both(test_cfg: Mapping) -> bool:
+    """Whether one suppression serves pose objects and keypoint objects (spec, Inference 2).
+
+    It does when their IoU thresholds are equal, and that of the keypoint objects' confidence is not
+    below that of the pose objects'.
+    """
+    same = test_cfg['pose_iou_thr'] == test_cfg['keypoint_iou_thr']
+    return same and test_cfg['keypoint_score_thr'] >= test_cfg['pose_score_thr']
 
 
 def suppress(
