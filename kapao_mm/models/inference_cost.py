@@ -43,11 +43,11 @@ def prepare_for_inference(
     """
     if precision not in PRECISIONS:
         raise InputError(f'precision {precision!r} is none of {", ".join(PRECISIONS)}')
-    model.eval().requires_grad_(False)
+    model.eval()
     for module in _convolutions(model):
         if module.order[:2] == ('conv', 'norm'):
             fuse_conv_bn(module)  # of more, it would fold norms that follow in the list only
-    model.to(memory_format=torch.channels_last)
+    model.requires_grad_(False).to(memory_format=torch.channels_last)
     dtype = getattr(torch, precision)
     for part in (model.backbone, model.neck):
         part.to(dtype)

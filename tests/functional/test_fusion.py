@@ -1,5 +1,6 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -7,19 +8,10 @@ from hypothesis.extra.numpy import arrays
 from kapao_mm.functional.fusion import fuse, fuse_categories
 
 
-def fuse_slowly(poses, pose_scores, points, point_scores, point_types, score_thr, distance):
-    """Algorithm 1 as the spec tells it, one keypoint object after the other."""
-    keypoints, confidences = poses.astype(float), np.zeros(poses.shape[:2])
-    targets = [p for p, score in enumerate(pose_scores) if score > score_thr]
-    for q in np.argsort(-point_scores, kind='stable'):
-        kind = point_types[q]
-        gaps = [np.linalg.norm(keypoints[p, kind] - points[q]) for p in targets]
-        if not gaps:
-            continue
-        pose = targets[int(np.argmin(gaps))]
-        if min(gaps) < distance and point_scores[q] > confidences[pose, kind]:
-            keypoints[pose, kind], confidences[pose, kind] = points[q], point_scores[q]
-    return keypoints, confidences
+@pytest.fixture(scope='module')
+def fuse_by_object(load_file):
+    """Algorithm 1, one keypoint object after the other."""
+    return load_file('tools/analysis_tools/postprocess_benchmark.py').fuse_by_object
 
 
 @st.composite
@@ -39,9 +31,9 @@ def crowds(draw):
 
 
 @settings(max_examples=3000)
-@given(crowds())
-def test_equals_the_algorithm_object_by_object(crowd):
-    for ours, expected in zip(fuse(*crowd), fuse_slowly(*crowd), strict=True):
+@given(crowd=crowds())
+def test_equals_the_algorithm_object_by_object(fuse_by_object, crowd):
+    for ours, expected in zip(fuse(*crowd), fuse_by_object(*crowd), strict=True):
         np.testing.assert_array_equal(ours, expected)
 
 

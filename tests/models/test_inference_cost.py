@@ -31,6 +31,7 @@ def grids(model, images):
 def test_folded_batch_norm_gives_the_grids_of_the_reference(model, images, golden):
     prepare_for_inference(model)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+    assert not any(p.requires_grad for p in model.parameters())
     weight = model.neck.downsamples[0].conv.weight
     assert weight.is_contiguous(memory_format=torch.channels_last)
     for i, grid in enumerate(grids(model, images)):

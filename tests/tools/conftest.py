@@ -1,9 +1,13 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 """Runs tools in this process, which saves the seconds of importing MM each time."""
 
+import io
+import json
+import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,6 +34,28 @@ def run_tool(repo, load_file, monkeypatch) -> Callable[..., str | int | None]:
         return None
 
     return run
+
+
+@pytest.fixture
+def run_jobs_here(run_tool, monkeypatch) -> Callable[..., None]:
+    """Makes a function that keeps the jobs of a benchmark in this process, but for some.
+
+    That saves importing everything again for each row.
+    """
+
+    def install(tool: str, apart: Callable[[dict], bool]) -> None:
+        start = subprocess.run
+
+        def run(command: list[str], **options: object) -> subprocess.CompletedProcess:
+            if apart(json.loads(command[-1])):
+                return start(command, **options)
+            with redirect_stdout(io.StringIO()) as printed:
+                end = run_tool(tool, *command[2:])
+            return subprocess.CompletedProcess(command, end is not None, printed.getvalue(), end)
+
+        monkeypatch.setattr(subprocess, 'run', run)
+
+    return install
 
 
 @pytest.fixture(scope='session')

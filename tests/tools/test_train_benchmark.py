@@ -1,8 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-import io
 import json
-import subprocess
-from contextlib import redirect_stdout
 
 import pytest
 import torch
@@ -17,22 +14,6 @@ def benchmark(load_file):
 
 
 @pytest.fixture
-def only_the_baseline_apart(run_tool, monkeypatch):
-    """Runs the rows after the first in this process, which saves importing everything again."""
-    start = subprocess.run
-
-    def run(command, **options):
-        job = json.loads(command[-1])
-        if not job['options'] and not job['loading']:
-            return start(command, **options)
-        with redirect_stdout(io.StringIO()) as printed:
-            end = run_tool(TOOL, *command[2:])
-        return subprocess.CompletedProcess(command, end is not None, printed.getvalue(), end)
-
-    monkeypatch.setattr(subprocess, 'run', run)
-
-
-@pytest.fixture
 def one_thread(monkeypatch):
     """Here and in processes started from here: sums over two threads round differently."""
     threads = torch.get_num_threads()
@@ -43,8 +24,11 @@ def one_thread(monkeypatch):
     torch.set_num_threads(threads)
 
 
-@pytest.mark.usefixtures('only_the_baseline_apart', 'one_thread')
-def test_a_table_shows_what_each_switch_makes_of_steps_and_loading(run_tool, tmp_path, capsys):
+@pytest.mark.usefixtures('one_thread')
+def test_a_table_shows_what_each_switch_makes_of_steps_and_loading(
+    run_tool, run_jobs_here, tmp_path, capsys
+):
+    run_jobs_here(TOOL, apart=lambda job: not job['options'] and not job['loading'])
     out = tmp_path / 'a/figures.json'
     switches = ['--switches', 'checkpoint_activations', 'image_cache']
     options = ['--cfg-options', 'train_dataloader.num_workers=0']

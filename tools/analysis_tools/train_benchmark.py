@@ -9,11 +9,8 @@ import argparse
 import copy
 import json
 import math
-import platform
 import random
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from itertools import chain, cycle, islice, repeat
@@ -28,12 +25,22 @@ from mmengine.runner import Runner
 from mmpose.registry import DATASETS, MODELS
 from torch.utils.data import DataLoader
 
-from kapao_mm import __version__, register_all_modules
+from kapao_mm import register_all_modules
+from kapao_mm.benchmarking import (
+    WARM_UP,
+    Part,
+    describe_machine,
+    find_device,
+    memory,
+    peak,
+    run_alone,
+    time_parts,
+    write_report,
+)
 from kapao_mm.configuration import add_config_options, load_config
 from kapao_mm.datasets.toy import KEYPOINTS, make_toy_dataset
 from kapao_mm.errors import InputError, exit_on_input_error
 
-WARM_UP = 2  # iterations that are not counted
 PICTURES = 32  # at least
 MARGIN = 0.02  # gains below are taken for noise
 
@@ -139,47 +146,27 @@ def build_model(cfg: Config) -> BaseModel:
 def measure_step(cfg: Config, iters: int) -> dict[str, float]:
     """Times training steps: images/s, peak memory (bytes), loss of the first step."""
     cfg.train_dataloader.update(num_workers=0, persistent_workers=False, drop_last=True)
-    device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    device = find_device()
     model = build_model(cfg).to(device).train()
     optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     for group in optim_wrapper.param_groups:
         group['lr'] = 0.0
-    batches = list(
-        islice(chain.from_iterable(repeat(build_loader(cfg.train_dataloader))), min(iters, 4))
+    batches = cycle(
+        list(islice(chain.from_iterable(repeat(build_loader(cfg.train_dataloader))), min(iters, 4)))
     )
 
-    losses, seconds = [], []
+    losses = []
+
+    def run(part: Part) -> None:
+        batch = next(batches)
+        with part('step'):
+            logs = model.train_step(batch, optim_wrapper)
+            losses.append(logs['loss'].item())  # waits for the forward pass
+
     before = 0 if device.type == 'cuda' else memory('VmRSS')
-    for i, batch in enumerate(islice(cycle(batches), WARM_UP + iters)):
-        if i == WARM_UP:
-            reset_peak(device)
-        start = time.perf_counter()
-        logs = model.train_step(batch, optim_wrapper)
-        losses.append(logs['loss'].item())  # waits for the forward pass
-        if device.type == 'cuda':
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - start)
-    speed = cfg.train_dataloader.batch_size / statistics.median(seconds[WARM_UP:])
+    seconds = time_parts(run, iters, device)['step']
+    speed = cfg.train_dataloader.batch_size / statistics.median(seconds)
     return dict(images_per_s=speed, peak_bytes=peak(device) - before, loss=losses[0])
-
-
-def reset_peak(device: torch.device) -> None:
-    """Forgets the peak of memory, such as that of compiling and of choosing algorithms."""
-    if device.type == 'cuda':
-        torch.cuda.reset_peak_memory_stats()
-    else:
-        Path('/proc/self/clear_refs').write_text('5')
-
-
-def peak(device: torch.device) -> int:
-    """Bytes since :func:`reset_peak`: allocated on the GPU, or resident in RAM."""
-    return torch.cuda.max_memory_allocated() if device.type == 'cuda' else memory('VmHWM')
-
-
-def memory(name: str) -> int:
-    """Bytes of RAM of this process, by the name of the line in Linux's status file."""
-    lines = Path('/proc/self/status').read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 
 
 def measure_loading(cfg: Config, iters: int) -> dict[str, float]:
@@ -214,14 +201,8 @@ def run_job(args: argparse.Namespace) -> dict[str, float]:
 
 def start_job(folder: Path | None, options: dict, loading: bool = False) -> dict[str, float | str]:
     """Runs this tool again for one row; an error becomes the row's ``error``."""
-    job = dict(folder=str(folder) if folder else None, options=options, loading=loading)
-    run = subprocess.run(
-        [sys.executable, __file__, *sys.argv[1:], '--job', json.dumps(job)],
-        capture_output=True,
-        text=True,
-    )
-    lines = (run.stdout if run.returncode == 0 else run.stderr).strip().splitlines()
-    return dict(error=lines[-1][:100]) if run.returncode else json.loads(lines[-1])
+    folder = str(folder) if folder else None
+    return run_alone(__file__, dict(folder=folder, options=options, loading=loading))
 
 
 def measure_steps(folder: Path | None, switches: list[str]) -> dict[str, dict]:
@@ -267,18 +248,6 @@ def format_row(name: str, row: dict, baseline: dict) -> str:
     return line
 
 
-def describe_machine() -> str:
-    """The processor, and the versions that matter."""
-    if torch.cuda.is_available():
-        device = f'{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}'
-    else:
-        info = Path('/proc/cpuinfo').read_text().splitlines()
-        names = [line.partition(': ')[2] for line in info if line.startswith('model name')]
-        device = f'{names[0] if names else platform.machine()}, {torch.get_num_threads()} threads'
-    python = platform.python_version()
-    return f'{device}; torch {torch.__version__}, kapao_mm {__version__}, Python {python}'
-
-
 def main() -> None:
     """Measures all rows, and prints them."""
     args = parse_args()
@@ -315,9 +284,7 @@ def main() -> None:
             for name, speed in report['loading'].items():
                 print(f'{name:<24}{speed:>9.1f}' if name != 'error' else f'failed: {speed}')
     if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(report, indent=2) + '\n')
-        print(f'\nfigures: {args.out}')
+        write_report(report, args.out)
 
 
 if __name__ == '__main__':

@@ -1,0 +1,125 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+"""What a trained network makes of a crowd, without network and pictures: for benchmarks."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from kapao_mm.models.task_modules.candidates import Candidates, concatenate
+
+BACKGROUND = 2850  # candidates of an image with confidences just above that of evaluation
+POSE_DUPLICATES, KEYPOINT_DUPLICATES = 4, 3  # candidates an object
+KEYPOINT_SIZE = 0.05  # side of a keypoint object's box, in parts of the input's longer side
+
+
+def make_crowds(
+    people: int,
+    num_images: int = 1,
+    keypoint_counts: Sequence[int] = (17,),
+    input_hw: tuple[int, int] = (1280, 1280),
+    seed: int = 0,
+) -> Candidates:
+    """Draws the candidates of a batch.
+
+    Each person gives a few overlapping pose objects and, for every keypoint, a few overlapping
+    keypoint objects; the background gives unsure candidates of every class. Their numbers and
+    confidences are like those of the crowds in the golden data.
+
+    Args:
+        people: in each image.
+        num_images: N.
+        keypoint_counts: the keypoint types of each category, C numbers, K in all; people are dealt
+            to the categories by chance.
+        input_hw: size of the network input, px.
+        seed: of all chance.
+
+    Returns:
+        The candidates, input px, on the host.
+    """
+    rng = np.random.default_rng(seed)
+    images = [_draw(rng, people, keypoint_counts, input_hw) for _ in range(num_images)]
+    return concatenate(
+        part._replace(image=torch.full_like(part.labels, i)) for i, part in enumerate(images)
+    )
+
+
+def confident(
+    candidates: Candidates, settings: Mapping[str, float], device: torch.device
+) -> Candidates:
+    """The candidates that :meth:`KAPAOHead.candidates` would give, on the device."""
+    score_thr = min(settings['pose_score_thr'], settings['keypoint_score_thr'])
+    found = candidates.take(candidates.scores > score_thr)
+    return Candidates(*(field.to(device) for field in found))
+
+
+def _draw(
+    rng: np.random.Generator,
+    people: int,
+    keypoint_counts: Sequence[int],
+    input_hw: tuple[int, int],
+) -> Candidates:
+    """The candidates of one image."""
+    side, extent = max(input_hw), np.array(input_hw[::-1])
+    num_categories, num_types = len(keypoint_counts), sum(keypoint_counts)
+
+    heights = rng.uniform(0.12, 0.33, (people, 1)) * side
+    sizes = heights * (0.5, 1.0)  # (P, 2)
+    centres = rng.uniform(size=(people, 2)) * extent
+    places = rng.uniform(-0.5, 0.5, (people, num_types, 2))
+    keypoints = centres[:, None] + places * sizes[:, None]  # (P, K, 2)
+    categories = rng.integers(num_categories, size=people)
+    poses = _candidates(
+        rng,
+        keypoints.repeat(POSE_DUPLICATES, 0),
+        *_duplicates(POSE_DUPLICATES, rng.uniform(0.2, 0.95, people), categories, centres, sizes),
+    )
+
+    of_type = np.repeat(np.arange(num_categories), keypoint_counts)  # (K,)
+    person, kind = np.nonzero(categories[:, None] == of_type)
+    points = _candidates(
+        rng,
+        np.zeros((KEYPOINT_DUPLICATES * len(kind), num_types, 2)),
+        *_duplicates(
+            KEYPOINT_DUPLICATES,
+            rng.uniform(0.05, 0.8, len(kind)),
+            num_categories + kind,
+            keypoints[person, kind],
+            np.full((len(kind), 2), KEYPOINT_SIZE * side),
+        ),
+    )
+
+    background = _candidates(
+        rng,
+        np.zeros((BACKGROUND, num_types, 2)),
+        rng.uniform(0.001, 0.02, BACKGROUND),
+        rng.integers(num_categories + num_types, size=BACKGROUND),
+        rng.uniform(size=(BACKGROUND, 2)) * extent,
+        rng.uniform(0.006, 0.16, (BACKGROUND, 2)) * side,
+    )
+    return concatenate((poses, points, background))
+
+
+def _duplicates(times: int, *fields: np.ndarray) -> list[np.ndarray]:
+    return [field.repeat(times, 0) for field in fields]
+
+
+def _candidates(
+    rng: np.random.Generator,
+    keypoints: np.ndarray,
+    scores: np.ndarray,
+    labels: np.ndarray,
+    centres: np.ndarray,
+    sizes: np.ndarray,
+) -> Candidates:
+    """Makes each object a candidate that is a little off, by chance."""
+    centres = centres + rng.normal(0, 0.02, centres.shape) * sizes
+    halves = sizes * rng.uniform(0.48, 0.52, sizes.shape)
+    keypoints = keypoints + rng.normal(0, 0.02, keypoints.shape) * sizes[:, None]
+    return Candidates(
+        image=torch.zeros(len(labels), dtype=torch.long),
+        scores=torch.from_numpy(scores * rng.uniform(0.9, 1, scores.shape)).float(),
+        labels=torch.from_numpy(labels),
+        boxes=torch.from_numpy(np.concatenate((centres - halves, centres + halves), 1)).float(),
+        keypoints=torch.from_numpy(keypoints).float(),
+    )

@@ -1,0 +1,66 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+"""Counts the parameters of a config's model, and what it computes for one image.
+
+Multiply-adds are those of the convolutions; batch norm is folded into them for inference. Papers
+count a multiply-add as one FLOP or as two: both numbers are given.
+"""
+
+import argparse
+from collections import OrderedDict
+
+import torch
+from mmengine.analysis import FlopAnalyzer, parameter_count
+from mmpose.registry import MODELS
+from torch import nn
+
+from kapao_mm import register_all_modules
+from kapao_mm.benchmarking import input_shape
+from kapao_mm.configuration import load_config
+from kapao_mm.errors import exit_on_input_error
+from kapao_mm.models.kapao import KAPAO
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        '--input-size',
+        type=input_shape,
+        help="px, as 1280 for a square, or 896x1280 (h x w) [the config's, a square]",
+    )
+    return parser.parse_args()
+
+
+def count(model: KAPAO, input_hw: tuple[int, int]) -> dict[str, tuple[int, int]]:
+    """Parameters and multiply-adds of one image by part of the network, and in total.
+
+    Args:
+        model: the model.
+        input_hw: size of the network input, px.
+    """
+    parts = dict(backbone=model.backbone, neck=model.neck, head=model.head.head_module)
+    network = nn.Sequential(OrderedDict(parts)).eval()
+    parameters = parameter_count(network)
+    analyzer = FlopAnalyzer(network, torch.zeros(1, 3, *input_hw))
+    counted = analyzer.unsupported_ops_warnings(False).by_module_and_operator()
+    return {name or 'total': (parameters[name], counted[name]['conv']) for name in (*parts, '')}
+
+
+def main() -> None:
+    """Prints the table."""
+    args = parse_args()
+    register_all_modules()
+    cfg = load_config(args.config)
+    height, width = args.input_size or (cfg.input_size, cfg.input_size)
+    counts = count(MODELS.build(cfg.model), (height, width))
+    print(f'{args.config}: one image of {height} x {width} px\n')
+    print(f'{"":<10}{"parameters":>14}{"G multiply-adds":>18}{"GFLOPs (two each)":>20}')
+    for part, (parameters, multiply_adds) in counts.items():
+        giga = multiply_adds / 1e9
+        print(f'{part:<10}{parameters / 1e6:>12.3f} M{giga:>18.3f}{2 * giga:>20.3f}')
+
+
+if __name__ == '__main__':
+    with exit_on_input_error():
+        main()
