@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_convert, nms
+from torchvision.ops import batched_nms, box_convert
 
 from .coder import decode_boxes, decode_keypoints, split_outputs
 
@@ -155,15 +155,12 @@ def suppress(
         return index
     image = candidates.image[index]
     index = index[image.argsort(stable=True)]
-    boxes = candidates.boxes[index].double()  # float32 would round the shifted boxes
-    reach = boxes.max() - boxes.min() + 1
-    shifted = boxes + (candidates.labels[index] * reach)[:, None]  # classes lie apart
-    counts = image.bincount(minlength=num_images).tolist()
     kept = []
-    for rows, corners in zip(index.split(counts), shifted.split(counts), strict=True):
-        scores = candidates.scores[rows]
+    for rows in filter(len, index.split(image.bincount(minlength=num_images).tolist())):
         if len(rows) > max_candidates:
-            best = scores.topk(max_candidates).indices
-            rows, corners, scores = rows[best], corners[best], scores[best]
-        kept.append(rows[nms(corners, scores.double(), iou_thr)[:max_objects]])
+            rows = rows[candidates.scores[rows].topk(max_candidates).indices]
+        # torchvision may shift classes apart: that takes boxes of no less than 0, and exact sums.
+        boxes, scores = candidates.boxes[rows].double(), candidates.scores[rows].double()
+        best = batched_nms(boxes - boxes.amin(), scores, candidates.labels[rows], iou_thr)
+        kept.append(rows[best[:max_objects]])
     return torch.cat(kept)

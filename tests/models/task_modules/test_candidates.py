@@ -137,7 +137,7 @@ def test_a_batch_equals_its_images_candidate_by_candidate(seed, count, num_image
     image = rng.integers(0, num_images, count)
     scores = rng.permutation(count) / 60  # no two alike
     labels = rng.integers(0, 5, count)  # two categories, three keypoint types
-    corners = rng.uniform(0, 60, (count, 2))
+    corners = rng.uniform(-30, 30, (count, 2))
     boxes = np.hstack((corners, corners + rng.uniform(5, 40, (count, 2))))
     objects = Candidates(*map(torch.from_numpy, (image, scores, labels, boxes, corners[:, None])))
     expected = [[], []]
