@@ -137,17 +137,12 @@ def write_report(report: dict[str, Any], path: Path) -> None:
     print(f'\nfigures: {path}')
 
 
-def positive(text: str) -> int:
-    """A number of at least 1; a type for argparse."""
-    if (number := int(text)) < 1:
-        raise ValueError(text)
-    return number
-
-
 def input_shape(text: str) -> tuple[int, int]:
     """``896x1280`` (h x w), or ``1280`` for a square -> (h, w) px; a type for argparse."""
     sides = text.split('x') * (1 if 'x' in text else 2)
-    if len(sides) != 2 or not all(s.isdecimal() and int(s) and not int(s) % 64 for s in sides):
+    if len(sides) != 2 or not all(
+        s.isdecimal() and int(s) and not int(s) % INPUT_DIVISOR for s in sides
+    ):
         raise ArgumentTypeError(f'{text}: give multiples of {INPUT_DIVISOR} px, 1280 or 896x1280')
     height, width = map(int, sides)
     return height, width

@@ -110,6 +110,13 @@ def add_run_options(parser: argparse.ArgumentParser, example: str) -> None:
     parser.add_argument('--local_rank', '--local-rank', help=argparse.SUPPRESS)
 
 
+def positive(text: str) -> int:
+    """A number of at least 1; a type for argparse."""
+    if (number := int(text)) < 1:
+        raise ValueError(text)
+    return number
+
+
 def apply_run_options(cfg: Config, args: argparse.Namespace) -> None:
     """Writes the flags of :func:`add_run_options`, but for ``--cfg-options``, into a config.
 

@@ -11,7 +11,6 @@ from kapao_mm.benchmarking import (
     input_shape,
     memory,
     peak,
-    positive,
     run_alone,
     summarise,
     time_parts,
@@ -105,9 +104,3 @@ def test_input_shapes_are_squares_or_height_x_width():
 def test_input_shapes_are_multiples_of_64(text):
     with pytest.raises(ArgumentTypeError, match=f'{text}: give multiples of 64 px'):
         input_shape(text)
-
-
-def test_a_count_is_at_least_1():
-    assert positive('1') == 1
-    with pytest.raises(ValueError, match='0'):
-        positive('0')

@@ -9,6 +9,7 @@ from kapao_mm.configuration import (
     add_run_options,
     apply_run_options,
     load_config,
+    positive,
 )
 from kapao_mm.errors import InputError
 
@@ -132,3 +133,9 @@ def test_loaders_of_the_project_follow_data_root_files_and_size(repo, name):
         dataset = cfg[f'{loader}_dataloader'].dataset
         assert (dataset.data_root, dataset.ann_file) == ('/y', ann_file)
         assert '640' in str(dataset.pipeline)
+
+
+def test_a_count_is_at_least_1():
+    assert positive('1') == 1
+    with pytest.raises(ValueError, match='0'):
+        positive('0')

@@ -274,7 +274,10 @@ def test_the_plot_stacks_the_parts_of_each_size(benchmark):
     figure = benchmark.draw(rows, 'a machine')
     torch_panel, openvino_panel = figure.axes
     assert torch_panel.get_title() == 'a\ntorch, float32, batch 1'
-    assert [text.get_text() for text in torch_panel.get_xticklabels()] == ['640x640', '1280x1280']
+    assert [text.get_text() for text in torch_panel.get_xticklabels()] == [
+        '640x\n640',
+        '1280x\n1280',
+    ]
     heights = [(bar.get_y(), bar.get_height()) for bar in torch_panel.patches]
     assert heights == [(0, 3), (0, 12), (3, 1), (12, 2)]
     assert {text.get_text() for text in torch_panel.texts} == {'4.0', '14.0'}

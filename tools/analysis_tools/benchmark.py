@@ -34,13 +34,12 @@ from kapao_mm.benchmarking import (
     input_shape,
     memory,
     peak,
-    positive,
     run_alone,
     summarise,
     time_parts,
     write_report,
 )
-from kapao_mm.configuration import load_config
+from kapao_mm.configuration import load_config, positive
 from kapao_mm.datasets.toy import make_toy_dataset
 from kapao_mm.deploy.metadata import ModelMetadata
 from kapao_mm.deploy.runtime import BACKENDS, Network, split_by_image
@@ -398,7 +397,7 @@ def draw(rows: list[dict], title: str) -> Figure:
     for axes, ((config, backend, precision, batch), found) in zip(
         figure.subplots(lines, columns, squeeze=False).flat, panels.items(), strict=False
     ):
-        names = ['x'.join(map(str, row['input_hw'])) for row in found]
+        names = ['x\n'.join(map(str, row['input_hw'])) for row in found]
         bottom = np.zeros(len(found))
         for part in found[0]['parts']:
             heights = np.array([row['parts'][part]['median_ms'] for row in found])

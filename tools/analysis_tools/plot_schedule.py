@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmpose.registry import DATASETS
 
 from kapao_mm import register_all_modules
-from kapao_mm.configuration import add_config_options, load_config
+from kapao_mm.configuration import add_config_options, load_config, positive
 from kapao_mm.engine.schedule import Recipe, ema_decay
 from kapao_mm.errors import InputError, exit_on_input_error
 
@@ -29,13 +29,6 @@ def parse_args() -> argparse.Namespace:
     )
     add_config_options(parser, 'data_root=DIR train_dataloader.batch_size=8')
     return parser.parse_args()
-
-
-def positive(text: str) -> int:
-    """A number of at least 1, for argparse."""
-    if (number := int(text)) < 1:
-        raise ValueError(text)
-    return number
 
 
 def count_iterations(cfg: Config, gpus: int) -> int:

@@ -21,12 +21,11 @@ from kapao_mm.benchmarking import (
     Part,
     describe_machine,
     find_device,
-    positive,
     summarise,
     time_parts,
     write_report,
 )
-from kapao_mm.configuration import load_config
+from kapao_mm.configuration import load_config, positive
 from kapao_mm.errors import InputError, exit_on_input_error
 from kapao_mm.functional.fusion import fuse
 from kapao_mm.functional.prediction import predict_in_image
