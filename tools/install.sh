@@ -11,7 +11,7 @@ cd -P "$(dirname "${BASH_SOURCE[0]}")/.."
 
 readonly python=.venv/bin/python log=.venv/install.log stamp=.venv/install.stamp
 readonly wheels=${XDG_CACHE_HOME:-~/.cache}/kapao-mm/wheels
-readonly disk_gb=8 # .venv itself takes 5.4
+readonly disk_gb=8 # .venv itself takes 5.7
 
 exec 3>&1 # what the user sees; everything else goes to the log
 say() { echo "set-up: $*" >&3; }
