@@ -23,7 +23,7 @@ from kapao_mm.functional.letterbox import letterbox, resize_and_pad
 from kapao_mm.functional.prediction import (
     DetectedObjects,
     Prediction,
-    predict_in_image,
+    predict_from_letterbox,
     prediction_dict,
 )
 from kapao_mm.image_files import Predictor, add_image_options, predict_files, read_image
@@ -105,14 +105,8 @@ class KAPAORuntime:
             batch = np.stack([resize_and_pad(images[i], boxes[i]) for i in indices])
             detected = split_by_image(self._network(batch), len(indices))
             for index, objects in zip(indices, detected, strict=True):
-                box = boxes[index]
-                predictions[index] = predict_in_image(
-                    objects,
-                    scale=1 / box.scale,
-                    origin=-np.array(box.pad[:2]) / box.scale,
-                    image_size=box.image_size,
-                    keypoint_counts=self.metadata.keypoint_counts,
-                    settings=self.metadata.settings,
+                predictions[index] = predict_from_letterbox(
+                    objects, boxes[index], self.metadata.keypoint_counts, self.metadata.settings
                 )
         return [predictions[index] for index in range(len(images))]
 

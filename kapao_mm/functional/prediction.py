@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .fusion import fuse_categories
+from .letterbox import Letterbox
 
 DECIMALS = 4  # of the numbers in prediction_dict, px and scores
 
@@ -114,6 +115,23 @@ def predict_in_image(
         point_boxes=point_boxes.clip(0, image_size).reshape(-1, 4),
         point_scores=objects.point_scores,
         point_types=objects.point_types,
+    )
+
+
+def predict_from_letterbox(
+    objects: DetectedObjects,
+    lb: Letterbox,
+    keypoint_counts: Sequence[int],
+    settings: Mapping[str, float],
+) -> Prediction:
+    """:func:`predict_in_image` for an input that is a letterboxed image; arguments as there."""
+    return predict_in_image(
+        objects,
+        scale=1 / lb.scale,
+        origin=-np.array(lb.pad[:2]) / lb.scale,
+        image_size=lb.image_size,
+        keypoint_counts=keypoint_counts,
+        settings=settings,
     )
 
 

@@ -46,7 +46,7 @@ from kapao_mm.deploy.runtime import BACKENDS, Network, split_by_image
 from kapao_mm.engine import load_weights
 from kapao_mm.errors import InputError, exit_on_input_error
 from kapao_mm.functional.letterbox import PAD_VALUE, letterbox, resize_and_pad
-from kapao_mm.functional.prediction import DetectedObjects, predict_in_image
+from kapao_mm.functional.prediction import DetectedObjects, predict_from_letterbox
 from kapao_mm.image_files import find_images, read_image
 from kapao_mm.models.inference_cost import PRECISIONS, prepare_for_inference
 from kapao_mm.models.kapao import KAPAO
@@ -283,14 +283,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         objects = predictor.detect(inputs, part)
         with part('fusion'):
             for found, box in zip(objects, boxes, strict=True):
-                predict_in_image(
-                    found,
-                    scale=1 / box.scale,
-                    origin=-np.array(box.pad[:2]) / box.scale,
-                    image_size=box.image_size,
-                    keypoint_counts=predictor.keypoint_counts,
-                    settings=predictor.settings,
-                )
+                predict_from_letterbox(found, box, predictor.keypoint_counts, predictor.settings)
 
     seconds = time_parts(run, args.runs, device)
     total = np.sum(list(seconds.values()), axis=0)

@@ -111,8 +111,8 @@ def level_sums(grid: Tensor, matches: Matches, anchors: Tensor) -> tuple[Tensor,
     """
     index = (matches.image, matches.anchor, matches.gy, matches.gx)
     planes = grid.permute(0, 1, 4, 2, 3)  # as the convolution lays them out, and their gradient
-    rows = planes[index[0], index[1], :, index[2], index[3]].float()  # (m, 5 + C + 3K)
-    outputs = split_outputs(rows, matches.keypoints.shape[1])
+    raw = planes[index[0], index[1], :, index[2], index[3]].float()  # (m, 5 + C + 3K)
+    outputs = split_outputs(raw, matches.keypoints.shape[1])
     anchor = anchors[matches.anchor]  # (m, 2)
 
     ciou = complete_iou(decode_boxes(outputs.box, anchor), matches.boxes)
