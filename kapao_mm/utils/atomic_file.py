@@ -1,0 +1,53 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+"""Writes output files completely or not at all."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from kapao_mm.errors import InputError
+
+PARTIAL = '.partial'  # suffix of the temporary folder; a killed process leaves it behind
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yields a temporary path to write to, and moves the file to ``path`` when it is complete.
+
+    The temporary path has the same name, in a hidden folder beside ``path``. A writer may create
+    several files there (OpenVINO's ``.xml`` and ``.bin``); all of them are moved. If the block
+    fails, everything that it wrote is removed, and an existing file keeps its old content.
+
+    Args:
+        path: Where the complete file goes; its folder must exist.
+
+    Raises:
+        InputError: If the file cannot be written: a full disk, a missing folder, no permission.
+
+    Example:
+        >>> with atomic_path('results.json') as temporary:
+        ...     temporary.write_text('{}')
+    """
+    path = Path(path)
+    try:
+        folder = Path(tempfile.mkdtemp(prefix='.', suffix=PARTIAL, dir=path.parent))
+        try:
+            yield folder / path.name
+            for file in folder.iterdir():
+                _flush(file)
+            for file in folder.iterdir():
+                os.replace(file, path.with_name(file.name))
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f'{path.absolute()} cannot be written: {reason}') from error
+
+
+def _flush(file: Path) -> None:
+    """Forces a file's content onto the disk."""
+    with file.open('rb') as opened:
+        os.fsync(opened.fileno())

@@ -1,0 +1,46 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+import errno
+
+import pytest
+
+from kapao_mm.errors import InputError
+from kapao_mm.utils.atomic_file import atomic_path
+
+
+def test_a_complete_file_is_moved_to_its_path(tmp_path):
+    with atomic_path(tmp_path / 'a.json') as temporary:
+        temporary.write_text('new')
+        assert not (tmp_path / 'a.json').exists()
+    assert (tmp_path / 'a.json').read_text() == 'new'
+    assert [file.name for file in tmp_path.iterdir()] == ['a.json']
+
+
+def test_all_files_that_the_block_wrote_are_moved(tmp_path):
+    with atomic_path(tmp_path / 'model.xml') as temporary:
+        temporary.write_text('graph')
+        temporary.with_suffix('.bin').write_bytes(b'weights')
+    assert sorted(file.name for file in tmp_path.iterdir()) == ['model.bin', 'model.xml']
+
+
+@pytest.mark.parametrize('error', [KeyboardInterrupt(), ValueError('wrong')])
+def test_a_failure_keeps_the_old_content_and_leaves_nothing_else(tmp_path, error):
+    (tmp_path / 'a').write_text('old')
+    with pytest.raises(type(error)), atomic_path(tmp_path / 'a') as temporary:
+        temporary.write_text('half')
+        raise error
+    assert (tmp_path / 'a').read_text() == 'old'
+    assert [file.name for file in tmp_path.iterdir()] == ['a']
+
+
+def test_a_full_disk_is_an_error_that_names_the_file(tmp_path):
+    with pytest.raises(InputError, match='a.png cannot be written: No space left'):
+        with atomic_path(tmp_path / 'a.png') as temporary:
+            temporary.write_text('half')
+            raise OSError(errno.ENOSPC, 'No space left on device')
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_folder_is_an_error_that_names_the_file(tmp_path):
+    with pytest.raises(InputError, match='missing/a.json cannot be written: No such file'):
+        with atomic_path(tmp_path / 'missing/a.json'):
+            pass
