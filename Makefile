@@ -8,7 +8,7 @@ export GOMP_SPINCOUNT ?= 10000
 .PHONY: help setup demo test lint clean
 
 help: ## list the targets
-	@echo 'usage: make TARGET [PYTHON=python3.11]'
+	@echo 'usage: make TARGET [PYTHON=python3.11] [MMCV=light|full]'
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1	\2/p' Makefile
 
 setup: ## make .venv with all that is needed (tools/install.sh)

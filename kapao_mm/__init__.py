@@ -4,7 +4,12 @@
 Importing this package imports neither torch nor MM; :func:`register_all_modules` does.
 """
 
+from kapao_mm.utils.project_files import find_config
+from kapao_mm.utils.stand_in_extensions import install_stand_ins
+
 __version__ = '0.1.0'
+
+install_stand_ins()
 
 
 def register_all_modules() -> None:
@@ -18,3 +23,15 @@ def register_all_modules() -> None:
     import kapao_mm.visualization  # noqa: F401
 
     init_default_scope('mmpose')
+
+
+def config_path(name: str) -> str:
+    """Returns the path of one of this package's configs, for ``_base_`` in a config elsewhere.
+
+    Args:
+        name: Such as ``kapao_s_coco``; the command ``kapao configs`` lists them.
+
+    Raises:
+        InputError: If there is no config of this name.
+    """
+    return str(find_config(name))

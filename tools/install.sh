@@ -4,12 +4,14 @@
 # Makes .venv hold what requirements/*.txt say, and kapao_mm itself (editable). Called by the Makefile.
 # Does nothing, in well under a second, when nothing changed. Environment:
 #   PYTHON           the Python to make .venv with (default: python3.11, else python3)
-#   MAX_JOBS         compiler processes for MMCV (default: one a core)
+#   MMCV             light: without compiled operators, which KAPAO does not use; full: compile them, 16 minutes divided
+#                    by the cores (default: what .venv has, light in a new one)
+#   MAX_JOBS         compiler processes for MMCV=full (default: one a core)
 #   XDG_CACHE_HOME   compiled wheels are kept in its folder kapao-mm (default: ~/.cache)
 set -euo pipefail
 cd -P "$(dirname "${BASH_SOURCE[0]}")/.."
 
-readonly python=.venv/bin/python log=.venv/install.log stamp=.venv/install.stamp
+readonly python=.venv/bin/python log=.venv/install.log stamp=.venv/install.stamp mmcv_choice=.venv/mmcv
 readonly wheels=${XDG_CACHE_HOME:-~/.cache}/kapao-mm/wheels
 readonly disk_gb=8 # .venv itself takes 5.7
 
@@ -18,35 +20,37 @@ say() { echo "set-up: $*" >&3; }
 die() { say "$@"; exit 1; }
 
 # The inputs of the set-up; while they stay, .venv stays.
-state() { { "$python" -VV && cat requirements/*.txt pyproject.toml tools/install.sh; } | sha256sum; }
+state() { { "$python" -VV && echo "$mmcv" && cat requirements.txt requirements/*.txt pyproject.toml setup.py tools/install.sh; } | sha256sum; }
 
-# Sets PYTHON to a Python of a version that pyproject.toml lists.
+# Sets PYTHON to a Python of a version that pyproject.toml lists for training.
 choose_python() {
     local name version tried='' candidates=(python3.11 python3)
     [[ -z ${PYTHON:-} ]] || candidates=("$PYTHON")
     for name in "${candidates[@]}"; do
         version=$("$name" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || version=
-        if grep -qF "'Programming Language :: Python :: $version'" pyproject.toml; then
+        if [[ $version == 3.11 ]]; then
             PYTHON=$name
             return
         fi
         tried+=" $name (${version:-does not run})"
     done
-    die "needs Python $(sed -n "s/^requires-python = '\(.*\)'.*/\1/p" pyproject.toml)." \
-        "Tried:$tried. Name one: make PYTHON=/path/to/python3.11 ..."
+    die "needs Python 3.11. Tried:$tried. Name one: make PYTHON=/path/to/python3.11 ..."
 }
 
 check_prerequisites() {
     "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null ||
         die "'$PYTHON' has no venv module. Install it (Debian, Ubuntu: apt install python3-venv)."
-    local include
-    include=$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_path("include"))')
-    [[ -f $include/Python.h ]] ||
-        die "'$PYTHON' has no headers ($include/Python.h). Install them (Debian, Ubuntu: apt install python3-dev)."
-    command -v "${CXX:-c++}" >/dev/null ||
-        die "no C++ compiler ('${CXX:-c++}'). Install one (Debian, Ubuntu: apt install g++)."
     (($(df -Pk . | awk 'NR == 2 {print $4}') >= disk_gb * 1000 ** 2)) ||
         die "less than $disk_gb GB free on the disk of $PWD."
+}
+
+check_compiler() {
+    local include
+    include=$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')
+    [[ -f $include/Python.h ]] ||
+        die "MMCV=full needs Python's headers ($include/Python.h). Install them (Debian, Ubuntu: apt install python3-dev)."
+    command -v "${CXX:-c++}" >/dev/null ||
+        die "MMCV=full needs a C++ compiler ('${CXX:-c++}'). Install one (Debian, Ubuntu: apt install g++)."
 }
 
 # A .venv works only where it was made, with the Python it was made with.
@@ -65,13 +69,17 @@ cached_wheel() {
     key=$("$python" -c 'import sys, sysconfig, torch
 print(sys.implementation.cache_tag, sysconfig.get_platform(), "torch", torch.__version__, sep="-")')
     folder=$wheels/$key
-    wheel=$(compgen -G "$folder/$prefix-*.whl") && return
+    if wheel=$(compgen -G "$folder/$prefix-*.whl"); then
+        "$python" -m zipfile -t "$wheel" && return
+        say "    $wheel is damaged; removing it and compiling it again"
+        rm -f "$wheel"
+    fi
     if [[ $1 == mmcv==* ]]; then
         say "    compiling $1: once, about 16 minutes divided by the cores; watch it with tail -f $log"
     fi
     mkdir -p "$folder"
     unfinished=$(mktemp -d "$folder/unfinished.XXXX") # moved only when whole
-    # --no-build-isolation: the builds import torch, numpy and pip of .venv.
+    # --no-build-isolation: the builds import torch and numpy of .venv.
     # MMCV's compiled CUDA ops are not needed: with the GPU hidden it compiles without nvcc, and for every machine alike.
     CUDA_VISIBLE_DEVICES='' FORCE_CUDA=0 MMCV_WITH_OPS=1 MAX_JOBS=${MAX_JOBS:-$(nproc)} \
         pip wheel --verbose --no-deps --no-build-isolation --no-cache-dir --no-binary :all: -w "$unfinished" "$1"
@@ -80,21 +88,43 @@ print(sys.implementation.cache_tag, sysconfig.get_platform(), "torch", torch.__v
     wheel=$(compgen -G "$folder/$prefix-*.whl")
 }
 
+install_full_mmcv() {
+    check_compiler
+    pip install -r requirements/build.txt
+    for requirement in $(sed 's/#.*//' requirements/mmcv_full.txt); do
+        cached_wheel "$requirement"
+        pip install --no-deps --force-reinstall "$wheel" # forced: the same version may have been compiled for another torch
+    done
+}
+
+# One line for what the end of the log shows.
+cause() {
+    local end
+    end=$(tail -n 60 "$log")
+    case $end in
+        *'No space left on device'*) echo "the disk is full: free $disk_gb GB" ;;
+        *'NewConnectionError'* | *'name resolution'* | *'Connection refused'* | *'timed out'* | *'from versions: none'*)
+            echo 'no package index answers: check the network, a proxy (HTTPS_PROXY) and `pip config list`' ;;
+        *'undefined symbol'*) echo "MMCV was compiled for another torch: rm -r $wheels" ;;
+        *'Killed'*) echo 'a compiler was killed for lack of memory: make setup MMCV=full MAX_JOBS=1' ;;
+        *) echo "see the end of $log, above" ;;
+    esac
+}
+
 finish() {
     local status=$?
     [[ -z ${unfinished:-} ]] || rm -rf "$unfinished"
     ((status == 0)) || {
-        tail -n 20 "$log" >&3
-        say "failed while $doing. The end of $log is above."
-        say "Causes met before: no network or package index (see pip config list), compiler killed for lack of memory" \
-            "(MAX_JOBS=1 helps), a damaged wheel (remove $wheels)."
-        say "Then give the same command again: what is done stays done."
+        tail -n 12 "$log" >&3
+        say "failed while $doing; $(cause). Then give the same command again: what is done stays done."
     }
 }
 
 # --- nothing to do? --------------------------------------------------------------------------------------------------
 exec 9<tools/install.sh
 flock 9 2>/dev/null || true # two set-ups of one checkout take turns
+mmcv=${MMCV:-$(cat "$mmcv_choice" 2>/dev/null || echo light)}
+[[ $mmcv == light || $mmcv == full ]] || die "MMCV=$mmcv is neither light nor full."
 venv_is_usable && [[ -f $stamp && $(state) == "$(<"$stamp")" ]] && exit
 
 # --- the environment -------------------------------------------------------------------------------------------------
@@ -105,28 +135,34 @@ if ! venv_is_usable; then
     output=$("$PYTHON" -m venv --clear .venv 2>&1) || die "$PYTHON -m venv failed: $output"
 fi
 rm -f "$stamp"
+doing='preparing .venv'
 exec >"$log" 2>&1
 trap finish EXIT
 
-doing='installing build tools, PyTorch and MMEngine'
-say "1/4 $doing (1 minute, 3 GB to download the first time)"
-pip install -r requirements/build.txt
-pip install -r requirements/runtime.txt
+if [[ $mmcv != "$(cat "$mmcv_choice" 2>/dev/null)" ]]; then # the two share their files
+    pip uninstall --yes mmcv mmcv-lite
+    echo "$mmcv" >"$mmcv_choice"
+fi
 
-doing='building what has no usable wheel (MMCV, xtcocotools, chumpy)'
-say "2/4 $doing (seconds when they are in $wheels)"
-for requirement in $(sed 's/#.*//' requirements/source.txt); do
-    cached_wheel "$requirement"
-    pip install --no-deps --force-reinstall "$wheel" # forced: the same version may have been compiled for another torch
-done
+doing='installing PyTorch, MMDetection, ONNX Runtime, OpenVINO and test tools'
+say "1/3 $doing (a minute or two, 3 GB to download the first time)"
+readonly requirements=(-r requirements/runtime.txt -r requirements/deploy.txt -r requirements/tests.txt)
+if [[ $mmcv == light ]]; then
+    pip install "${requirements[@]}" -r requirements/mmcv_light.txt
+else
+    pip install "${requirements[@]}"
+    doing='compiling MMCV and xtcocotools'
+    say "    $doing (seconds when they are in $wheels)"
+    install_full_mmcv
+fi
 
-doing='installing MMDetection, MMPose, ONNX Runtime, OpenVINO, test tools and kapao_mm'
-say "3/4 $doing (30 seconds)"
-pip install -r requirements/mm.txt -r requirements/deploy.txt -r requirements/tests.txt
+doing='installing MMPose and kapao_mm'
+say "2/3 $doing (10 seconds)"
+pip install --no-deps -r requirements/no_deps.txt
 pip install --no-deps --no-build-isolation -e .
 
 doing='loading it all once'
-say "4/4 $doing (10 seconds)"
-"$python" -c 'import mmcv.ops, mmdet.models, mmpose.datasets, mmpose.models, xtcocotools.cocoeval'
+say "3/3 $doing (10 seconds)"
+"$python" -c 'import kapao_mm; kapao_mm.register_all_modules()'
 state >"$stamp"
-say 'done'
+say "done, with MMCV $mmcv"

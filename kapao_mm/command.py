@@ -1,0 +1,88 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+"""The console command ``kapao``: runs the scripts of ``tools/`` and shows the configs."""
+
+import runpy
+import sys
+
+from kapao_mm import __version__
+from kapao_mm.errors import exit_on_input_error
+from kapao_mm.utils.project_files import config_names, find_config, project_dir
+
+TOOLS = {  # name: script, what it does
+    'train': ('train.py', 'train a model'),
+    'test': ('test.py', 'evaluate a model on a dataset'),
+    'predict': ('demo.py', 'predict poses in images'),
+    'export': ('deployment/export.py', 'write an ONNX, OpenVINO, TorchScript or TensorRT file'),
+    'convert': ('model_converters/official_to_mm.py', "convert the authors' weights"),
+    'publish': ('misc/publish_model.py', 'keep of a checkpoint what inference needs'),
+    'new-dataset': ('dataset_converters/new_dataset.py', 'write the config of a new dataset'),
+    'check-dataset': ('misc/check_dataset.py', 'find faults in the datasets of a config'),
+    'browse-dataset': ('misc/browse_dataset.py', 'draw the images that a model is trained on'),
+    'merge': ('dataset_converters/merge_coco.py', 'merge annotation files of several categories'),
+    'subset': ('dataset_converters/subset.py', 'write a part of an annotation file'),
+    'eval': ('analysis_tools/eval_results.py', 'evaluate a file of COCO results'),
+    'anchors': ('analysis_tools/optimize_anchors.py', 'search the anchors of a dataset'),
+    'sweep': ('analysis_tools/sweep.py', 'train with several values of a setting'),
+    'benchmark': ('analysis_tools/benchmark.py', 'measure the time of inference'),
+    'flops': ('analysis_tools/get_flops.py', 'count parameters and multiply-adds'),
+    'check-environment': ('misc/check_environment.py', 'say what is installed and what fits'),
+}
+
+
+def main() -> None:
+    """Runs a sub-command."""
+    name, *arguments = sys.argv[1:] or ['--help']
+    with exit_on_input_error():
+        if name in TOOLS:
+            run_tool(name, arguments)
+        elif name == 'configs' and not arguments:
+            print('\n'.join(config_names()))
+        elif name == 'config' and len(arguments) == 1:
+            print(derived_config(arguments[0]))
+        elif name == '--version':
+            print(__version__)
+        elif name in ('-h', '--help'):
+            print(usage())
+        else:
+            sys.exit(f'{usage()}\nerror: unknown command: kapao {" ".join(sys.argv[1:])}')
+
+
+def run_tool(name: str, arguments: list[str]) -> None:
+    """Runs a script of ``tools/`` as Python would with these arguments."""
+    sys.argv = [f'kapao {name}', *arguments]
+    runpy.run_path(str(project_dir() / 'tools' / TOOLS[name][0]), run_name='__main__')
+
+
+def derived_config(name: str) -> str:
+    """Writes a config that inherits another one from anywhere.
+
+    Args:
+        name: Name of a config of this package.
+
+    Raises:
+        InputError: If there is no such config.
+    """
+    stem = find_config(name).stem
+    return (
+        f"_base_ = __import__('kapao_mm').config_path({stem!r})\n\n"
+        '# Write below what differs, for example:\n'
+        '# train_dataloader = dict(batch_size=8)'
+    )
+
+
+def usage() -> str:
+    """Lists the sub-commands."""
+    own = {
+        'configs': 'list the configs; their names work wherever a config file does',
+        'config': 'print a config that inherits another: kapao config kapao_s_coco > mine.py',
+    }
+    lines = {**{tool: text for tool, (_, text) in TOOLS.items()}, **own}
+    width = max(map(len, lines))
+    return '\n'.join(
+        [
+            f'KAPAO-MM {__version__}',
+            'usage: kapao COMMAND ...   (kapao COMMAND --help explains its arguments)',
+            '',
+            *(f'  {command:<{width}}  {text}' for command, text in lines.items()),
+        ]
+    )

@@ -1,0 +1,40 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+"""Finds the configs and tools that belong to this package, wherever it is installed."""
+
+import difflib
+from pathlib import Path
+
+from kapao_mm.errors import InputError
+
+PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def project_dir() -> Path:
+    """Returns the folder with ``configs`` and ``tools``: a checkout, or ``.mim`` in the package."""
+    installed = PACKAGE / '.mim'
+    return installed if installed.is_dir() else PACKAGE.parent
+
+
+def config_names() -> list[str]:
+    """Returns the names of the model configs, in alphabetical order."""
+    return sorted(path.stem for path in (project_dir() / 'configs' / 'kapao').glob('*.py'))
+
+
+def find_config(name: str | Path) -> Path:
+    """Finds a config file by its path or, without a path, by its name.
+
+    Args:
+        name: A path, or the name of one of :func:`config_names`, with or without ``.py``.
+
+    Raises:
+        InputError: If there is no such file and no such name.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    known = config_names()
+    if path.name == str(name) and path.name.removesuffix('.py') in known:
+        return project_dir() / 'configs' / 'kapao' / f'{path.name.removesuffix(".py")}.py'
+    near = difflib.get_close_matches(path.stem, known, n=3)
+    hint = f'; did you mean {" or ".join(near)}?' if near else '; `kapao configs` lists the names'
+    raise InputError(f'config file {path.absolute()} does not exist{hint}')
