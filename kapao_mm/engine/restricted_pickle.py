@@ -1,8 +1,8 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Reads files of ``torch.save`` with torch older than 2.6, whose ``weights_only`` cannot be told
-which further classes are harmless.
+"""Reads files of ``torch.save`` safely with torch older than 2.6.
 
-Newer versions of torch do this themselves and are used where they are installed.
+There ``weights_only`` cannot be told which further classes are harmless. Newer versions of torch
+can, and are used where they are installed.
 """
 
 import pickle
@@ -20,6 +20,8 @@ FindClass = Callable[[str], Any]  # the object that stands for a name such as 'n
 # Opcodes that torch never writes, and that make objects in ways that are not checked here.
 REFUSED = (pickle.INST, pickle.OBJ, pickle.EXT1, pickle.EXT2, pickle.EXT4, pickle.NEWOBJ_EX)
 
+DTYPES = ('float16', 'bfloat16', 'float32', 'float64', 'uint8', 'int8', 'int16', 'int32', 'int64')
+
 # What tensors and containers are made with; the same as in torch's own reader.
 TENSORS: dict[str, Any] = {
     'collections.OrderedDict': OrderedDict,
@@ -30,10 +32,7 @@ TENSORS: dict[str, Any] = {
         f'torch._utils.{name}': getattr(torch._utils, name)
         for name in ('_rebuild_tensor', '_rebuild_tensor_v2', '_rebuild_parameter')
     },
-    **{
-        f'torch.{name}': getattr(torch, name)
-        for name in 'float16 bfloat16 float32 float64 uint8 int8 int16 int32 int64 bool'.split()
-    },
+    **{f'torch.{name}': getattr(torch, name) for name in DTYPES},
 }
 
 
@@ -70,7 +69,7 @@ def load_restricted(path: str | Path, find_class: FindClass) -> Any:
 
 
 class _RestrictedUnpickler(pickle._Unpickler):
-    """Python's unpickler without unusual opcodes, which changes no classes, functions or modules."""
+    """Python's unpickler without rare opcodes; it changes no class, function or module."""
 
     dispatch = dict(pickle._Unpickler.dispatch)
 
