@@ -1,8 +1,8 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 """The console command ``kapao``: runs the scripts of ``tools/`` and shows the configs."""
 
-import runpy
 import sys
+from types import ModuleType
 
 from kapao_mm import __version__
 from kapao_mm.errors import exit_on_input_error
@@ -48,9 +48,16 @@ def main() -> None:
 
 
 def run_tool(name: str, arguments: list[str]) -> None:
-    """Runs a script of ``tools/`` as Python would with these arguments."""
+    """Runs a script of ``tools/`` as Python would with these arguments.
+
+    The standard library's ``runpy`` would show the script's path as the command in its help.
+    """
+    script = project_dir() / 'tools' / TOOLS[name][0]
+    main = ModuleType('__main__')
+    main.__file__ = str(script)
+    sys.modules['__main__'] = main
     sys.argv = [f'kapao {name}', *arguments]
-    runpy.run_path(str(project_dir() / 'tools' / TOOLS[name][0]), run_name='__main__')
+    exec(compile(script.read_bytes(), script, 'exec'), vars(main))
 
 
 def derived_config(name: str) -> str:

@@ -1,0 +1,73 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+import pickle
+import zipfile
+from collections import OrderedDict
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from kapao_mm.engine.restricted_pickle import load_restricted
+
+
+def find_nothing(name: str) -> Any:
+    raise pickle.UnpicklingError(f'{name} is not allowed')
+
+
+class Thing:
+    """A class that a file may name."""
+
+
+def write_program(path, opcodes: bytes) -> None:
+    """Writes a file in torch's format whose content is a given pickle program."""
+    torch.save({}, path)
+    with zipfile.ZipFile(path) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, 'w') as archive:
+        for name, content in files.items():
+            archive.writestr(name, opcodes if name.endswith('data.pkl') else content)
+
+
+def test_tensors_and_containers_are_read(tmp_path):
+    content = dict(
+        state_dict=OrderedDict(a=torch.rand(3), b=nn.Parameter(torch.rand(2).half())),
+        meta=dict(epoch=3, names=['x', ('y',)], size=torch.Size([1]), dtype=torch.float16),
+    )
+    torch.save(content, tmp_path / 'a.pth')
+    read = load_restricted(tmp_path / 'a.pth', find_nothing)
+    assert read['meta'] == content['meta']
+    for name, value in content['state_dict'].items():
+        assert torch.equal(read['state_dict'][name], value)
+
+
+def test_a_call_of_anything_else_is_refused(tmp_path):
+    write_program(tmp_path / 'a.pth', b'cbuiltins\nprint\n(Vhello\ntR.')
+    with pytest.raises(pickle.UnpicklingError, match='builtins.print is not allowed'):
+        load_restricted(tmp_path / 'a.pth', find_nothing)
+
+
+def test_state_is_set_on_objects_and_never_on_classes(tmp_path):
+    of_class = b'cx\nThing\n}Vy\nI1\nsb.'
+    write_program(tmp_path / 'class.pth', of_class)
+    with pytest.raises(pickle.UnpicklingError, match='would change'):
+        load_restricted(tmp_path / 'class.pth', lambda name: Thing)
+    write_program(tmp_path / 'object.pth', b'cx\nThing\n)R}Vy\nI1\nsb.')
+    assert load_restricted(tmp_path / 'object.pth', lambda name: Thing).y == 1
+
+
+@pytest.mark.parametrize(
+    'program', [b'(ibuiltins\nprint\n.', b'(cbuiltins\nprint\no.', b'\x82\x01.', b'\x92.']
+)
+def test_rare_opcodes_are_refused(tmp_path, program):
+    write_program(tmp_path / 'a.pth', program)
+    with pytest.raises(pickle.UnpicklingError, match='opcode that is not allowed'):
+        load_restricted(tmp_path / 'a.pth', lambda name: Thing)
+
+
+def test_other_formats_are_refused(tmp_path):
+    (tmp_path / 'old.pth').write_bytes(pickle.dumps({}))
+    torch.jit.script(nn.Identity()).save(tmp_path / 'script.pth')
+    for name, reason in (('old', 'format of torch 1.6'), ('script', 'TorchScript')):
+        with pytest.raises(pickle.UnpicklingError, match=reason):
+            load_restricted(tmp_path / f'{name}.pth', find_nothing)
