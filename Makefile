@@ -5,11 +5,11 @@ PY := .venv/bin/python
 # torch's threads spin while they wait for each other; on a busy CPU that makes training ten times slower.
 export GOMP_SPINCOUNT ?= 10000
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint clean
+.PHONY: help setup demo test test-fast lint clean
 
 help: ## list the targets
 	@echo 'usage: make TARGET [PYTHON=python3.11] [MMCV=light|full]'
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1	\2/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1	\2/p' Makefile
 
 setup: ## make .venv with all that is needed (tools/install.sh)
 	@bash tools/install.sh
@@ -17,8 +17,11 @@ setup: ## make .venv with all that is needed (tools/install.sh)
 demo: setup ## draw toy people, train on them, test, write pictures
 	@$(PY) tools/misc/run_demo.py
 
-test: lint ## check style and run the tests
-	@$(PY) -m pytest -q
+test: lint ## check style and run all tests, on two cores
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist loadfile
+
+test-fast: lint ## check style and run the tests that take less than a second
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist loadfile -m 'not slow'
 
 lint: setup ## check style only
 	@$(PY) -m ruff check
