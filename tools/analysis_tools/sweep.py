@@ -28,6 +28,7 @@ from matplotlib.figure import Figure
 from kapao_mm.configuration import add_config_options, load_config
 from kapao_mm.engine.checkpoint import require_checkpoint
 from kapao_mm.errors import InputError, exit_on_input_error
+from kapao_mm.utils.atomic_file import atomic_path, check_writable
 
 TOOLS = Path(__file__).parents[1]
 WIDE_RANGE = 50  # values that differ by more than this factor get a logarithmic axis
@@ -101,8 +102,9 @@ def prepare(args: argparse.Namespace, work_dir: Path) -> dict[str, Path]:
                 f'{folder} is of another config, checkpoint or --cfg-options; delete it, or give '
                 'another --work-dir'
             )
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(content)
+        check_writable(path)
+        with atomic_path(path) as temporary:
+            temporary.write_text(content)
     return folders
 
 
@@ -143,7 +145,7 @@ def measure(folder: Path, checkpoint: Path | None, gpus: int) -> dict[str, float
 def write_table(path: Path, key: str, rows: dict[str, dict[str, float] | None]) -> None:
     """Writes all metrics of every value; they are missing where it failed."""
     names = dict.fromkeys(name for metrics in rows.values() for name in metrics or {})
-    with path.open('w', newline='') as file:
+    with atomic_path(path) as temporary, temporary.open('w', newline='') as file:
         table = csv.DictWriter(file, [key, *names])
         table.writeheader()
         table.writerows({key: text, **(metrics or {})} for text, metrics in rows.items())
@@ -205,7 +207,8 @@ def main() -> None:
 
     write_table(work_dir / 'results.csv', args.key, rows)
     values = [(parse_value(args.key, text), result) for text, result in results.items()]
-    draw(args.key, metric, values, name).savefig(work_dir / 'results.png')
+    with atomic_path(work_dir / 'results.png') as temporary:
+        draw(args.key, metric, values, name).savefig(temporary)
     width = max(map(len, [args.key, *results])) + 2
     print(f'\n{args.key:<{width}}{metric}')
     for text, result in results.items():
