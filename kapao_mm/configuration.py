@@ -3,7 +3,6 @@
 
 import argparse
 import difflib
-import inspect
 import traceback
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
@@ -13,12 +12,17 @@ from typing import Any
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.logging import print_log
-from mmengine.runner import Runner
 
 from kapao_mm.distributed import join_processes
 from kapao_mm.errors import InputError
 from kapao_mm.utils.atomic_file import check_folder
-from kapao_mm.utils.config_names import PLACES, check_names, has_followers, set_everywhere
+from kapao_mm.utils.config_names import (
+    PLACES,
+    RUNNER_KEYS,
+    check_names,
+    has_followers,
+    set_everywhere,
+)
 from kapao_mm.utils.plain_yaml import read_yaml_as_data
 
 __all__ = [
@@ -36,7 +40,6 @@ __all__ = [
 ]
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
-RUNNER_KEYS = inspect.signature(Runner.__init__).parameters
 
 
 def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Config:
@@ -216,9 +219,7 @@ def _check_keys(cfg: Config, options: dict[str, Any]) -> None:
         if root not in known:
             near = difflib.get_close_matches(root, known, n=3)
             hint = f'; did you mean {" or ".join(near)}?' if near else ''
-            raise InputError(
-                f'{cfg.filename} has no key {root!r} (--cfg-options {key}=...){hint}'
-            )
+            raise InputError(f'{cfg.filename} has no key {root!r} (--cfg-options {key}=...){hint}')
 
 
 def _set_names(cfg: Config, options: dict[str, Any]) -> list[str]:

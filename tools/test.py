@@ -2,7 +2,6 @@
 """Tests a model: tools/test.py CONFIG CHECKPOINT."""
 
 import argparse
-from pathlib import Path
 
 import mmengine
 import torch
@@ -17,6 +16,7 @@ from kapao_mm.configuration import add_run_options, apply_run_options, load_conf
 from kapao_mm.distributed import leave_processes
 from kapao_mm.engine import check_checkpoint
 from kapao_mm.errors import InputError, exit_on_input_error
+from kapao_mm.evaluation.results import RESULT_SUFFIX
 from kapao_mm.models.inference_cost import half_precision
 from kapao_mm.utils.atomic_file import atomic_path, check_writable
 

@@ -113,11 +113,13 @@ def _read_category(metainfo: dict) -> dict[str, Any]:
             'of its own'
         )
     for key, name in (('sigmas', 'sigmas'), ('dataset_keypoint_weights', 'joint_weights')):
-        if len(parsed[key]) != count:
+        if parsed[key].shape != (count,):
             raise InputError(
                 f'metainfo {source} has {count} '
-                f'keypoints but {len(parsed[key])} {name}: give one for each'
+                f'keypoints but {parsed[key].size} {name}: give one for each'
             )
+    if not (np.isfinite(parsed['sigmas']) & (parsed['sigmas'] > 0)).all():
+        raise InputError(f'metainfo {source}: sigmas must be above 0, they are {info["sigmas"]}')
     parsed['skeleton_link_colors'] = parsed['skeleton_link_colors'].reshape(-1, 3)  # of none: (0,)
     return parsed
 

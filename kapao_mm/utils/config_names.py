@@ -5,6 +5,7 @@ MMEngine evaluates a config once. A name that a derived config or ``--cfg-option
 changes nothing that its bases made from it. Here such names act on the loaded config.
 """
 
+import inspect
 import math
 import os
 import re
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmengine.config import Config
+from mmengine.runner import Runner
 
 from kapao_mm.errors import InputError
 
@@ -30,14 +32,15 @@ PLACES = dict(
     test_img=rf'test{_IN}data_prefix\.img',
     metainfo=rf'\w+{_IN}metainfo',
     image_cache=rf'train{_IN}image_cache',
-    input_size=rf'(\w+{_IN}|\w+_pipeline\..+\.)(input_size|img_scale)',
-    square_input=rf'((val|test){_IN}|val_pipeline\..+\.)square',
+    input_size=rf'\w+{_IN}(input_size|img_scale)',
+    square_input=rf'(val|test){_IN}square',
     train_pipeline=rf'train{_IN}pipeline',
     val_pipeline=rf'(val|test){_IN}pipeline',
     batch_size=r'\w+_dataloader\.batch_size',
     max_epochs=r'train_cfg\.max_epochs|param_scheduler\.\d+\.(T_max|end)',
     num_keypoints=r'model\.head\.num_keypoints',
 )
+RUNNER_KEYS = inspect.signature(Runner.__init__).parameters  # what a run is made of
 
 
 class Place(NamedTuple):
@@ -47,6 +50,12 @@ class Place(NamedTuple):
     holder: dict | list
     index: str | int
     value: Any
+
+    @property
+    def acts(self) -> bool:
+        """Whether a run uses it; variables at the top, such as ``train_pipeline``, are copies."""
+        root, dot, _ = self.key.partition('.')
+        return bool(dot) and root in RUNNER_KEYS
 
 
 def set_everywhere(cfg: Config | dict, **values: Any) -> list[str]:
@@ -121,11 +130,13 @@ def _set(cfg: Config | dict, name: str, new: Any) -> str:
             f'{name}={new!r} would change nothing in this config: '
             + (f'set the keys inside it that it is for ({found})' if found else 'it has no use')
         )
-    for place in followers:
+    tails = {place.index for place in followers}
+    copies = [p for p in _walk(cfg) if '.' in p.key and not p.acts and p.index in tails]
+    for place in followers + _followers(copies, old):
         place.holder[place.index] = deepcopy(_replaced(place.value, old, new))
     cfg[name] = new
     changed = [place.key for place in followers] + _rescale_gain(cfg, name, old, new)
-    used = Counter(root for key in changed if '_pipeline' not in (root := key.partition('.')[0]))
+    used = Counter(key.partition('.')[0] for key in changed)
     line = f'{name}={new!r}: ' + ', '.join(
         root if count == 1 else f'{root} ({count} places)' for root, count in used.items()
     )
@@ -146,15 +157,15 @@ def _rescale_gain(cfg: Config | dict, name: str, old: Any, new: Any) -> list[str
 
 def _places(cfg: Mapping, name: str) -> list[Place]:
     """The values inside a config that a name may stand for."""
-    if name in PLACES:
-        return [
-            place
-            for place in _walk(cfg)
-            if re.fullmatch(PLACES[name], place.key)
-            and not (isinstance(place.holder, dict) and place.holder.get('by_epoch') is False)
-        ]
-    inside = [place for place in _walk(cfg) if '.' in place.key]
-    return _followers(inside, cfg[name]) if name in cfg else []
+    inside = [place for place in _walk(cfg) if place.acts]
+    if name not in PLACES:
+        return _followers(inside, cfg[name]) if name in cfg else []
+    return [
+        place
+        for place in inside
+        if re.fullmatch(PLACES[name], place.key)
+        and not (isinstance(place.holder, dict) and place.holder.get('by_epoch') is False)
+    ]
 
 
 def _walk(value: Any, path: str = '') -> Iterator[Place]:

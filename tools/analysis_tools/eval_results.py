@@ -57,7 +57,7 @@ def main() -> None:
     """Reads, checks, evaluates, and prints."""
     args = parse_args()
     if args.out:
-        check_writable(args.out, DATA_SUFFIXES)
+        check_writable(args.out, ('.json', '.yaml', '.yml'))
     register_all_modules()
     metric = build_metric(load_config(args.config, args.cfg_options))
     results = read_results(args.results)

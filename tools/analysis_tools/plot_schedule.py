@@ -134,7 +134,7 @@ def main() -> None:
     args = parse_args()
     register_all_modules()
     out = args.out or Path('work_dirs') / Path(args.config).stem / 'schedule.png'
-    check_writable(out, PICTURES)
+    check_writable(out, ('.png', '.pdf', '.svg', '.jpg'))
     cfg = load_config(args.config, args.cfg_options)
     numbers, ema = recipe_numbers(args.config, cfg)
     epoch_length = args.iters_per_epoch or count_iterations(cfg, args.gpus)

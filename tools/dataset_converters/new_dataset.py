@@ -399,10 +399,7 @@ def config_text(
         metainfo = dict(dataset_name=args.name, categories=metainfo)
     else:
         ((metainfo,), (counts,)) = metainfo.values(), counts
-    if short:
-        schedule = SHORT
-    else:
-        schedule = PUBLISHED.format(batch_size=PUBLISHED_BATCH[args.size])
+    published = PUBLISHED.format(batch_size=PUBLISHED_BATCH[args.size])
     flips = all(map(can_flip, metainfos.values()))
     return CONFIG.format(
         size=args.size.upper(),
@@ -412,7 +409,7 @@ def config_text(
         **data,
         metainfo=literal(metainfo, before=len('metainfo = ')),
         num_keypoints=counts,
-        schedule=schedule,
+        schedule=SHORT if short else published,
         geometry=SHORT_GEOMETRY if short else PUBLISHED_GEOMETRY,
         flip=FLIP if flips else NO_FLIP,
         tta='' if flips else TTA_WITHOUT_FLIP,
