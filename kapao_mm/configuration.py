@@ -182,7 +182,8 @@ def apply_run_options(cfg: Config, args: argparse.Namespace) -> None:
         check_folder(args.show_dir)
         # The absolute path: others are below the work directory.
         where = dict(out_dir=str(Path(args.show_dir).absolute()), interval=args.interval)
-        cfg.default_hooks.visualization = dict(type='PictureHook', enable=True, **where)
+        hooks = cfg.setdefault('default_hooks', {})
+        hooks['visualization'] = dict(type='PictureHook', enable=True, **where)
     fit_loaders(cfg)
 
 

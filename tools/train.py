@@ -46,7 +46,7 @@ def apply_args(cfg: Config, args: argparse.Namespace) -> None:
     apply_run_options(cfg, args)
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
-    if cfg.default_hooks.get('checkpoint') is None:
+    if cfg.get('default_hooks', {}).get('checkpoint', {}) is None:
         raise InputError(
             'default_hooks.checkpoint is None, so the run would keep no weights: leave that out'
         )

@@ -134,7 +134,8 @@ def main() -> None:
     args = parse_args()
     register_all_modules()
     out = args.out or Path('work_dirs') / Path(args.config).stem / 'schedule.png'
-    check_writable(out, ('.png', '.pdf', '.svg', '.jpg'))
+    kinds = Figure().canvas.get_supported_filetypes()
+    check_writable(out, [f'.{kind}' for kind in kinds])
     cfg = load_config(args.config, args.cfg_options)
     numbers, ema = recipe_numbers(args.config, cfg)
     epoch_length = args.iters_per_epoch or count_iterations(cfg, args.gpus)

@@ -24,10 +24,14 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from mmengine.config import Config
 
 from kapao_mm.configuration import add_config_options, load_config
+from kapao_mm.datasets import read_metainfo
 from kapao_mm.engine.checkpoint import require_checkpoint
 from kapao_mm.errors import InputError, exit_on_input_error
+from kapao_mm.evaluation import KAPAOMetric
+from kapao_mm.evaluation.coco_evaluation import metric_names
 from kapao_mm.utils.atomic_file import atomic_path, check_writable
 
 TOOLS = Path(__file__).parents[1]
@@ -76,6 +80,22 @@ def require_key(path: Path, options: dict[str, Any], key: str) -> None:
             f'{path} has no {key}; if what it configures takes it, set it first: '
             f'--cfg-options {key}=VALUE'
         ) from error
+
+
+def require_metric(cfg: Config, name: str) -> None:
+    """Makes sure, before the first training, that the test of a config has a metric.
+
+    Raises:
+        InputError: it does not, where its evaluator and dataset are this project's.
+    """
+    evaluator, dataset = cfg.test_evaluator, cfg.test_dataloader.dataset
+    if isinstance(evaluator, dict) and evaluator.type == 'KAPAOMetric' and 'metainfo' in dataset:
+        categories = [entry['name'] for entry in read_metainfo(dataset.metainfo)['categories']]
+        kind, box_ap = evaluator.get('iou_type', 'keypoints'), evaluator.get('box_ap', True)
+        prefix = evaluator.get('prefix', KAPAOMetric.default_prefix)
+        known = [f'{prefix}/{metric}' for metric in metric_names(categories, kind, box_ap)]
+        if name not in known:
+            raise InputError(f'the evaluation has no {name}; it has {", ".join(known)}')
 
 
 def prepare(args: argparse.Namespace, work_dir: Path) -> dict[str, Path]:
@@ -191,6 +211,8 @@ def main() -> None:
     work_dir = args.work_dir or Path('work_dirs') / name / f'sweep_{args.key}'
     if args.checkpoint:
         require_checkpoint(args.checkpoint)
+    if args.metric:
+        require_metric(load_config(args.config, args.cfg_options), args.metric)
     rows, metric = {}, args.metric
     for text, folder in prepare(args, work_dir).items():
         print(f'{args.key}={text}', flush=True)
