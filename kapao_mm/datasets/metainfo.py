@@ -100,7 +100,7 @@ def _read_category(metainfo: dict) -> dict[str, Any]:
             f'metainfo {source} has no keypoint named {error}, but a left/right pair (swap) or a '
             'link of its skeleton does; write the names as in keypoint_info'
         ) from error
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
         raise InputError(f'metainfo {source} has a value of a wrong kind: {error}') from error
     count = parsed['num_keypoints']
     if (

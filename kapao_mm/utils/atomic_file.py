@@ -60,9 +60,12 @@ def check_writable(path: str | Path, suffixes: Collection[str] = ()) -> None:
     path = Path(path)
     if suffixes and path.suffix not in suffixes:
         raise InputError(f'{path} must end in {" or ".join(suffixes)}')
-    if path.is_dir():
+    if os.path.isdir(path):  # of a name that is too long, too
         raise InputError(f'{path} is a folder; give the name of a file')
     check_folder(path.absolute().parent)
+    with atomic_path(path) as temporary:
+        temporary.touch()
+        temporary.unlink()
 
 
 def check_folder(folder: str | Path) -> None:
