@@ -214,7 +214,7 @@ def inner_datasets(cfg: dict, outer: Sequence[dict] = ()) -> Iterator[tuple[dict
 
 def _check_keys(cfg: Config, options: dict[str, Any]) -> None:
     """Raises if a key starts with a word that neither the config nor the Runner knows."""
-    known = [*cfg, *PLACES, *RUNNER_KEYS]
+    known = list(dict.fromkeys([*cfg, *PLACES, *RUNNER_KEYS]))
     for key in options:
         root = key.partition('.')[0]
         if root not in known:

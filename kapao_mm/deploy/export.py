@@ -131,8 +131,9 @@ def write_torchscript(model: KAPAO, metadata: ModelMetadata, path: Path) -> None
     with torch.no_grad(), warnings.catch_warnings(action='ignore'):  # torch calls it deprecated
         graph = ExportGraph(model, metadata.settings, torch.jit.script(class_nms)).eval()
         traced = torch.jit.trace(graph, EXAMPLE, check_trace=False)
-        with _whole_file(path) as temporary:
-            torch.jit.save(traced, temporary, _extra_files={EXTRA_FILE: metadata.to_json()})
+        # Not by its path: torch would abort the process on a full disk.
+        with _whole_file(path) as temporary, temporary.open('wb') as file:
+            torch.jit.save(traced, file, _extra_files={EXTRA_FILE: metadata.to_json()})
 
 
 def open_torchscript(path: Path) -> tuple[str, Network]:
