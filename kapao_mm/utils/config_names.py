@@ -92,7 +92,7 @@ def check_names(cfg: Config) -> None:
     Raises:
         InputError: If a config file, or somebody after it was loaded, set a name alone.
     """
-    for name in PLACES.keys() & cfg.keys():
+    for name in (name for name in PLACES if name in cfg):
         places = _places(cfg, name)
         if places and not _followers(places, cfg[name]) and _was_set_alone(cfg, name):
             given = f'{name}={cfg[name]!r}'
@@ -203,17 +203,19 @@ def _was_set_alone(cfg: Config, name: str) -> bool:
         return False
     loaded = Config.fromfile(cfg.filename)
     if loaded.get(name) != cfg[name]:
-        return True
+        before = [place[::3] for place in _places(loaded, name)]  # keys and values
+        return any(place[::3] in before for place in _places(cfg, name))
     # A config's text is that of its bases, each after its path, and its own.
     parts = re.split(r'^(/.*\.(?:py|json|ya?ml))\n', loaded.text, flags=re.M)
     parts = parts if len(parts) > 1 else ['', str(cfg.filename), loaded.text]
     setting = rf'^(?:{name}\s*[=:]|\s*"{name}"\s*:)'
-    files = [
-        path
+    found = [
+        (path, text)
         for path, text in zip(parts[1::2], parts[2::2], strict=True)
         if re.search(setting, text, re.M)
     ]
-    if not files:
-        return False
-    origin = loaded if Path(files[-1]).samefile(cfg.filename) else Config.fromfile(files[-1])
+    if not found or not re.search('_base_|read_base', found[-1][1]):
+        return False  # a whole config in one file, as MMEngine dumps it
+    path, _ = found[-1]
+    origin = loaded if Path(path).samefile(cfg.filename) else Config.fromfile(path)
     return not _followers(_places(origin, name), cfg[name])

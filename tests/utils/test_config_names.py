@@ -214,6 +214,22 @@ def test_options_inside_overrule_a_name_as_in_mmengine(base):
     check_names(mmengines)
 
 
+def test_a_dumped_config_with_overruled_names_runs_again(base, tmp_path):
+    options = {'train_dataloader.batch_size': 2, 'train_cfg.max_epochs': 3}
+    options['param_scheduler.1.T_max'] = 3
+    for suffix in ('.py', '.json', '.yaml'):
+        load_config(base, options).dump(tmp_path / f'dump{suffix}')
+        cfg = load_config(tmp_path / f'dump{suffix}')
+        assert (cfg.batch_size, cfg.train_dataloader.batch_size) == (8, 2)
+
+
+def test_values_may_be_overruled_after_an_option_was_set(base):
+    cfg = load_config(base, dict(input_size=64))
+    for name in ('val_dataloader', 'test_dataloader'):
+        cfg[name].dataset.pipeline = [dict(type='Other')]  # what --tta does to a pipeline
+    check_names(cfg)
+
+
 def test_gains_that_older_configs_computed_follow_the_input_size(derive):
     loss = 'model = dict(head=dict(loss=dict(obj_gain=0.7 * (640 / 1280) ** 2)))'
     cfg = load_config(derive(loss), dict(input_size=320))
