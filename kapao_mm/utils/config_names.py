@@ -32,7 +32,7 @@ PLACES = dict(
     test_img=rf'test{_IN}data_prefix\.img',
     metainfo=rf'\w+{_IN}metainfo',
     image_cache=rf'train{_IN}image_cache',
-    input_size=rf'\w+{_IN}(input_size|img_scale)',
+    input_size=rf'\w+{_IN}(input_size|img_scale(\.\d)?)',
     square_input=rf'(val|test){_IN}square',
     train_pipeline=rf'train{_IN}pipeline',
     val_pipeline=rf'(val|test){_IN}pipeline',
@@ -190,8 +190,9 @@ def _replaced(value: Any, old: Any, new: Any) -> Any:
     if isinstance(value, tuple):
         return tuple(_replaced(part, old, new) for part in value)
     if isinstance(value, str) and isinstance(old, str) and old:
-        if value.startswith(f'{old}/'):
-            return os.path.join(new, value[len(old) + 1 :])
+        folder = old.rstrip('/') + '/'
+        if value.startswith(folder):
+            return os.path.join(new, value.removeprefix(folder))
         if value.endswith(f'/{old}'):
             return os.path.join(value[: -len(old)], new)
     return value
@@ -199,8 +200,8 @@ def _replaced(value: Any, old: Any, new: Any) -> Any:
 
 def _was_set_alone(cfg: Config, name: str) -> bool:
     """Whether a name without effect was set so, rather than overruled by values inside."""
-    if not cfg.filename:
-        return False
+    if not cfg.filename or not Path(cfg.filename).is_file():
+        return False  # of a config made in Python, or gone since, nothing is known
     loaded = Config.fromfile(cfg.filename)
     if loaded.get(name) != cfg[name]:
         before = [place[::3] for place in _places(loaded, name)]  # keys and values
