@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from kapao_mm.functional.letterbox import INPUT_DIVISOR
+from kapao_mm.utils.atomic_file import atomic_path
 
 WARM_UP = 2  # runs that are not counted, unless a tool says otherwise
 
@@ -132,8 +133,8 @@ def run_alone(tool: str, job: dict[str, Any]) -> dict[str, Any]:
 
 def write_report(report: dict[str, Any], path: Path) -> None:
     """Writes figures as JSON, and says where."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report, indent=2) + '\n')
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(report, indent=2) + '\n')
     print(f'\nfigures: {path}')
 
 

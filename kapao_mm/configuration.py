@@ -1,21 +1,43 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Configs whose top-level variables the command line can change, and the flags of a run."""
+"""Loads configs with ``--cfg-options``, and has the flags of a run."""
 
 import argparse
-import ast
 import difflib
-import inspect
-import tempfile
+import traceback
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config, DictAction
-from mmengine.runner import Runner
+from mmengine.logging import print_log
 
 from kapao_mm.distributed import join_processes
 from kapao_mm.errors import InputError
+from kapao_mm.utils.atomic_file import check_folder
+from kapao_mm.utils.config_names import (
+    PLACES,
+    RUNNER_KEYS,
+    check_names,
+    has_followers,
+    set_everywhere,
+)
+from kapao_mm.utils.plain_yaml import read_yaml_as_data
+
+__all__ = [
+    'LOADERS',
+    'ConfigOptions',
+    'add_config_options',
+    'add_run_options',
+    'apply_run_options',
+    'fit_loaders',
+    'inner_datasets',
+    'load_config',
+    'positive',
+    'read_config',
+    'set_everywhere',
+]
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
@@ -23,28 +45,57 @@ LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Config:
     """Loads a config and applies ``--cfg-options``.
 
-    MMEngine alone applies options after the config was evaluated, so that ``data_root=/x`` would
-    change the variable and nothing made from it. Here options that are top-level variables
-    (``data_root``, ``input_size``) take effect before, in the file that assigns them.
+    Options act as in MMEngine, on the loaded config. One that is a name at the top of the config,
+    such as ``data_root``, also changes what was made from it (:func:`set_everywhere`), and a line
+    of the log says what that was.
 
     Args:
         path: Config file.
         options: Values by key as :class:`ConfigOptions` gives them; nested keys have dots.
 
     Raises:
-        InputError: If the file is missing, or the first part of a key is unknown to it.
+        InputError: If the file is missing or broken, a key is unknown to it, or a name at its top
+            has no effect.
     """
+    cfg = read_config(path)
+    options = options or {}
+    _check_keys(cfg, options)
+    try:
+        for line in _set_names(cfg, options):
+            print_log(line, 'current')
+        cfg.merge_from_dict(options)
+    except (TypeError, KeyError, IndexError, AssertionError) as error:
+        given = ', '.join(options)
+        raise InputError(f'--cfg-options {given} do not fit {path}: {error}') from error
+    check_names(cfg)
+    return cfg
+
+
+def read_config(path: str | Path) -> Config:
+    """Reads a config file as MMEngine does, but YAML only as data.
+
+    A config in Python is code, which runs when it is read.
+
+    Raises:
+        InputError: If the file is missing, is no config or cannot be run.
+    """
+    read_yaml_as_data()
     path = Path(path)
     if not path.is_file():
         raise InputError(f'config file {path.absolute()} does not exist')
-    cfg = Config.fromfile(path)
-    if not options:
-        return cfg
-    _check_keys(path, cfg, options)
-    with tempfile.TemporaryDirectory() as folder:
-        changed = Config.fromfile(_copy_with_values(path, options, folder))
-    cfg = Config(changed.to_dict(), filename=path)
-    cfg.merge_from_dict(options)
+    if path.suffix not in ('.py', '.json', '.yaml', '.yml'):
+        raise InputError(f'config file {path.absolute()} must end in .py, .json, .yaml or .yml')
+    try:
+        cfg = Config.fromfile(path)
+    except InputError as error:
+        raise InputError(f'config file {path.absolute()}: {error}') from error
+    except (Exception, SystemExit) as error:  # whatever the code in it raises
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == str(path.absolute())]
+        where = f', line {lines[-1]}' if lines else ''
+        raise InputError(
+            f'config file {path.absolute()}{where} cannot be read: {type(error).__name__}: {error}'
+        ) from error
     return cfg
 
 
@@ -98,7 +149,7 @@ def add_run_options(parser: argparse.ArgumentParser, example: str) -> None:
     """
     parser.add_argument('--work-dir', help='where logs and checkpoints go [work_dirs/CONFIG]')
     parser.add_argument('--show-dir', help='draw predictions of the evaluation into this directory')
-    parser.add_argument('--interval', type=int, default=1, help='draw every n-th image [1]')
+    parser.add_argument('--interval', type=positive, default=1, help='draw every n-th image [1]')
     add_config_options(parser, f'data_root=DIR input_size=640 {example}')
     parser.add_argument(
         '--launcher',
@@ -126,12 +177,13 @@ def apply_run_options(cfg: Config, args: argparse.Namespace) -> None:
     cfg.launcher = args.launcher
     if args.work_dir or not cfg.get('work_dir'):
         cfg.work_dir = args.work_dir or str(Path('work_dirs') / Path(args.config).stem)
+    check_folder(cfg.work_dir)
     if args.show_dir:
-        cfg.default_hooks.visualization.update(
-            enable=True,
-            out_dir=str(Path(args.show_dir).absolute()),  # MMPose puts others into the work_dir
-            interval=args.interval,
-        )
+        check_folder(args.show_dir)
+        # The absolute path: others are below the work directory.
+        where = dict(out_dir=str(Path(args.show_dir).absolute()), interval=args.interval)
+        hooks = cfg.setdefault('default_hooks', {})
+        hooks['visualization'] = dict(type='PictureHook', enable=True, **where)
     fit_loaders(cfg)
 
 
@@ -160,39 +212,25 @@ def inner_datasets(cfg: dict, outer: Sequence[dict] = ()) -> Iterator[tuple[dict
         yield cfg, transforms
 
 
-def _check_keys(path: Path, cfg: Config, options: dict[str, Any]) -> None:
+def _check_keys(cfg: Config, options: dict[str, Any]) -> None:
     """Raises if a key starts with a word that neither the config nor the Runner knows."""
-    known = [*cfg, *inspect.signature(Runner.__init__).parameters]
+    known = list(dict.fromkeys([*cfg, *PLACES, *RUNNER_KEYS]))
     for key in options:
         root = key.partition('.')[0]
         if root not in known:
             near = difflib.get_close_matches(root, known, n=3)
             hint = f'; did you mean {" or ".join(near)}?' if near else ''
-            raise InputError(f'{path} has no key {root!r} (--cfg-options {key}=...){hint}')
+            raise InputError(f'{cfg.filename} has no key {root!r} (--cfg-options {key}=...){hint}')
 
 
-def _copy_with_values(path: Path, values: dict[str, Any], folder: str) -> Path:
-    """Copies a config and its bases into ``folder``, with ``values`` for top-level variables."""
-    if path.suffix != '.py':
-        return path.absolute()
-    module = ast.parse(path.read_text(encoding='utf-8'))
-    for node in module.body:
-        if not (isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)):
-            continue
-        name = node.targets[0].id
-        if name == '_base_':
-            bases = ast.literal_eval(node.value)
-            bases = [bases] if isinstance(bases, str) else bases
-            value = [
-                # 'mmpose::...' names a config of an installed package
-                base if '::' in base else str(_copy_with_values(path.parent / base, values, folder))
-                for base in bases
-            ]
-        elif name in values:
-            value = values[name]
-        else:
-            continue
-        node.value = ast.parse(repr(value), mode='eval').body
-    copy = Path(tempfile.mkdtemp(dir=folder)) / path.name
-    copy.write_text(ast.unparse(module), encoding='utf-8')
-    return copy
+def _set_names(cfg: Config, options: dict[str, Any]) -> list[str]:
+    """Applies the options that are names at the top, or keys inside one, and says what changed."""
+    names = {
+        key: value
+        for key, value in options.items()
+        if (root := key.partition('.')[0]) not in RUNNER_KEYS and has_followers(cfg, root)
+    }
+    roots = dict.fromkeys(key.partition('.')[0] for key in names)
+    values = Config({root: deepcopy(cfg[root]) for root in roots if root in cfg})
+    values.merge_from_dict(names)
+    return set_everywhere(cfg, **{root: values[root] for root in roots})

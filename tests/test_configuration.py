@@ -3,6 +3,7 @@ from argparse import ArgumentParser, Namespace
 
 import pytest
 from mmengine.config import Config
+from mmengine.optim import OptimWrapper
 
 from kapao_mm.configuration import (
     add_config_options,
@@ -15,15 +16,28 @@ from kapao_mm.errors import InputError
 
 BASE = """
 data_root = 'data/x'
-size = 1280
-pipeline = [dict(type='Letterbox', size=(size, 2 * size))]
-loader = dict(dataset=dict(root=data_root, file=data_root + '/a.json', pipeline=pipeline))
+size = (1280, 2560)
+hooks = [dict(type='A'), dict(type='B')]
+pipeline = [dict(type='Letterbox', size=size)]
+train_dataloader = dict(dataset=dict(data_root=data_root, pipeline=pipeline))
 """
 CHILD = """
 _base_ = './base.py'
-loader = dict(batch=8, dataset=dict(pipeline=_base_.pipeline))
+train_dataloader = dict(batch=8, dataset=dict(pipeline=_base_.pipeline))
+custom_hooks = [hook for hook in _base_.hooks if hook['type'] == 'A'] + [dict(type='C')]
 evaluator = dict(size={{_base_.size}})
+folder = '{{ fileDirname }}'
 work_name = '{{ fileBasenameNoExtension }}'
+"""
+LAZY = """
+from mmengine.config import read_base
+from mmengine.optim import OptimWrapper
+
+with read_base():
+    from .base import *
+
+optim_wrapper = dict(type=OptimWrapper)
+train_dataloader.update(batch=8)
 """
 
 
@@ -39,18 +53,35 @@ def test_without_options_it_is_mmengines(child):
     assert load_config(child).to_dict() == Config.fromfile(child).to_dict()
 
 
-def test_all_that_is_made_from_a_variable_follows_it(child):
-    cfg = load_config(child, {'data_root': '/y', 'size': 640, 'loader.batch': 2})
+def test_expressions_with_base_and_file_names_work_with_options(child):
+    cfg = load_config(child, {'data_root': '/y', 'train_dataloader.batch': 2})
     expected = Config.fromfile(child).to_dict()
-    pipeline = [dict(type='Letterbox', size=(640, 1280))]
-    expected.update(
-        data_root='/y',
-        size=640,
-        pipeline=pipeline,
-        loader=dict(batch=2, dataset=dict(root='/y', file='/y/a.json', pipeline=pipeline)),
-        evaluator=dict(size=640),
-    )
+    expected['data_root'] = '/y'
+    expected['train_dataloader'].update(batch=2)
+    expected['train_dataloader']['dataset'].update(data_root='/y')
     assert cfg.to_dict() == expected
+    assert [hook.type for hook in cfg.custom_hooks] == ['A', 'C']
+    assert (cfg.folder, cfg.work_name) == (str(child.parent), 'child')
+
+
+def test_configs_in_pure_python_work_with_options(child):
+    path = child.with_name('lazy.py')
+    path.write_text(LAZY)
+    cfg = load_config(path, {'data_root': '/y'})
+    assert cfg.train_dataloader.dataset.data_root == '/y'
+    assert cfg.train_dataloader.batch == 8
+    assert cfg.optim_wrapper.type is OptimWrapper
+    path.write_text(f"{LAZY}data_root = '/z'\n")
+    with pytest.raises(InputError, match="data_root='/z' at the top"):
+        load_config(path)
+
+
+@pytest.mark.parametrize('suffix', ['.json', '.yaml'])
+def test_data_files_work_with_options(child, suffix):
+    path = child.with_suffix(suffix)
+    load_config(child).dump(path)
+    cfg = load_config(path, {'data_root': '/y'})
+    assert cfg.train_dataloader.dataset.data_root == '/y'
 
 
 def test_files_keep_their_values(child):
@@ -60,15 +91,17 @@ def test_files_keep_their_values(child):
 
 
 def test_config_keeps_its_name_and_can_be_dumped(child, tmp_path):
-    cfg = load_config(child, {'size': 640})
+    cfg = load_config(child, {'data_root': '/y'})
     assert cfg.filename == str(child)
     cfg.dump(tmp_path / 'dump.py')
     assert load_config(tmp_path / 'dump.py').to_dict() == cfg.to_dict()
 
 
 def test_new_nested_keys_and_keys_of_the_runner_are_taken(child):
-    cfg = load_config(child, {'loader.dataset.new': 1, 'work_dir': 'w', 'randomness.seed': 3})
-    assert cfg.loader.dataset.new == 1
+    cfg = load_config(
+        child, {'train_dataloader.dataset.new': 1, 'work_dir': 'w', 'randomness.seed': 3}
+    )
+    assert cfg.train_dataloader.dataset.new == 1
     assert cfg.work_dir == 'w'
     assert cfg.randomness.seed == 3
 
@@ -80,8 +113,37 @@ def test_unknown_key_is_refused_with_near_names(child, key):
 
 
 def test_unknown_start_of_a_nested_key_is_refused(child):
-    with pytest.raises(InputError, match="no key 'loadr' .*loadr.batch=.*did you mean loader"):
-        load_config(child, {'loadr.batch': 1})
+    with pytest.raises(InputError, match="no key 'evaluatr' .*evaluatr.size=.*mean evaluator"):
+        load_config(child, {'evaluatr.size': 1})
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('a = (', 'SyntaxError'),
+        ('a = 1\n\nb = a / 0\n', ', line 3 cannot be read: ZeroDivisionError'),
+        ("_base_ = 'gone.py'", 'gone.py'),
+        ('import sys\n_base_ = []\nsys.exit(3)', 'SystemExit: 3'),
+        ('a = b', "name 'b' is not defined"),
+    ],
+)
+def test_a_broken_file_is_named_with_its_cause(tmp_path, text, message):
+    (tmp_path / 'a.py').write_text(text)
+    with pytest.raises(InputError, match=rf'config file {tmp_path}/a.py.*{message}'):
+        load_config(tmp_path / 'a.py')
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        {'train_dataloader.dataset.pipeline.9.size': 1},
+        {'work_name.a': 1},
+        {'train_dataloader.batch.a': 1},
+    ],
+)
+def test_options_that_do_not_fit_are_named(child, options):
+    with pytest.raises(InputError, match=f'--cfg-options {next(iter(options))}'):
+        load_config(child, options)
 
 
 def test_missing_file_is_named(tmp_path):

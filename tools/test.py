@@ -2,7 +2,6 @@
 """Tests a model: tools/test.py CONFIG CHECKPOINT."""
 
 import argparse
-from pathlib import Path
 
 import mmengine
 import torch
@@ -17,7 +16,9 @@ from kapao_mm.configuration import add_run_options, apply_run_options, load_conf
 from kapao_mm.distributed import leave_processes
 from kapao_mm.engine import check_checkpoint
 from kapao_mm.errors import InputError, exit_on_input_error
+from kapao_mm.evaluation.results import RESULT_SUFFIX
 from kapao_mm.models.inference_cost import half_precision
+from kapao_mm.utils.atomic_file import atomic_path, check_writable
 
 
 def parse_args() -> argparse.Namespace:
@@ -52,6 +53,8 @@ def apply_args(cfg: Config, args: argparse.Namespace) -> None:
     """Writes the flags into the config."""
     apply_run_options(cfg, args)
     cfg.load_from = args.checkpoint
+    if args.out:
+        check_writable(args.out, ('.json', '.yaml', '.yml'))
     if args.amp or args.compile:
         fast = dict(
             type='FastInferenceHook',
@@ -64,12 +67,12 @@ def apply_args(cfg: Config, args: argparse.Namespace) -> None:
     if args.format_only:
         if len(metrics) != 1 or metrics[0].type != 'KAPAOMetric':
             raise InputError('--format-only needs one test_evaluator, a KAPAOMetric')
+        check_writable(f'{args.format_only}{RESULT_SUFFIX}')
         metrics[0].update(format_only=True, outfile_prefix=args.format_only)
     if args.dump:
-        if Path(args.dump).suffix not in ('.pkl', '.pickle'):
-            raise InputError(f'--dump writes a pickle; {args.dump} must end in .pkl')
+        check_writable(args.dump, ('.pkl', '.pickle'))
         # 'gpu' is whatever the processes talk through: their machines need no common folder.
-        dump = dict(type='DumpResults', out_file_path=args.dump, collect_device='gpu')
+        dump = dict(type='DumpPredictions', out_file_path=args.dump, collect_device='gpu')
         cfg.test_evaluator = [*metrics, dump]
 
 
@@ -103,7 +106,8 @@ def main() -> None:
     runner = Runner.from_cfg(cfg)
     metrics = runner.test()
     if args.out and is_main_process():
-        mmengine.dump(metrics, args.out)
+        with atomic_path(args.out) as temporary:
+            mmengine.dump(metrics, temporary)
     written = dict(metrics=args.out, predictions=args.dump, pictures=args.show_dir)
     for what, where in written.items():
         if where:

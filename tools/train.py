@@ -46,6 +46,10 @@ def apply_args(cfg: Config, args: argparse.Namespace) -> None:
     apply_run_options(cfg, args)
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    if cfg.get('default_hooks', {}).get('checkpoint', {}) is None:
+        raise InputError(
+            'default_hooks.checkpoint is None, so the run would keep no weights: leave that out'
+        )
     if args.amp:
         if not torch.cuda.is_available():
             raise InputError('--amp needs a GPU, and torch sees none; leave the flag out')
@@ -76,7 +80,8 @@ def main() -> None:
             check_training_start(cfg.load_from, MODELS.build(cfg.model))
     runner.train()
     if is_main_process():
-        checkpoint = (Path(cfg.work_dir) / 'last_checkpoint').read_text().strip()
+        last = Path(cfg.work_dir) / 'last_checkpoint'
+        checkpoint = last.read_text().strip() if last.is_file() else 'CHECKPOINT'
         runner.logger.info(f'Next: python tools/test.py {args.config} {checkpoint}')
     leave_processes()
 

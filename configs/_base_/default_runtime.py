@@ -21,7 +21,7 @@ default_hooks = dict(
         type='SafeCheckpointHook', interval=1, max_keep_ckpts=3, save_best='auto', rule='greater'
     ),
     sampler_seed=dict(type='DistSamplerSeedHook'),
-    visualization=dict(type='PoseVisualizationHook', enable=False),
+    visualization=dict(type='PictureHook', enable=False),
     check_keypoints=dict(type='CheckKeypointsHook'),
     epoch_seed=dict(type='EpochSeedHook'),
     finite_loss=dict(type='FiniteLossHook', on_non_finite='stop'),  # or 'skip'

@@ -6,11 +6,11 @@ README, "Checks on real images", has the commands.
 _base_ = 'kapao_n_toy.py'
 
 data_root = 'data/coco'
-ann_file = 'annotations/person_keypoints_overfit.json'
-img = 'train2017'
+train_ann = 'annotations/person_keypoints_overfit.json'
+train_img = 'train2017'
+val_ann = train_ann
+val_img = train_img
 input_size = 384
-
-model = dict(head=dict(loss=dict(obj_gain=0.7 * (640 / input_size) ** 2)))
 
 train_pipeline = [
     dict(type='CheckedLoadImage'),
@@ -27,8 +27,8 @@ images = dict(
     type='KeypointDataset',
     metainfo={{_base_.metainfo}},
     data_root=data_root,
-    ann_file=ann_file,
-    data_prefix=dict(img=img),
+    ann_file=train_ann,
+    data_prefix=dict(img=train_img),
 )
 train_dataloader = dict(
     dataset=dict(

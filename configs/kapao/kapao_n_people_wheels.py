@@ -27,11 +27,7 @@ batch_size = 8
 
 model = dict(
     channels_last=True,
-    head=dict(
-        num_keypoints=[17, 5],
-        # Undo the factors classes / 80 and (input / 640)^2, see kapao_short.py.
-        loss=dict(cls_gain=0.3 * 80 / 24, obj_gain=0.7 * (640 / input_size) ** 2),
-    ),
+    head=dict(num_keypoints=[17, 5], loss=dict(scale_gains=False)),
 )
 
 train_pipeline = [

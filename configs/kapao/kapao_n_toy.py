@@ -13,11 +13,7 @@ val_ann = 'annotations/person_keypoints_val.json'
 input_size = 256
 batch_size = 8
 
-model = dict(
-    channels_last=True,
-    # Undo the factors classes / 80 and (input / 640)^2, see kapao_short.py.
-    head=dict(loss=dict(cls_gain=0.3 * 80 / 18, obj_gain=0.7 * (640 / input_size) ** 2)),
-)
+model = dict(channels_last=True, head=dict(loss=dict(scale_gains=False)))
 
 train_pipeline = [
     dict(type='CheckedLoadImage'),

@@ -162,7 +162,8 @@ class KeypointDataset(BaseCocoStyleDataset):
                     f'{name} {osp.abspath(path)} does not exist; point at your data with '
                     '--cfg-options data_root=/path/to/data '
                     '(and train_ann, train_img, val_ann, val_img and the like, at the top of the '
-                    'config, where the names differ)'
+                    "config, where the names differ; MMPose's own tools take the keys inside, "
+                    'train_dataloader.dataset.data_root)'
                 )
 
     def _read_annotations(self) -> dict:

@@ -1,14 +1,26 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 """What describes a dataset: keypoint names, left/right pairs, skeleton, sigmas, categories."""
 
-import os.path as osp
-import warnings
+from logging import WARNING
+from pathlib import Path
 from typing import Any
 
+import mmpose
 import numpy as np
+from mmengine.config import Config
+from mmengine.logging import print_log
 from mmpose.datasets.datasets.utils import parse_pose_metainfo
 
 from kapao_mm.errors import InputError
+from kapao_mm.utils.plain_yaml import read_yaml_as_data
+
+PACKAGE = Path(__file__).resolve().parents[1]
+# Where the files of configs/_base_/datasets/ are, wherever one stands: those of this project, in a
+# checkout or a wheel, then MMPose's.
+SHIPPED = [
+    folder / 'configs/_base_/datasets'
+    for folder in (PACKAGE.parent, PACKAGE / '.mim', Path(mmpose.__file__).parent / '.mim')
+]
 
 
 def read_metainfo(metainfo: dict) -> dict[str, Any]:
@@ -18,8 +30,10 @@ def read_metainfo(metainfo: dict) -> dict[str, Any]:
     ``category/type``.
 
     Args:
-        metainfo: MMPose's metainfo, or ``dict(from_file='...')``; paths of MMPose's own files
-            (``configs/_base_/datasets/coco.py``) are found inside MMPose. For several categories
+        metainfo: MMPose's metainfo, or ``dict(from_file='...')`` with a path of a Python file,
+            which is run, or of a JSON or YAML file, which is read as data. Files of this project
+            and of MMPose (``configs/_base_/datasets/coco.py``) are found from every folder. For
+            several categories
             ``dict(dataset_name='...', categories=dict(person=dict(from_file='...'), ...))``: the
             metainfo of each by its name in the annotation file.
 
@@ -65,25 +79,29 @@ def category_ids(metainfo: dict[str, Any]) -> list[list[int]]:
 def _read_category(metainfo: dict) -> dict[str, Any]:
     """Parses the metainfo of one category, see :func:`read_metainfo`."""
     source = metainfo.get('from_file', metainfo.get('dataset_name'))
+    needed = (
+        f'metainfo {source} needs dataset_name, keypoint_info, skeleton_info, joint_weights and '
+        'sigmas (in a file: of a dict dataset_info)'
+    )
+    info = _read_file(source) if 'from_file' in metainfo else metainfo
+    for key, part in (('keypoint_info', 'name'), ('skeleton_info', 'link')):
+        entries = info.get(key)
+        if not isinstance(entries, dict):
+            raise InputError(needed)
+        for number, entry in entries.items():
+            if not isinstance(entry, dict) or part not in entry:
+                raise InputError(f'metainfo {source}: {key} {number} has no {part}: add it')
     try:
-        with warnings.catch_warnings():
-            # MMPose warns that it looks for its own files inside the package: it is meant to
-            warnings.filterwarnings('ignore', '.*"configs/_base_/datasets/')
-            parsed = parse_pose_metainfo(metainfo)
-    except FileNotFoundError as error:
-        raise InputError(
-            f"metainfo file {osp.abspath(source)} does not exist, nor does MMPose's"
-        ) from error
-    except (AssertionError, AttributeError) as error:  # MMPose's, without a message
-        raise InputError(
-            f'metainfo {source} needs dataset_name, keypoint_info, skeleton_info, joint_weights '
-            'and sigmas (in a file: of a dict dataset_info)'
-        ) from error
+        parsed = parse_pose_metainfo(info)
+    except AssertionError as error:  # MMPose's, without a message
+        raise InputError(needed) from error
     except KeyError as error:
         raise InputError(
             f'metainfo {source} has no keypoint named {error}, but a left/right pair (swap) or a '
             'link of its skeleton does; write the names as in keypoint_info'
         ) from error
+    except (TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
+        raise InputError(f'metainfo {source} has a value of a wrong kind: {error}') from error
     count = parsed['num_keypoints']
     if (
         not list(range(count))
@@ -95,13 +113,45 @@ def _read_category(metainfo: dict) -> dict[str, Any]:
             'of its own'
         )
     for key, name in (('sigmas', 'sigmas'), ('dataset_keypoint_weights', 'joint_weights')):
-        if len(parsed[key]) != count:
+        if parsed[key].shape != (count,):
             raise InputError(
                 f'metainfo {source} has {count} '
-                f'keypoints but {len(parsed[key])} {name}: give one for each'
+                f'keypoints but {parsed[key].size} {name}: give one for each'
             )
+    if not (np.isfinite(parsed['sigmas']) & (parsed['sigmas'] > 0)).all():
+        raise InputError(f'metainfo {source}: sigmas must be above 0, they are {info["sigmas"]}')
     parsed['skeleton_link_colors'] = parsed['skeleton_link_colors'].reshape(-1, 3)  # of none: (0,)
     return parsed
+
+
+def _read_file(source: str) -> dict[str, Any]:
+    """Reads the ``dataset_info`` of a metainfo file, see :func:`read_metainfo`."""
+    path = Path(source).expanduser()
+    shipped = (folder / path.name for folder in SHIPPED)
+    found = next((file for file in (path, *shipped) if file.is_file()), None)
+    if found is None:
+        raise InputError(
+            f'metainfo file {path.absolute()} does not exist, nor does one of that name in this '
+            "project's or MMPose's configs/_base_/datasets/"
+        )
+    if found != path and not str(path).endswith(f'configs/_base_/datasets/{path.name}'):
+        print_log(f'metainfo file {path} does not exist: {found} is used', 'current', WARNING)
+    read_yaml_as_data()
+    try:
+        info = Config.fromfile(found).get('dataset_info', {})
+    except (Exception, SystemExit) as error:  # whatever the code in it raises
+        raise InputError(
+            f'metainfo file {found.absolute()} cannot be read: {type(error).__name__}: {error}'
+        ) from error
+    info = info if isinstance(info, dict) else {}
+    for key in ('keypoint_info', 'skeleton_info'):  # keys of JSON are texts
+        if isinstance(info.get(key), dict):
+            info[key] = {_number(name): value for name, value in info[key].items()}
+    return info
+
+
+def _number(key: int | str) -> int | str:
+    return int(key) if isinstance(key, str) and key.isdecimal() else key
 
 
 def _join(dataset_name: str, parts: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 
 from kapao_mm.errors import InputError, exit_on_input_error
+from kapao_mm.utils.atomic_file import atomic_path
 
 KEYPOINTS = (
     'nose', 'left_eye', 'right_eye', 'left_ear', 'right_ear', 'left_shoulder', 'right_shoulder',
@@ -617,9 +618,8 @@ def make_toy_dataset(
     for split, content in contents.items():
         path = _annotation_file(root, split)
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix('.partial')
-        partial.write_text(json.dumps({'info': infos[split], **content}))
-        partial.replace(path)
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps({'info': infos[split], **content}))
     print(f'wrote {what} to {root}')
     return root
 

@@ -2,6 +2,8 @@
 """Models to files of ONNX, OpenVINO and TorchScript, with their metadata."""
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from kapao_mm.datasets import read_metainfo
 from kapao_mm.errors import InputError
 from kapao_mm.functional.letterbox import INPUT_DIVISOR
 from kapao_mm.models.kapao import KAPAO
+from kapao_mm.utils.atomic_file import atomic_path
 
 from .graph import ExportGraph, KeptObjects, class_nms
 from .metadata import KEY, ModelMetadata
@@ -78,7 +81,9 @@ def write_onnx(model: KAPAO, metadata: ModelMetadata, path: Path, opset: int = M
         path: the file.
         opset: version of ONNX's operators, from :data:`MIN_OPSET` to :data:`MAX_OPSET`.
     """
-    _trace_onnx(ExportGraph(model, metadata.settings), metadata, opset).save(path)
+    program = _trace_onnx(ExportGraph(model, metadata.settings), metadata, opset)
+    with _whole_file(path) as temporary:
+        program.save(temporary)
 
 
 def write_tensorrt(
@@ -90,7 +95,9 @@ def write_tensorrt(
     file was run with onnxruntime, not with TensorRT yet.
     """
     graph = ExportGraph(model, metadata.settings, num_candidates=TENSORRT_CANDIDATES)
-    _trace_onnx(graph, metadata, opset, TENSORRT_MIN_SIZE).save(path)
+    program = _trace_onnx(graph, metadata, opset, TENSORRT_MIN_SIZE)
+    with _whole_file(path) as temporary:
+        program.save(temporary)
 
 
 def write_openvino(
@@ -109,7 +116,8 @@ def write_openvino(
     # Not convert_model: it reports to OpenVINO's makers that it was used.
     converted = openvino.Core().read_model(program.model_proto.SerializeToString())
     converted.set_rt_info(metadata.to_json(), KEY)
-    openvino.save_model(converted, path, compress_to_fp16=False)
+    with _whole_file(path) as temporary:
+        openvino.save_model(converted, temporary, compress_to_fp16=False)
 
 
 def write_torchscript(model: KAPAO, metadata: ModelMetadata, path: Path) -> None:
@@ -123,7 +131,9 @@ def write_torchscript(model: KAPAO, metadata: ModelMetadata, path: Path) -> None
     with torch.no_grad(), warnings.catch_warnings(action='ignore'):  # torch calls it deprecated
         graph = ExportGraph(model, metadata.settings, torch.jit.script(class_nms)).eval()
         traced = torch.jit.trace(graph, EXAMPLE, check_trace=False)
-        torch.jit.save(traced, path, _extra_files={EXTRA_FILE: metadata.to_json()})
+        # Not by its path: torch would abort the process on a full disk.
+        with _whole_file(path) as temporary, temporary.open('wb') as file:
+            torch.jit.save(traced, file, _extra_files={EXTRA_FILE: metadata.to_json()})
 
 
 def open_torchscript(path: Path) -> tuple[str, Network]:
@@ -140,6 +150,16 @@ def open_torchscript(path: Path) -> tuple[str, Network]:
         }
 
     return extra[EXTRA_FILE].decode(), run
+
+
+@contextmanager
+def _whole_file(path: Path) -> Iterator[Path]:
+    """Does what :func:`atomic_path` does for writers that fail with a RuntimeError."""
+    try:
+        with atomic_path(path) as temporary:
+            yield temporary
+    except RuntimeError as error:
+        raise InputError(f'{path.absolute()} cannot be written: {error}') from error
 
 
 def _trace_onnx(

@@ -14,6 +14,7 @@ from mmengine.logging import HistoryBuffer, print_log
 from torch import nn
 
 from kapao_mm.errors import InputError
+from kapao_mm.utils.atomic_file import check_folder
 
 
 def allow_mmengine_checkpoints() -> None:
@@ -137,7 +138,8 @@ def check_output(path: Path, source: Path) -> None:
     """Makes sure, before the work, that a tool can write a checkpoint where it is told to.
 
     Raises:
-        InputError: it would replace the one that it is made from, or its folder does not exist.
+        InputError: it would replace the one that it is made from, or its folder does not exist or
+            cannot be written to.
     """
     if path.resolve() == source.resolve():
         raise InputError(f'{path} would replace the file that it is made from; give another name')
@@ -145,6 +147,7 @@ def check_output(path: Path, source: Path) -> None:
         raise InputError(f'folder {path.parent.absolute()} does not exist; make it first')
     if path.is_dir():
         raise InputError(f'{path} is a folder; give the name of a file')
+    check_folder(path.parent)
 
 
 def checkpoint_bytes(checkpoint: dict[str, Any]) -> bytes:

@@ -2,9 +2,12 @@
 """Files that are there whole or not at all, whenever the process is killed."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from mmengine.fileio import LocalBackend, register_backend
+
+from kapao_mm.errors import InputError
 
 PARTIAL = '.partial'  # ending of a file that is being written
 
@@ -17,15 +20,26 @@ class AtomicBackend(LocalBackend):
     """
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
-        """Writes bytes to a file, which keeps its old content until all are on the disk."""
+        """Writes bytes to a file, which keeps its old content until all are on the disk.
+
+        Raises:
+            InputError: If they cannot be written: a full disk, no permission.
+        """
         path = Path(filepath)
-        path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(path.name + PARTIAL)
-        with partial.open('wb') as file:
-            file.write(obj)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open('wb') as file:
+                file.write(obj)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+        except OSError as error:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+            raise InputError(
+                f'{path.absolute()} cannot be written: {error.strerror or error}'
+            ) from error
 
     def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
         """Writes text as :meth:`put` does."""

@@ -1,8 +1,12 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 """Epochs that can be resumed in their middle."""
 
-from mmengine.runner import EpochBasedTrainLoop
+from typing import Any
+
+from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmpose.registry import LOOPS
+
+from kapao_mm.utils.config_names import check_names
 
 BATCHES_DONE = 'batches_done'  # of the epoch, in the message hub of checkpoints from its middle
 
@@ -14,6 +18,10 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
     MMEngine begins the epoch again. Here the batches that it had trained on are read, so that order
     and augmentation of the others are as they would have been, and left out.
     """
+
+    def __init__(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        check_names(runner.cfg)  # before a dataset is looked for in the wrong place
+        super().__init__(runner, *args, **kwargs)
 
     def run_epoch(self) -> None:
         """Trains on the rest of an epoch, which is all of it unless resumed in its middle."""

@@ -73,6 +73,13 @@ def evaluate_results(
     return {key: _mean(part[key] for part in found.values()) for key in metrics} | of_each
 
 
+def metric_names(categories: list[str], iou_type: str, box_ap: bool) -> list[str]:
+    """The names of the metrics that :func:`evaluate_results` returns, in its order."""
+    names = [*KEYPOINT_METRICS[iou_type], *(BOX_METRICS if box_ap else ())]
+    several = categories if len(categories) > 1 else []
+    return names + [f'{category}/{name}' for category in several for name in names]
+
+
 def format_metrics(metrics: Mapping[str, float], categories: list[str]) -> str:
     """Writes the metrics of :func:`evaluate_results` as a table with a column for each category."""
     several = len(categories) > 1

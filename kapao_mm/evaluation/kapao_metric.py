@@ -11,9 +11,16 @@ from mmpose.registry import METRICS
 
 from kapao_mm.datasets.metainfo import category_ids
 from kapao_mm.errors import InputError
+from kapao_mm.utils.atomic_file import check_writable
 
-from .coco_evaluation import KEYPOINT_METRICS, area_of, evaluate_results, format_metrics
-from .results import check_results, make_results, write_results
+from .coco_evaluation import (
+    KEYPOINT_METRICS,
+    area_of,
+    evaluate_results,
+    format_metrics,
+    metric_names,
+)
+from .results import RESULT_SUFFIX, check_results, make_results, write_results
 
 
 @METRICS.register_module()
@@ -60,6 +67,8 @@ class KAPAOMetric(CocoMetric):
             raise InputError(f'iou_type is one of {", ".join(KEYPOINT_METRICS)}, not {iou_type!r}')
         if format_only and not outfile_prefix:
             raise InputError('format_only needs outfile_prefix, where the results go')
+        if outfile_prefix:
+            check_writable(f'{outfile_prefix}{RESULT_SUFFIX}')
         if ann_file and not Path(ann_file).is_file():
             raise InputError(f'annotation file {Path(ann_file).absolute()} does not exist')
         super().__init__(
@@ -148,7 +157,7 @@ class KAPAOMetric(CocoMetric):
                 f'no pose in {len(results)} images scored above model.test_cfg.pose_score_thr'
             )
         if self.outfile_prefix:
-            path = Path(f'{self.outfile_prefix}.keypoints.json')
+            path = Path(f'{self.outfile_prefix}{RESULT_SUFFIX}')
             write_results(records, path)
             logger.info(f'results: {path}, {len(records)} poses in {len(results)} images')
         if self.format_only:
@@ -188,6 +197,13 @@ class KAPAOMetric(CocoMetric):
             use_area=self.use_area,
             box_ap=self.box_ap,
         )
+
+    @property
+    def metric_names(self) -> list[str]:
+        """The names of its metrics, such as 'coco/AP', once the metainfo of the dataset is set."""
+        categories = [category['name'] for category in self.dataset_meta['categories']]
+        names = metric_names(categories, self.iou_type, self.box_ap)
+        return [] if self.format_only else [f'{self.prefix}/{name}' for name in names]
 
     def table(self, metrics: dict[str, float]) -> str:
         """The metrics of :meth:`score` for people to read."""

@@ -12,7 +12,9 @@ from mmpose.structures.bbox import bbox_xyxy2xywh
 from kapao_mm.datasets.annotation_checks import are_numbers, categories_by_id
 from kapao_mm.datasets.metainfo import category_ids
 from kapao_mm.errors import InputError
+from kapao_mm.utils.atomic_file import atomic_path
 
+RESULT_SUFFIX = '.keypoints.json'
 MAX_POSES = 100  # of a category and image: COCO's box AP looks at no more, its keypoint AP at 20
 COORDINATE_DECIMALS = 3
 SCORE_DECIMALS = 9  # ties would change the order of poses
@@ -67,7 +69,7 @@ def make_results(
 def write_results(results: list[dict], path: Path) -> None:
     """Writes records as a compact JSON list, one a line."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open('w') as file:
+    with atomic_path(path) as temporary, temporary.open('w') as file:
         file.write('[')
         for i, result in enumerate(results):
             file.write(',\n' * (i > 0) + json.dumps(result, separators=(',', ':')))

@@ -1,10 +1,10 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Writes output files completely or not at all."""
+"""Writes output files completely or not at all, and checks before the work that it can."""
 
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -45,6 +45,42 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f'{path.absolute()} cannot be written: {reason}') from error
+
+
+def check_writable(path: str | Path, suffixes: Collection[str] = ()) -> None:
+    """Makes sure, before the work, that a file can be written later; makes its folder.
+
+    Args:
+        path: Where the file will go.
+        suffixes: The endings that it may have; all by default.
+
+    Raises:
+        InputError: If it has another ending, is a folder, or its folder cannot be written to.
+    """
+    path = Path(path)
+    if suffixes and path.suffix not in suffixes:
+        raise InputError(f'{path} must end in {" or ".join(suffixes)}')
+    if os.path.isdir(path):  # of a name that is too long, too
+        raise InputError(f'{path} is a folder; give the name of a file')
+    check_folder(path.absolute().parent)
+    with atomic_path(path) as temporary:
+        temporary.touch()
+        temporary.unlink()
+
+
+def check_folder(folder: str | Path) -> None:
+    """Makes sure, before the work, that files can be written into a folder; makes the folder.
+
+    Raises:
+        InputError: If it cannot be made or written to.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryDirectory(prefix='.', suffix=PARTIAL, dir=folder).cleanup()
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f'folder {folder.absolute()} cannot be written to: {reason}') from error
 
 
 def _flush(file: Path) -> None:

@@ -1,4 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+import mmengine
 import numpy as np
 import pytest
 
@@ -115,3 +116,60 @@ def test_a_missing_file_and_one_without_metainfo_are_named(tmp_path, monkeypatch
     (tmp_path / 'squid.py').write_text('arms = 10\n')
     with pytest.raises(InputError, match=r'metainfo squid\.py needs dataset_name'):
         read_metainfo(dict(from_file='squid.py'))
+
+
+@pytest.mark.parametrize('prefix', ['', '/gone/'])
+@pytest.mark.parametrize(('name', 'count'), [('coco', 17), ('wheels', 5), ('carfusion', 14)])
+def test_shipped_files_are_found_from_every_folder(tmp_path, monkeypatch, name, count, prefix):
+    monkeypatch.chdir(tmp_path)
+    metainfo = dict(from_file=f'{prefix}configs/_base_/datasets/{name}.py')
+    assert read_metainfo(metainfo)['num_keypoints'] == count
+
+
+def test_another_file_of_a_shipped_name_is_used_with_a_warning(log):
+    read_metainfo(dict(from_file='mine/wheels.py'))
+    assert 'metainfo file mine/wheels.py does not exist: ' in log.text
+
+
+@pytest.mark.parametrize('suffix', ['json', 'yaml', 'yml'])
+def test_json_and_yaml_files_are_read(tmp_path, suffix):
+    path = tmp_path / f'cats.{suffix}'
+    mmengine.dump(dict(dataset_info=CAT), path)
+    found, expected = read_metainfo(dict(from_file=str(path))), read_metainfo(CAT)
+    found['skeleton_links'] = [tuple(link) for link in found['skeleton_links']]  # lists in JSON
+    assert str(found) == str(expected)
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('dataset_info = 1 / 0', 'cannot be read: ZeroDivisionError'),
+        ('dataset_info = [', 'cannot be read: SyntaxError'),
+        ('raise SystemExit', 'cannot be read: SystemExit'),
+        ('dataset_info = 3', 'needs dataset_name'),
+        ("dataset_info = dict(keypoint_info={0: 'nose'})", 'keypoint_info 0 has no name'),
+    ],
+)
+def test_a_broken_file_is_named(tmp_path, text, message):
+    (tmp_path / 'broken.py').write_text(text)
+    with pytest.raises(InputError, match=f'broken.py.*{message}'):
+        read_metainfo(dict(from_file=str(tmp_path / 'broken.py')))
+
+
+@pytest.mark.parametrize(
+    'changed',
+    [
+        dict(keypoint_info=['nose']),
+        dict(keypoint_info={0: dict(color=1)}),
+        dict(skeleton_info={0: dict(color=1)}),
+        dict(skeleton_info={0: dict(link=3)}),
+        dict(sigmas='none'),
+        dict(sigmas=None),
+        dict(sigmas=[0.1, 0.1, 0]),
+        dict(sigmas=[0.1, 0.1, float('nan')]),
+        dict(joint_weights=[[1], [2, 3]]),
+    ],
+)
+def test_values_of_a_wrong_kind_are_named(changed):
+    with pytest.raises(InputError, match='metainfo cats'):
+        read_metainfo(CAT | changed)

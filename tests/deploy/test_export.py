@@ -1,6 +1,8 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 """Files of every format, run by their own backends, against the model."""
 
+import errno
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -16,6 +18,7 @@ from kapao_mm.deploy.export import (
     make_metadata,
     open_torchscript,
     write_onnx,
+    write_openvino,
     write_tensorrt,
     write_torchscript,
 )
@@ -201,3 +204,35 @@ def test_a_pipeline_without_letterbox(repo):
     cfg.test_dataloader.dataset.pipeline = []
     with torch.device('meta'), pytest.raises(InputError, match=r'kapao_n_coco.py has no Letterbox'):
         make_metadata(cfg, MODELS.build(cfg.model), 'pictures')
+
+
+@pytest.mark.parametrize(
+    ('write', 'suffix'),
+    [(write_onnx, 'onnx'), (write_openvino, 'xml'), (write_torchscript, 'pt')],
+)
+def test_a_full_disk_is_named_and_leaves_no_half_model(
+    model, metadata, tmp_path, monkeypatch, write, suffix
+):
+    def fail(file):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr('os.fsync', fail)
+    (tmp_path / f'model.{suffix}').write_text('old')
+    with pytest.raises(InputError, match=f'model.{suffix} cannot be written: No space left'):
+        write(model, metadata, tmp_path / f'model.{suffix}')
+    assert [path.name for path in tmp_path.iterdir()] == [f'model.{suffix}']
+    assert (tmp_path / f'model.{suffix}').read_text() == 'old'
+
+
+@pytest.mark.parametrize(('write', 'suffix'), [(write_openvino, 'xml'), (write_torchscript, 'pt')])
+def test_writers_that_fail_in_their_own_words_are_named(
+    model, metadata, tmp_path, monkeypatch, write, suffix
+):
+    def fail(*args, **kwargs):
+        raise RuntimeError('file write failed')
+
+    monkeypatch.setattr('torch.jit.save', fail)
+    monkeypatch.setattr('openvino.save_model', fail)
+    with pytest.raises(InputError, match=f'model.{suffix} cannot be written: file write failed'):
+        write(model, metadata, tmp_path / f'model.{suffix}')
+    assert not list(tmp_path.iterdir())

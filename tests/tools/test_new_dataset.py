@@ -153,12 +153,10 @@ def test_the_config_trains_and_validates(new, run_tool, shared_dir, tmp_path):
     assert 'coco/AP: ' in log.read_text()
 
 
-def test_the_gains_undo_the_published_scaling(new, data):
+def test_the_gains_are_used_as_they_are_given(new, data):
     _, _, config = new(data())
-    cfg = load_config(config, dict(input_size=320))
-    loss = cfg.model.head.loss
-    assert loss.cls_gain * (2 + 5) / 80 == pytest.approx(0.3)
-    assert loss.obj_gain * (320 / 640) ** 2 == pytest.approx(0.7)
+    gains = MODELS.build(load_config(config).model.head.loss).gains(2 + 5, 320)
+    assert (gains['cls'], gains['obj']) == pytest.approx((0.3 * 3 / 4, 0.7 * 3 / 4))
 
 
 def test_categories_with_other_keypoints_are_categories_of_the_model(new, data):

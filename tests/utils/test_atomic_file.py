@@ -4,7 +4,7 @@ import errno
 import pytest
 
 from kapao_mm.errors import InputError
-from kapao_mm.utils.atomic_file import atomic_path
+from kapao_mm.utils.atomic_file import atomic_path, check_writable
 
 
 def test_a_complete_file_is_moved_to_its_path(tmp_path):
@@ -44,3 +44,32 @@ def test_a_missing_folder_is_an_error_that_names_the_file(tmp_path):
     error = pytest.raises(InputError, match='missing/a.json cannot be written: No such file')
     with error, atomic_path(tmp_path / 'missing/a.json'):
         pass
+
+
+def test_a_place_that_will_do_is_made_and_left_empty(tmp_path):
+    check_writable(tmp_path / 'new/deep/a.json', ['.json', '.yaml'])
+    assert list((tmp_path / 'new/deep').iterdir()) == []
+    (tmp_path / 'old.json').write_text('old')
+    check_writable(tmp_path / 'old.json')
+    assert (tmp_path / 'old.json').read_text() == 'old'
+
+
+@pytest.mark.parametrize(
+    ('name', 'message'),
+    [
+        ('a.txt', 'a.txt must end in .json or .yaml'),
+        ('a', 'a must end in .json'),
+        ('folder.json', 'folder.json is a folder'),
+        ('file/a.json', 'file cannot be written to: '),
+        ('file/deep/a.json', 'file/deep cannot be written to: '),
+        ('loop/a.json', 'loop cannot be written to: '),
+        ('/proc/a.json', 'folder /proc cannot be written to: '),
+        ('n' * 300 + '.json', 'n.json cannot be written: File name too long'),
+    ],
+)
+def test_a_place_that_will_not_do_is_named(tmp_path, name, message):
+    (tmp_path / 'folder.json').mkdir()
+    (tmp_path / 'file').write_text('')
+    (tmp_path / 'loop').symlink_to(tmp_path / 'loop')
+    with pytest.raises(InputError, match=message):
+        check_writable(tmp_path / name, ['.json', '.yaml'])

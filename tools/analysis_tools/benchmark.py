@@ -52,6 +52,7 @@ from kapao_mm.models.inference_cost import PRECISIONS, prepare_for_inference
 from kapao_mm.models.kapao import KAPAO
 from kapao_mm.models.task_modules.candidates import decode_candidates
 from kapao_mm.synthetic_crowd import confident, make_crowds
+from kapao_mm.utils.atomic_file import atomic_path, check_writable
 
 SUFFIXES = {'onnxruntime': '.onnx', 'openvino': '.xml', 'torchscript': '.pt'}
 BACKEND_OF = {suffix: backend for backend, suffix in SUFFIXES.items()}
@@ -415,6 +416,8 @@ def main() -> None:
         register_all_modules()
         print(json.dumps((export if 'folder' in args.job else measure)(args)))
         return
+    if args.out:
+        check_writable(args.out, ['.json'])
     models = group_files(args.files)
     machine = describe_machine('numpy', 'cv2', 'torchvision', 'mmpose', 'onnxruntime', 'openvino')
     with tempfile.TemporaryDirectory() as folder:
@@ -438,7 +441,9 @@ def main() -> None:
         write_report(dict(machine=machine, **settings, rows=rows), args.out)
         if len({tuple(row['input_hw']) for row in rows}) > 1:
             picture = args.out.with_suffix('.png')
-            draw(rows, machine.partition(';')[0]).savefig(picture)
+            figure = draw(rows, machine.partition(';')[0])
+            with atomic_path(picture) as temporary:
+                figure.savefig(temporary)
             print(f'plot: {picture}')
 
 

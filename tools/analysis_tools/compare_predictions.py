@@ -28,6 +28,7 @@ from kapao_mm.errors import InputError, exit_on_input_error
 from kapao_mm.image_files import read_image
 from kapao_mm.models.inference_cost import PRECISIONS, prepare_for_inference
 from kapao_mm.models.kapao import add_prediction_to_datasample, inference_settings
+from kapao_mm.utils.atomic_file import check_writable
 
 SAME_POSE = 0.8  # IoU of the boxes, at least
 NEAR = 0.5  # original-image px
@@ -168,6 +169,8 @@ def format_row(name: str, row: dict[str, Any]) -> str:
 def main() -> None:
     """Predicts with all of them, and prints a table."""
     args = parse_args()
+    if args.out:
+        check_writable(args.out, ['.json'])
     cfg = load_config(args.config, args.cfg_options)
     fit_loaders(cfg)
     register_all_modules()

@@ -14,6 +14,7 @@ from kapao_mm import register_all_modules
 from kapao_mm.configuration import add_config_options, load_config
 from kapao_mm.errors import InputError, exit_on_input_error
 from kapao_mm.evaluation import KAPAOMetric, read_results
+from kapao_mm.utils.atomic_file import atomic_path, check_writable
 
 
 def parse_args() -> argparse.Namespace:
@@ -55,6 +56,8 @@ def build_metric(cfg: Config) -> KAPAOMetric:
 def main() -> None:
     """Reads, checks, evaluates, and prints."""
     args = parse_args()
+    if args.out:
+        check_writable(args.out, ('.json', '.yaml', '.yml'))
     register_all_modules()
     metric = build_metric(load_config(args.config, args.cfg_options))
     results = read_results(args.results)
@@ -63,9 +66,9 @@ def main() -> None:
     print(f'{args.results}: {len(results)} poses in {images} images, against {metric.ann_file}')
     print(metric.table(metrics))
     if args.out:
-        mmengine.dump(
-            {f'{metric.prefix}/{name}': value for name, value in metrics.items()}, args.out
-        )
+        named = {f'{metric.prefix}/{name}': value for name, value in metrics.items()}
+        with atomic_path(args.out) as temporary:
+            mmengine.dump(named, temporary)
         print(f'metrics: {args.out}')
 
 

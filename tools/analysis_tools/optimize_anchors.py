@@ -19,6 +19,7 @@ from kapao_mm.configuration import add_config_options, inner_datasets, load_conf
 from kapao_mm.datasets.transforms.affine import MAX_ASPECT, MIN_SIDE
 from kapao_mm.errors import InputError, exit_on_input_error
 from kapao_mm.models.task_modules.anchors import TARGET_RECALL, find_anchors, measure_fit
+from kapao_mm.utils.atomic_file import atomic_path, check_writable
 
 NUM_SCALES = 19  # in steps of 0.1 where the recipe scales from 0.1 to 1.9
 POSES, TRAINING, POINTS = 'pose objects', '  in training', 'keypoint objects'
@@ -134,6 +135,8 @@ def main() -> None:
     args = parse_args()
     if args.out and args.out.exists():
         raise InputError(f'--out {args.out} exists; give another name')
+    if args.out:
+        check_writable(args.out, ['.py'])
     register_all_modules()
     cfg = load_config(args.config, args.cfg_options)
     kinds, images = read_sides(cfg)
@@ -154,9 +157,9 @@ def main() -> None:
     snippet = as_config(found)
     print(f'\n{snippet}')
     if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
         base = os.path.relpath(args.config, args.out.parent)
-        args.out.write_text(f'_base_ = {base!r}\n\n{snippet}\n')
+        with atomic_path(args.out) as temporary:
+            temporary.write_text(f'_base_ = {base!r}\n\n{snippet}\n')
         again = ', with the same --cfg-options' if args.cfg_options else ''
         print(f'\nNext: python tools/train.py {args.out}{again}')
 

@@ -14,6 +14,7 @@ from kapao_mm import register_all_modules
 from kapao_mm.configuration import add_config_options, load_config, positive
 from kapao_mm.engine.schedule import Recipe, ema_decay
 from kapao_mm.errors import InputError, exit_on_input_error
+from kapao_mm.utils.atomic_file import atomic_path, check_writable
 
 GROUPS = dict(weights='-', norms='--', biases=':')  # and how their lr is drawn
 
@@ -132,6 +133,9 @@ def main() -> None:
     """Draws, and says what is in the picture."""
     args = parse_args()
     register_all_modules()
+    out = args.out or Path('work_dirs') / Path(args.config).stem / 'schedule.png'
+    kinds = Figure().canvas.get_supported_filetypes()
+    check_writable(out, [f'.{kind}' for kind in kinds])
     cfg = load_config(args.config, args.cfg_options)
     numbers, ema = recipe_numbers(args.config, cfg)
     epoch_length = args.iters_per_epoch or count_iterations(cfg, args.gpus)
@@ -140,12 +144,9 @@ def main() -> None:
     values = trace(recipe, ema)
 
     name = Path(args.config).stem
-    out = args.out or Path('work_dirs') / name / 'schedule.png'
     figure = draw(recipe, values, f'{name}, {recipe.total_batch} images an iteration')
-    if out.suffix[1:] not in figure.canvas.get_supported_filetypes():
-        raise InputError(f'--out {out}: pictures of that kind cannot be written; use .png')
-    out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out)
+    with atomic_path(out) as temporary:
+        figure.savefig(temporary)
 
     images = recipe.total_batch * recipe.accumulation
     last_lr = recipe.cosine_lr(recipe.max_epochs - 1)

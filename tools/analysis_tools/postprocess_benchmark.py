@@ -33,6 +33,7 @@ from kapao_mm.models.heads import KAPAOHead
 from kapao_mm.models.kapao import inference_settings
 from kapao_mm.models.task_modules.candidates import Candidates
 from kapao_mm.synthetic_crowd import confident, make_crowds
+from kapao_mm.utils.atomic_file import atomic_path, check_writable
 
 PEOPLE = (1, 2, 5, 10, 20, 40, 60, 80, 100)
 WARM_UP = 20  # runs that are not counted; they are short
@@ -193,6 +194,8 @@ def draw(rows: dict[int, dict], title: str) -> Figure:
 def main() -> None:
     """Measures crowd by crowd, and prints the table."""
     args = parse_args()
+    if args.out:
+        check_writable(args.out, ['.json'])
     register_all_modules()
     cfg = load_config(args.config)
     head = MODELS.build(cfg.model.head)
@@ -215,9 +218,9 @@ def main() -> None:
     if args.out:
         write_report(dict(machine=machine, use=args.use, runs=args.runs, crowds=rows), args.out)
         picture = args.out.with_suffix('.png')
-        draw({people: rows[people] for people in crowds}, machine.partition(';')[0]).savefig(
-            picture
-        )
+        figure = draw({people: rows[people] for people in crowds}, machine.partition(';')[0])
+        with atomic_path(picture) as temporary:
+            figure.savefig(temporary)
         print(f'plot: {picture}')
 
 

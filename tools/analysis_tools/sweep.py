@@ -24,10 +24,15 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from mmengine.config import Config
 
 from kapao_mm.configuration import add_config_options, load_config
+from kapao_mm.datasets import read_metainfo
 from kapao_mm.engine.checkpoint import require_checkpoint
 from kapao_mm.errors import InputError, exit_on_input_error
+from kapao_mm.evaluation import KAPAOMetric
+from kapao_mm.evaluation.coco_evaluation import metric_names
+from kapao_mm.utils.atomic_file import atomic_path, check_writable
 
 TOOLS = Path(__file__).parents[1]
 WIDE_RANGE = 50  # values that differ by more than this factor get a logarithmic axis
@@ -77,6 +82,22 @@ def require_key(path: Path, options: dict[str, Any], key: str) -> None:
         ) from error
 
 
+def require_metric(cfg: Config, name: str) -> None:
+    """Makes sure, before the first training, that the test of a config has a metric.
+
+    Raises:
+        InputError: it does not, where its evaluator and dataset are this project's.
+    """
+    evaluator, dataset = cfg.test_evaluator, cfg.test_dataloader.dataset
+    if isinstance(evaluator, dict) and evaluator.type == 'KAPAOMetric' and 'metainfo' in dataset:
+        categories = [entry['name'] for entry in read_metainfo(dataset.metainfo)['categories']]
+        kind, box_ap = evaluator.get('iou_type', 'keypoints'), evaluator.get('box_ap', True)
+        prefix = evaluator.get('prefix', KAPAOMetric.default_prefix)
+        known = [f'{prefix}/{metric}' for metric in metric_names(categories, kind, box_ap)]
+        if name not in known:
+            raise InputError(f'the evaluation has no {name}; it has {", ".join(known)}')
+
+
 def prepare(args: argparse.Namespace, work_dir: Path) -> dict[str, Path]:
     """Writes the config of every value.
 
@@ -101,8 +122,9 @@ def prepare(args: argparse.Namespace, work_dir: Path) -> dict[str, Path]:
                 f'{folder} is of another config, checkpoint or --cfg-options; delete it, or give '
                 'another --work-dir'
             )
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(content)
+        check_writable(path)
+        with atomic_path(path) as temporary:
+            temporary.write_text(content)
     return folders
 
 
@@ -143,7 +165,7 @@ def measure(folder: Path, checkpoint: Path | None, gpus: int) -> dict[str, float
 def write_table(path: Path, key: str, rows: dict[str, dict[str, float] | None]) -> None:
     """Writes all metrics of every value; they are missing where it failed."""
     names = dict.fromkeys(name for metrics in rows.values() for name in metrics or {})
-    with path.open('w', newline='') as file:
+    with atomic_path(path) as temporary, temporary.open('w', newline='') as file:
         table = csv.DictWriter(file, [key, *names])
         table.writeheader()
         table.writerows({key: text, **(metrics or {})} for text, metrics in rows.items())
@@ -189,6 +211,8 @@ def main() -> None:
     work_dir = args.work_dir or Path('work_dirs') / name / f'sweep_{args.key}'
     if args.checkpoint:
         require_checkpoint(args.checkpoint)
+    if args.metric:
+        require_metric(load_config(args.config, args.cfg_options), args.metric)
     rows, metric = {}, args.metric
     for text, folder in prepare(args, work_dir).items():
         print(f'{args.key}={text}', flush=True)
@@ -205,7 +229,8 @@ def main() -> None:
 
     write_table(work_dir / 'results.csv', args.key, rows)
     values = [(parse_value(args.key, text), result) for text, result in results.items()]
-    draw(args.key, metric, values, name).savefig(work_dir / 'results.png')
+    with atomic_path(work_dir / 'results.png') as temporary:
+        draw(args.key, metric, values, name).savefig(temporary)
     width = max(map(len, [args.key, *results])) + 2
     print(f'\n{args.key:<{width}}{metric}')
     for text, result in results.items():

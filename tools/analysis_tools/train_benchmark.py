@@ -40,6 +40,7 @@ from kapao_mm.benchmarking import (
 from kapao_mm.configuration import add_config_options, load_config
 from kapao_mm.datasets.toy import KEYPOINTS, make_toy_dataset
 from kapao_mm.errors import InputError, exit_on_input_error
+from kapao_mm.utils.atomic_file import check_writable
 
 PICTURES = 32  # at least
 MARGIN = 0.02  # gains below are taken for noise
@@ -254,6 +255,8 @@ def main() -> None:
     if args.job:
         print(json.dumps(run_job(args)))
         return
+    if args.out:
+        check_writable(args.out, ['.json'])
     cfg = benchmark_config(args)
     batch, size = cfg.train_dataloader.batch_size, cfg.input_size
     report = dict(

@@ -36,6 +36,7 @@ from kapao_mm.datasets.toy import make_toy_dataset
 from kapao_mm.datasets.transforms import MosaicScaleTranslate, TracedMosaic
 from kapao_mm.errors import InputError, exit_on_input_error
 from kapao_mm.models.heads import KAPAOHead
+from kapao_mm.utils.atomic_file import check_writable
 
 PICTURES = 32
 LABELLED = 0.85  # of the keypoints of the loss's people
@@ -166,6 +167,8 @@ def print_table(title: str, rows: dict[str, dict[str, float]]) -> None:
 def main() -> None:
     """Measures and prints both tables."""
     args = parse_args()
+    if args.out:
+        check_writable(args.out, ['.json'])
     register_all_modules()
     sizes = dict(input_size=args.input_size) if args.input_size else {}
     cfg = load_config(args.config, args.cfg_options | sizes)

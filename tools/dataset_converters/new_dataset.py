@@ -87,17 +87,10 @@ val_evaluator = dict(type='KAPAOMetric'{use_area})
 test_evaluator = val_evaluator
 {tta}'''
 SHORT = """\
-num_classes = {num_classes}  # categories and keypoints
 input_size = 384  # long side of the network input, px, a multiple of 64; larger sees smaller things
 batch_size = 8
 
-model = dict(
-    head=dict(
-        num_keypoints=num_keypoints,
-        # Undo the factors num_classes / 80 and (input_size / 640)^2, see kapao_short.py.
-        loss=dict(cls_gain=0.3 * 80 / num_classes, obj_gain=0.7 * (640 / input_size) ** 2),
-    ),
-)"""
+model = dict(head=dict(num_keypoints=num_keypoints, loss=dict(scale_gains=False)))"""
 PUBLISHED = """\
 input_size = 1280  # long side of the network input, px, a multiple of 64
 batch_size = {batch_size}  # on each of four GPUs
@@ -402,15 +395,11 @@ def config_text(
     bases = [os.path.relpath(BASES / f'{name}.py', args.out) for name in names]
     counts = [len(category.keypoints) for category in metainfos.values()]
     metainfo = {c.name: dict(from_file=str(path)) for path, c in metainfos.items()}
-    num_classes = len(counts) + sum(counts)
     if len(counts) > 1:
         metainfo = dict(dataset_name=args.name, categories=metainfo)
     else:
         ((metainfo,), (counts,)) = metainfo.values(), counts
-    if short:
-        schedule = SHORT.format(num_classes=num_classes)
-    else:
-        schedule = PUBLISHED.format(batch_size=PUBLISHED_BATCH[args.size])
+    published = PUBLISHED.format(batch_size=PUBLISHED_BATCH[args.size])
     flips = all(map(can_flip, metainfos.values()))
     return CONFIG.format(
         size=args.size.upper(),
@@ -420,7 +409,7 @@ def config_text(
         **data,
         metainfo=literal(metainfo, before=len('metainfo = ')),
         num_keypoints=counts,
-        schedule=schedule,
+        schedule=SHORT if short else published,
         geometry=SHORT_GEOMETRY if short else PUBLISHED_GEOMETRY,
         flip=FLIP if flips else NO_FLIP,
         tta='' if flips else TTA_WITHOUT_FLIP,

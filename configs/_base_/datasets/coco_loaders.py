@@ -1,7 +1,7 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 _base_ = './keypoint_loaders.py'
 
-# Another place: --cfg-options data_root=/path (tools/ apply it to all that follows)
+# Another place: --cfg-options data_root=/path (see docs/configs.md)
 data_root = 'data/coco'
 train_ann = 'annotations/person_keypoints_train2017.json'
 train_img = 'train2017'

@@ -1,7 +1,7 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 _base_ = './keypoint_loaders.py'
 
-# Another place: --cfg-options data_root=/path (tools/ apply it to all that follows)
+# Another place: --cfg-options data_root=/path (see docs/configs.md)
 data_root = 'data/crowdpose'
 train_ann = 'annotations/mmpose_crowdpose_trainval.json'
 train_img = 'images'

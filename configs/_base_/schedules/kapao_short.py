@@ -1,8 +1,8 @@
 """Minutes to hours from scratch on little data, where the published recipe would learn nothing.
 
 The published gains shrink with the number of classes / 80 and (input / 640)^2: in small inputs both
-are too small to learn in such a time. A config with this schedule undoes the two factors, see
-kapao_n_toy.py.
+are too small to learn in such a time. A config with this schedule sets scale_gains=False of the
+loss, see kapao_n_toy.py.
 """
 
 max_epochs = 60

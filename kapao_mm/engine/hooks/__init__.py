@@ -3,6 +3,7 @@ from .check_keypoints_hook import CheckKeypointsHook
 from .epoch_seed_hook import EpochSeedHook, keep_torch_seed
 from .fast_inference_hook import FastInferenceHook
 from .finite_loss_hook import FiniteLossHook
+from .picture_hook import PictureHook
 from .recipe_hook import RecipeHook
 from .resumable_early_stopping_hook import ResumableEarlyStoppingHook
 from .safe_checkpoint_hook import SafeCheckpointHook
@@ -13,6 +14,7 @@ __all__ = [
     'EpochSeedHook',
     'FastInferenceHook',
     'FiniteLossHook',
+    'PictureHook',
     'RecipeHook',
     'ResumableEarlyStoppingHook',
     'SafeCheckpointHook',

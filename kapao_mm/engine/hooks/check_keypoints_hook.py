@@ -1,27 +1,40 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Stops before the first iteration when the head and a dataset disagree about the keypoints."""
+"""Stops before the first iteration when parts of a config do not fit each other."""
 
 from mmengine.dataset import BaseDataset
+from mmengine.evaluator import DumpResults
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpose.registry import HOOKS
 
 from kapao_mm.errors import InputError
+from kapao_mm.evaluation import KAPAOMetric
+from kapao_mm.utils.config_names import check_names
 
 
 @HOOKS.register_module()
 class CheckKeypointsHook(Hook):
-    """Compares ``model.head.num_keypoints`` with the metainfo of each dataset in use, by category.
+    """Checks what a run depends on, before it starts.
+
+    - ``model.head.num_keypoints`` is that of the metainfo of each dataset in use, by category.
+    - Names at the top of the config have an effect, see :func:`check_names`.
+    - The metrics that other hooks wait for (``save_best``, ``monitor``) exist, where all
+      evaluators are :class:`KAPAOMetric`.
 
     Raises:
-        InputError: the counts differ.
+        InputError: something does not fit.
     """
+
+    def before_run(self, runner: Runner) -> None:
+        """Checks the names at the top of the config."""
+        check_names(runner.cfg)
 
     def before_train(self, runner: Runner) -> None:
         """Checks the training dataset and, if there is one, the validation dataset."""
         self._check(runner, runner.train_dataloader.dataset, 'train_dataloader')
         if runner.val_loop is not None:
             self._check(runner, runner.val_dataloader.dataset, 'val_dataloader')
+            self._check_metrics(runner)
 
     def before_val(self, runner: Runner) -> None:
         """Checks the validation dataset."""
@@ -30,6 +43,22 @@ class CheckKeypointsHook(Hook):
     def before_test(self, runner: Runner) -> None:
         """Checks the test dataset."""
         self._check(runner, runner.test_dataloader.dataset, 'test_dataloader')
+
+    @staticmethod
+    def _check_metrics(runner: Runner) -> None:
+        metrics = [m for m in runner.val_evaluator.metrics if not isinstance(m, DumpResults)]
+        if not all(isinstance(metric, KAPAOMetric) for metric in metrics):
+            return
+        known = [name for metric in metrics for name in metric.metric_names]
+        for hook in runner.hooks:
+            for key in ('save_best', 'monitor'):
+                wanted = getattr(hook, key, None) or []
+                for name in [wanted] if isinstance(wanted, str) else wanted:
+                    if name not in (*known, 'auto'):
+                        raise InputError(
+                            f'{key}={name!r} of {type(hook).__name__}: the validation has no '
+                            f'such metric; it has {", ".join(known)}'
+                        )
 
     @staticmethod
     def _check(runner: Runner, dataset: BaseDataset, loader: str) -> None:

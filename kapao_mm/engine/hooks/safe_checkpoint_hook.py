@@ -1,6 +1,7 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 """Checkpoints that a kill at any moment leaves complete, and that hold all a run needs."""
 
+import shutil
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,10 @@ class SafeCheckpointHook(CheckpointHook):
         super().before_train(runner)
         if is_main_process():
             for partial in Path(runner.work_dir).glob(f'*{PARTIAL}'):
-                partial.unlink()
+                if partial.is_dir():  # of atomic_path
+                    shutil.rmtree(partial)
+                else:
+                    partial.unlink()
         if self.by_epoch and _validation_missing(runner):
             runner.logger.info(f'The validation of epoch {runner.epoch} is missing; making it')
             self._saved_at = runner.epoch

@@ -27,6 +27,10 @@ class KAPAOLoss(nn.Module):
         cls_gain: weight of the classes, at 80 classes.
         kpt_gain: weight of the keypoint distance.
         obj_level_weights: weights of the levels' objectness, finest first.
+        scale_gains: Multiply ``obj_gain`` by (input size / 640)^2 and ``cls_gain`` by (number of
+            classes / 80), as the published recipe does. For small inputs and few classes that
+            makes both so small that a short training learns little: with False they are used as
+            they are given.
     """
 
     def __init__(
@@ -36,6 +40,7 @@ class KAPAOLoss(nn.Module):
         cls_gain: float,
         kpt_gain: float,
         obj_level_weights: Sequence[float],
+        scale_gains: bool = True,
     ) -> None:
         super().__init__()
         self.box_gain = box_gain
@@ -43,19 +48,23 @@ class KAPAOLoss(nn.Module):
         self.cls_gain = cls_gain
         self.kpt_gain = kpt_gain
         self.obj_level_weights = tuple(obj_level_weights)
+        self.scale_gains = scale_gains
 
     def gains(self, num_classes: int, input_size: int) -> dict[str, float]:
-        """The gains of the four terms, scaled by levels, classes and input size.
+        """Returns the gains of the four terms, scaled by levels and, if set so, classes and input.
 
         Args:
             num_classes: C + K.
             input_size: longer side of the network input, px.
         """
         by_levels = 3 / len(self.obj_level_weights)  # set for three levels
+        by_input, by_classes = (input_size / 640) ** 2, num_classes / 80
+        if not self.scale_gains:
+            by_input = by_classes = 1
         return dict(
             box=self.box_gain * by_levels,
-            obj=self.obj_gain * by_levels * (input_size / 640) ** 2,
-            cls=self.cls_gain * by_levels * num_classes / 80,
+            obj=self.obj_gain * by_levels * by_input,
+            cls=self.cls_gain * by_levels * by_classes,
             kpt=self.kpt_gain * by_levels,
         )
 

@@ -1,11 +1,15 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+import json
 from types import SimpleNamespace
 
 import pytest
+from mmengine.config import Config
+from mmengine.evaluator import DumpResults
 from torch import nn
 
-from kapao_mm.engine import CheckKeypointsHook
+from kapao_mm.engine import CheckKeypointsHook, ResumableEarlyStoppingHook, SafeCheckpointHook
 from kapao_mm.errors import InputError
+from kapao_mm.evaluation import KAPAOMetric
 
 
 def loader(count):
@@ -15,7 +19,7 @@ def loader(count):
     return SimpleNamespace(dataset=SimpleNamespace(metainfo=metainfo))
 
 
-def runner(head, train=17, val=17, test=17):
+def runner(head, train=17, val=17, test=17, hooks=(), metrics=()):
     model = nn.Module()
     model.head = SimpleNamespace(keypoint_counts=tuple(head) if isinstance(head, list) else (head,))
     return SimpleNamespace(
@@ -24,7 +28,25 @@ def runner(head, train=17, val=17, test=17):
         train_dataloader=loader(train),
         val_dataloader=loader(val),
         test_dataloader=loader(test),
+        val_evaluator=SimpleNamespace(metrics=list(metrics)),
+        hooks=list(hooks),
     )
+
+
+@pytest.fixture
+def metric(tmp_path):
+    """Makes a KAPAOMetric of a dataset with these categories."""
+
+    def make(*names, **options):
+        path = tmp_path / 'truth.json'
+        categories = [dict(id=i + 1, name=name) for i, name in enumerate(names)]
+        path.write_text(json.dumps(dict(images=[], annotations=[], categories=categories)))
+        found = KAPAOMetric(str(path), **options)
+        info = [dict(name=name, keypoint_ids=[i]) for i, name in enumerate(names)]
+        found.dataset_meta = dict(dataset_name='x', num_keypoints=len(info), categories=info)
+        return found
+
+    return make
 
 
 def test_equal_counts_pass():
@@ -57,3 +79,47 @@ def test_the_counts_of_each_category_must_be_equal():
         hook.before_test(runner([17, 5], test=[5, 17]))
     with pytest.raises(InputError, match=r'is 22, .* has \[17, 5\]'):
         hook.before_test(runner(22, test=[17, 5]))
+
+
+WATCHERS = dict(
+    save_best=lambda name: SafeCheckpointHook(save_best=name, rule='greater'),
+    monitor=lambda name: ResumableEarlyStoppingHook(monitor=name, rule='greater'),
+)
+
+
+@pytest.mark.parametrize('key', WATCHERS)
+@pytest.mark.parametrize('name', ['AP', 'coco/ap', 'coco/AP.5', 'wheel/AP', 'loss'])
+def test_a_metric_that_does_not_exist_is_refused(metric, key, name):
+    run = runner(17, hooks=[WATCHERS[key](name)], metrics=[metric('person')])
+    with pytest.raises(InputError, match=f"{key}='{name}' .* it has coco/AP, coco/AP .5, "):
+        CheckKeypointsHook().before_train(run)
+
+
+@pytest.mark.parametrize('key', WATCHERS)
+@pytest.mark.parametrize('name', ['coco/AP', 'coco/box AP .5', 'coco/wheel/AP'])
+def test_metrics_that_exist_are_taken(metric, key, name):
+    metrics = [metric('person', 'wheel'), DumpResults('a.pkl')]
+    CheckKeypointsHook().before_train(runner(17, hooks=[WATCHERS[key](name)], metrics=metrics))
+
+
+def test_names_are_those_that_the_evaluation_returns(metric):
+    for options in (dict(), dict(box_ap=False), dict(iou_type='keypoints_crowd', prefix='crowd')):
+        found = metric('person', 'wheel', **options)
+        found.results = []
+        found.dataset_meta['sigmas'] = [0.1, 0.1]
+        assert found.metric_names == list(found.evaluate(0))
+
+
+def test_the_metrics_of_others_are_not_known():
+    run = runner(17, hooks=[WATCHERS['save_best']('PCK')], metrics=[object()])
+    CheckKeypointsHook().before_train(run)
+
+
+def test_names_of_the_config_without_effect_are_refused(tmp_path):
+    path = tmp_path / 'a.py'
+    path.write_text("data_root = 'a'\ntrain_dataloader = dict(dataset=dict(data_root=data_root))\n")
+    cfg = Config.fromfile(path)
+    CheckKeypointsHook().before_run(SimpleNamespace(cfg=cfg))
+    cfg.data_root = 'b'
+    with pytest.raises(InputError, match="data_root='b' at the top"):
+        CheckKeypointsHook().before_run(SimpleNamespace(cfg=cfg))

@@ -3,6 +3,8 @@ import pytest
 import torch
 from mmpose.registry import MODELS
 
+from kapao_mm.configuration import load_config
+
 K = 17
 
 
@@ -103,3 +105,15 @@ def test_the_class_gain_counts_categories_and_types(model_cfg, grids):
     torch.testing.assert_close(loss(head, grids, image, people())['loss_cls'], terms['loss_cls'])
     head.loss_module.gains = lambda _, size: gains(1 + K, size)
     assert loss(head, grids, image, people())['loss_cls'] < terms['loss_cls']
+
+
+@pytest.mark.parametrize(
+    ('name', 'classes', 'size'),
+    [('toy', 18, 256), ('overfit', 18, 384), ('people_wheels', 24, 384)],
+)
+def test_unscaled_gains_are_those_that_configs_computed_before(repo, name, classes, size):
+    cfg = load_config(repo / f'configs/kapao/kapao_n_{name}.py').model.head.loss
+    assert not cfg.scale_gains
+    undone = dict(cls_gain=0.3 * 80 / classes, obj_gain=0.7 * (640 / size) ** 2, scale_gains=True)
+    found, before = (MODELS.build(loss).gains(classes, size) for loss in (cfg, {**cfg, **undone}))
+    assert found == pytest.approx(before, rel=1e-12, abs=0)

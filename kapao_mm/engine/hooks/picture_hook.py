@@ -1,0 +1,96 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+"""Writes pictures of the predictions while a model is validated or tested."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import mmcv
+from mmengine.runner import Runner
+from mmpose.engine.hooks import PoseVisualizationHook
+from mmpose.registry import HOOKS
+from mmpose.structures import PoseDataSample, merge_data_samples
+
+from kapao_mm.utils.atomic_file import atomic_path, check_folder
+
+
+@HOOKS.register_module()
+class PictureHook(PoseVisualizationHook):
+    """Draws predictions as MMPose's PoseVisualizationHook, also of validations into ``out_dir``.
+
+    MMPose writes there in tests only, of every image, and gives validations to the backends of the
+    visualizer. Here every ``interval``-th image is drawn in both. Pictures of a validation go to
+    ``out_dir/epoch_N``. A name is numbered where images of two folders share it. Without
+    ``out_dir`` this is MMPose's hook.
+
+    Args:
+        interval: Draw every n-th image.
+        out_dir: Where pictures go; a relative path is below the run's work directory.
+        **kwargs: Those of :class:`PoseVisualizationHook`.
+
+    Raises:
+        InputError: If nothing can be written to ``out_dir``.
+    """
+
+    def __init__(self, interval: int = 50, out_dir: str | None = None, **kwargs: Any) -> None:
+        super().__init__(interval=interval, out_dir=out_dir, **kwargs)
+        self._drawn: set[Path] = set()
+
+    def before_run(self, runner: Runner) -> None:
+        """Checks the folder before the first image is predicted."""
+        if self.enable and self.out_dir:
+            self.out_dir = str(Path(runner.work_dir, runner.timestamp, self.out_dir))
+            check_folder(self.out_dir)
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Counts images from the start."""
+        self._test_index = 0
+        self._drawn.clear()
+
+    before_test_epoch = before_val_epoch
+
+    def after_val_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict, outputs: Sequence[PoseDataSample]
+    ) -> None:
+        """Draws the images of a batch of the validation."""
+        if self.out_dir is None:
+            super().after_val_iter(runner, batch_idx, data_batch, outputs)
+        elif self.enable:
+            self._visualizer.set_dataset_meta(runner.val_evaluator.dataset_meta)
+            self._draw(outputs, Path(self.out_dir, f'epoch_{runner.epoch}'))
+
+    def after_test_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict, outputs: Sequence[PoseDataSample]
+    ) -> None:
+        """Draws the images of a batch of the test."""
+        if self.out_dir is None:
+            super().after_test_iter(runner, batch_idx, data_batch, outputs)
+        elif self.enable:
+            self._visualizer.set_dataset_meta(runner.test_evaluator.dataset_meta)
+            self._draw(outputs, Path(self.out_dir))
+
+    def _draw(self, outputs: Sequence[PoseDataSample], folder: Path) -> None:
+        """Writes a picture of every n-th sample."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for sample in outputs:
+            index, self._test_index = self._test_index, self._test_index + 1
+            if index % self.interval:
+                continue
+            source = Path(sample.img_path)
+            path, number = folder / source.name, 1
+            while path in self._drawn:
+                number += 1
+                path = folder / f'{source.stem}_{number}{source.suffix}'
+            self._drawn.add(path)
+            with atomic_path(path) as temporary:
+                self._visualizer.add_datasample(
+                    path.stem,
+                    mmcv.imread(source, channel_order='rgb'),
+                    data_sample=merge_data_samples([sample]),
+                    draw_gt=False,
+                    draw_bbox=True,
+                    show=self.show,
+                    wait_time=self.wait_time,
+                    kpt_thr=self.kpt_thr,
+                    out_file=str(temporary),
+                )

@@ -1,0 +1,222 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+"""Names at the top of a config that stand for values further inside, such as ``data_root``.
+
+MMEngine evaluates a config once. A name that a derived config or ``--cfg-options`` sets afterwards
+changes nothing that its bases made from it. Here such names act on the loaded config.
+"""
+
+import inspect
+import math
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from kapao_mm.errors import InputError
+
+# The keys that each name stands for; of those, the ones with the value of the name follow it.
+_IN = r'_dataloader\.(.+\.)?'
+PLACES = dict(
+    data_root=rf'\w+{_IN}data_root|(val|test)_evaluator\.(.+\.)?ann_file',
+    train_ann=rf'train{_IN}ann_file',
+    train_img=rf'train{_IN}data_prefix\.img',
+    val_ann=rf'(val|test){_IN}ann_file|(val|test)_evaluator\.(.+\.)?ann_file',
+    val_img=rf'(val|test){_IN}data_prefix\.img',
+    test_ann=rf'test{_IN}ann_file|test_evaluator\.(.+\.)?ann_file',
+    test_img=rf'test{_IN}data_prefix\.img',
+    metainfo=rf'\w+{_IN}metainfo',
+    image_cache=rf'train{_IN}image_cache',
+    input_size=rf'\w+{_IN}(input_size|img_scale(\.\d)?)',
+    square_input=rf'(val|test){_IN}square',
+    train_pipeline=rf'train{_IN}pipeline',
+    val_pipeline=rf'(val|test){_IN}pipeline',
+    batch_size=r'\w+_dataloader\.batch_size',
+    max_epochs=r'train_cfg\.max_epochs|param_scheduler\.\d+\.(T_max|end)',
+    num_keypoints=r'model\.head\.num_keypoints',
+)
+RUNNER_KEYS = inspect.signature(Runner.__init__).parameters  # what a run is made of
+
+
+class Place(NamedTuple):
+    """A value inside a config: its key with dots, what holds it, its key there, and itself."""
+
+    key: str
+    holder: dict | list
+    index: str | int
+    value: Any
+
+    @property
+    def acts(self) -> bool:
+        """Whether a run uses it; variables at the top, such as ``train_pipeline``, are copies."""
+        root, dot, _ = self.key.partition('.')
+        return bool(dot) and root in RUNNER_KEYS
+
+
+def set_everywhere(cfg: Config | dict, **values: Any) -> list[str]:
+    """Sets names at the top of a config, and all values inside it that were made from them.
+
+    A value follows if it has the old value of the name, or is a path below it. Those with other
+    values stay: a second dataset keeps its own ``data_root``. A config derived from others calls
+    this on its bases, after the line with ``_base_``.
+
+    Args:
+        cfg: The loaded config, or ``_base_`` in a config file; changed in place.
+        **values: New value of each name: those of :data:`PLACES`, and any other whose value is
+            text, a list or a dict.
+
+    Returns:
+        A line for each name that says what changed and what kept another value.
+
+    Raises:
+        InputError: If nothing inside the config has the value of a name.
+
+    Example:
+        >>> _base_ = 'kapao_n_toy.py'
+        >>> from kapao_mm.configuration import set_everywhere
+        >>> set_everywhere(_base_, data_root='/data/toy', input_size=512)
+    """
+    return [_set(cfg, name, value) for name, value in values.items()]
+
+
+def check_names(cfg: Config) -> None:
+    """Makes sure that each name of :data:`PLACES` that somebody set at the top has an effect.
+
+    Names that are overruled by values set inside, as in every MMEngine config, are fine.
+
+    Raises:
+        InputError: If a config file, or somebody after it was loaded, set a name alone.
+    """
+    for name in (name for name in PLACES if name in cfg):
+        places = _places(cfg, name)
+        if places and not _followers(places, cfg[name]) and _was_set_alone(cfg, name):
+            given = f'{name}={cfg[name]!r}'
+            first, *more = (place.key for place in places)
+            others = f' (and {", ".join(more)})' if more else ''
+            raise InputError(
+                f'{given} at the top of {cfg.filename} changes nothing: what its bases made from '
+                f'the name keeps its value, as {first}={places[0].value!r}. In a config write '
+                f'"from kapao_mm.configuration import set_everywhere" and '
+                f'"set_everywhere(_base_, {given})" below _base_. On the command line tools/ of '
+                f'this project take --cfg-options {name}=...; others need {first}=...{others}'
+            )
+
+
+def has_followers(cfg: Config | dict, name: str) -> bool:
+    """Whether a name stands for values inside a config, so that it must be set with them."""
+    if name in PLACES:
+        return True
+    value = cfg.get(name)
+    return not isinstance(value, (bool, type(None))) and bool(_places(cfg, name))
+
+
+def _set(cfg: Config | dict, name: str, new: Any) -> str:
+    """Does the work of :func:`set_everywhere` for one name."""
+    places, old = _places(cfg, name), cfg.get(name)
+    followers = _followers(places, old) if name in cfg else []
+    if not followers and len({str(place.value) for place in places}) == 1:
+        old, followers = places[0].value, places  # not at the top, or overruled inside
+    # Equal texts, lists and dicts have one source, equal numbers need not.
+    if name not in PLACES and not (isinstance(old, (str, list, dict)) and old):
+        followers = []
+    if not followers:
+        found = ', '.join(f'{place.key}={place.value!r}' for place in places)
+        raise InputError(
+            f'{name}={new!r} would change nothing in this config: '
+            + (f'set the keys inside it that it is for ({found})' if found else 'it has no use')
+        )
+    tails = {place.index for place in followers}
+    copies = [p for p in _walk(cfg) if '.' in p.key and not p.acts and p.index in tails]
+    for place in followers + _followers(copies, old):
+        place.holder[place.index] = deepcopy(_replaced(place.value, old, new))
+    cfg[name] = new
+    changed = [place.key for place in followers] + _rescale_gain(cfg, name, old, new)
+    used = Counter(key.partition('.')[0] for key in changed)
+    line = f'{name}={new!r}: ' + ', '.join(
+        root if count == 1 else f'{root} ({count} places)' for root, count in used.items()
+    )
+    kept = [place for place in places if place not in followers and place.value != new]
+    return line + ''.join(f'; {place.key} stays {place.value!r}' for place in kept)
+
+
+def _rescale_gain(cfg: Config | dict, name: str, old: Any, new: Any) -> list[str]:
+    """Keeps ``obj_gain = 0.7 * (640 / input_size) ** 2`` true, which older configs computed."""
+    loss = cfg.get('model', {}).get('head', {}).get('loss', {})
+    if name != 'input_size' or not loss.get('scale_gains', True):
+        return []
+    if old == 640 or not math.isclose(loss.get('obj_gain', 0), 0.7 * (640 / old) ** 2):
+        return []
+    loss['obj_gain'] = 0.7 * (640 / new) ** 2
+    return ['model.head.loss.obj_gain']
+
+
+def _places(cfg: Mapping, name: str) -> list[Place]:
+    """The values inside a config that a name may stand for."""
+    inside = [place for place in _walk(cfg) if place.acts]
+    if name not in PLACES:
+        return _followers(inside, cfg[name]) if name in cfg else []
+    return [
+        place
+        for place in inside
+        if re.fullmatch(PLACES[name], place.key)
+        and not (isinstance(place.holder, dict) and place.holder.get('by_epoch') is False)
+    ]
+
+
+def _walk(value: Any, path: str = '') -> Iterator[Place]:
+    """All values inside nested dicts and lists."""
+    keys = range(len(value)) if isinstance(value, list) else list(value)
+    for key in keys:
+        place = Place(f'{path}{key}', value, key, value[key])
+        yield place
+        if isinstance(place.value, (dict, list)):
+            yield from _walk(place.value, f'{place.key}.')
+
+
+def _followers(places: list[Place], old: Any) -> list[Place]:
+    """The places whose value is made from that of a name."""
+    return [place for place in places if _replaced(place.value, old, '\0') != place.value]
+
+
+def _replaced(value: Any, old: Any, new: Any) -> Any:
+    """A value with ``new`` for ``old``: instead of it, in a pair of it, or in a path."""
+    if value == old:
+        return new
+    if isinstance(value, tuple):
+        return tuple(_replaced(part, old, new) for part in value)
+    if isinstance(value, str) and isinstance(old, str) and old:
+        folder = old.rstrip('/') + '/'
+        if value.startswith(folder):
+            return os.path.join(new, value.removeprefix(folder))
+        if value.endswith(f'/{old}'):
+            return os.path.join(value[: -len(old)], new)
+    return value
+
+
+def _was_set_alone(cfg: Config, name: str) -> bool:
+    """Whether a name without effect was set so, rather than overruled by values inside."""
+    if not cfg.filename or not Path(cfg.filename).is_file():
+        return False  # of a config made in Python, or gone since, nothing is known
+    loaded = Config.fromfile(cfg.filename)
+    if loaded.get(name) != cfg[name]:
+        before = [place[::3] for place in _places(loaded, name)]  # keys and values
+        return any(place[::3] in before for place in _places(cfg, name))
+    # A config's text is that of its bases, each after its path, and its own.
+    parts = re.split(r'^(/.*\.(?:py|json|ya?ml))\n', loaded.text, flags=re.M)
+    parts = parts if len(parts) > 1 else ['', str(cfg.filename), loaded.text]
+    setting = rf'^(?:{name}\s*[=:]|\s*"{name}"\s*:)'
+    found = [
+        (path, text)
+        for path, text in zip(parts[1::2], parts[2::2], strict=True)
+        if re.search(setting, text, re.M)
+    ]
+    if not found or not re.search('_base_|read_base', found[-1][1]):
+        return False  # a whole config in one file, as MMEngine dumps it
+    path, _ = found[-1]
+    origin = loaded if Path(path).samefile(cfg.filename) else Config.fromfile(path)
+    return not _followers(_places(origin, name), cfg[name])

@@ -1,0 +1,114 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+import errno
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+from mmengine.structures import InstanceData
+from mmpose.structures import PoseDataSample
+
+from kapao_mm.datasets import read_metainfo
+from kapao_mm.engine import PictureHook
+from kapao_mm.errors import InputError
+from kapao_mm.visualization import KAPAOVisualizer
+
+META = read_metainfo(dict(from_file='configs/_base_/datasets/wheels.py'))
+
+
+@pytest.fixture(autouse=True)
+def _visualizer():
+    KAPAOVisualizer.get_instance('pictures')
+
+
+@pytest.fixture
+def samples(tmp_path):
+    """Five predictions, two of them of images with the same name."""
+    found = []
+    for name in ('a/1.jpg', 'b/1.jpg', 'a/2.jpg', 'a/3.png', 'a/4.jpg'):
+        path = tmp_path / 'images' / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), np.full((60, 80, 3), 50, np.uint8))
+        poses = InstanceData(
+            bboxes=np.array([[10.0, 10, 60, 50]]),
+            bbox_scores=np.array([0.9]),
+            keypoints=np.full((1, 5, 2), 30.0),
+            keypoint_scores=np.ones((1, 5)),
+            keypoints_visible=np.ones((1, 5)),
+            keypoints_fused=np.ones((1, 5), bool),
+            labels=np.array([0]),
+        )
+        found.append(PoseDataSample(metainfo=dict(img_path=str(path)), pred_instances=poses))
+    return found
+
+
+@pytest.fixture
+def draw(tmp_path, samples):
+    """Makes a function that draws the samples and returns the names of the pictures."""
+
+    def run(stage='val', epoch=1, hook=None, **options):
+        hook = hook or PictureHook(enable=True, out_dir=str(tmp_path / 'out'), **options)
+        evaluator = SimpleNamespace(dataset_meta=META)
+        runner = SimpleNamespace(
+            work_dir=str(tmp_path),
+            timestamp='now',
+            epoch=epoch,
+            val_evaluator=evaluator,
+            test_evaluator=evaluator,
+        )
+        hook.before_run(runner)
+        getattr(hook, f'before_{stage}_epoch')(runner)
+        for index, batch in enumerate((samples[:2], samples[2:])):
+            getattr(hook, f'after_{stage}_iter')(runner, index, {}, batch)
+        files = (tmp_path / hook.out_dir).rglob('*')
+        return sorted(str(f.relative_to(hook.out_dir)) for f in files if f.is_file())
+
+    return run
+
+
+ALL = ['1.jpg', '1_2.jpg', '2.jpg', '3.png', '4.jpg']
+
+
+def test_each_validation_writes_its_pictures(draw, tmp_path):
+    hook = PictureHook(enable=True, out_dir=str(tmp_path / 'out'), interval=1)
+    assert draw(hook=hook, epoch=1) == [f'epoch_1/{name}' for name in ALL]
+    assert len(draw(hook=hook, epoch=2)) == 10
+    picture = cv2.imread(str(tmp_path / 'out/epoch_2/3.png'))
+    assert picture.shape == (60, 80, 3)
+    assert len(np.unique(picture)) > 2  # something is drawn
+
+
+def test_a_test_writes_its_pictures_and_again_over_them(draw):
+    assert draw('test', interval=1) == draw('test', interval=1) == ALL
+
+
+@pytest.mark.parametrize('stage', ['val', 'test'])
+def test_every_nth_image_is_drawn(draw, stage):
+    assert [name.rpartition('/')[2] for name in draw(stage, interval=2)] == ALL[::2]
+
+
+def test_a_relative_folder_is_below_the_run(draw, tmp_path):
+    draw('test', hook=PictureHook(enable=True, out_dir='pictures', interval=1))
+    assert len(list((tmp_path / 'now/pictures').iterdir())) == 5
+
+
+def test_nothing_is_drawn_unless_enabled(draw, tmp_path):
+    assert draw(hook=PictureHook(enable=False, out_dir=str(tmp_path / 'out'))) == []
+
+
+def test_a_folder_that_cannot_be_written_ends_the_run_before_it_starts(draw, tmp_path):
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(InputError, match='folder .*file/a cannot be written to'):
+        draw(hook=PictureHook(enable=True, out_dir=str(tmp_path / 'file/a')))
+
+
+def test_a_full_disk_is_named_and_leaves_nothing_half(draw, tmp_path, monkeypatch):
+    def fail(picture, path, *args):
+        with open(path, 'wb') as file:
+            file.write(b'half')
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr('mmcv.imwrite', fail)
+    with pytest.raises(InputError, match='out/1.jpg cannot be written: No space left'):
+        draw('test', interval=1)
+    assert not [path for path in (tmp_path / 'out').rglob('*') if path.is_file()]

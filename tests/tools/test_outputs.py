@@ -1,0 +1,138 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+"""Where tools write is checked before they work, and a full disk leaves nothing half there."""
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from kapao_mm.datasets.toy import make_toy_dataset
+from kapao_mm.errors import InputError
+
+TOY = 'configs/kapao/kapao_n_toy.py'
+FILE = '{tmp_path}/file'  # a file, below which nothing can be written
+
+
+@pytest.fixture
+def places(tmp_path):
+    """Fills in the folder of a test, in which there are ``file`` and the folder ``folder.*``."""
+    (tmp_path / 'file').write_text('')
+    for suffix in ('json', 'py', 'pkl', 'png'):
+        (tmp_path / f'folder.{suffix}').mkdir()
+
+    return lambda args: [arg.format(tmp_path=tmp_path) for arg in args]
+
+
+@pytest.fixture
+def no_work(monkeypatch):
+    """Fails where a tool goes on to the work."""
+
+    def work(*args, **kwargs):
+        raise AssertionError('the work began before the output was checked')
+
+    monkeypatch.setattr('mmengine.runner.Runner.__init__', work)
+    monkeypatch.setattr('mmpose.registry.MODELS.build', work)
+    monkeypatch.setattr('mmpose.registry.DATASETS.build', work)
+
+
+TEST = ['test.py', TOY, 'CHECKPOINT', '--work-dir', '{tmp_path}/work']
+TRAIN = ['train.py', TOY]
+ANALYSIS = 'analysis_tools'
+FAULTS = [
+    ([*TEST, '--out', '{tmp_path}/a.txt'], 'a.txt must end in .json or .yaml or .yml'),
+    ([*TEST, '--out', '{tmp_path}/a'], 'a must end in .json'),
+    ([*TEST, '--out', f'{FILE}/a.json'], 'file cannot be written to'),
+    ([*TEST, '--out', '{tmp_path}/folder.json'], 'folder.json is a folder'),
+    ([*TEST, '--out', '/proc/a.json'], 'folder /proc cannot be written to'),
+    ([*TEST, '--dump', '{tmp_path}/a.json'], 'a.json must end in .pkl or .pickle'),
+    ([*TEST, '--dump', f'{FILE}/a.pkl'], 'cannot be written to'),
+    ([*TEST, '--dump', '{tmp_path}/folder.pkl'], 'folder.pkl is a folder'),
+    ([*TEST, '--format-only', f'{FILE}/a'], 'file cannot be written to'),
+    ([*TEST, '--show-dir', f'{FILE}/a'], 'file/a cannot be written to'),
+    (['test.py', TOY, 'CHECKPOINT', '--work-dir', FILE], 'file cannot be written to'),
+    ([*TRAIN, '--work-dir', FILE], 'file cannot be written to'),
+    ([*TRAIN, '--work-dir', '/proc/work'], '/proc/work cannot be written to'),
+    ([*TRAIN, '--work-dir', '{tmp_path}', '--show-dir', FILE], 'file cannot be written to'),
+    (
+        [*TRAIN, '--work-dir', '{tmp_path}', '--cfg-options', 'default_hooks.checkpoint=None'],
+        'default_hooks.checkpoint is None, so the run would keep no weights',
+    ),
+    ([f'{ANALYSIS}/eval_results.py', TOY, 'a.json', '--out', '{tmp_path}/a.csv'], 'must end in'),
+    ([f'{ANALYSIS}/plot_schedule.py', TOY, '--out', '{tmp_path}/a.doc'], 'must end in .png'),
+    ([f'{ANALYSIS}/plot_schedule.py', TOY, '--out', f'{FILE}/a.png'], 'cannot be written'),
+    ([f'{ANALYSIS}/optimize_anchors.py', TOY, '--out', f'{FILE}/a.py'], 'cannot be written'),
+    ([f'{ANALYSIS}/optimize_anchors.py', TOY, '--out', '{tmp_path}/a.txt'], 'must end in .py'),
+    ([f'{ANALYSIS}/benchmark.py', TOY, '--out', '{tmp_path}/a.png'], 'must end in .json'),
+    ([f'{ANALYSIS}/postprocess_benchmark.py', TOY, '--out', f'{FILE}/a.json'], 'be written'),
+    ([f'{ANALYSIS}/train_benchmark.py', TOY, '--out', f'{FILE}/a.json'], 'be written'),
+    ([f'{ANALYSIS}/train_parts.py', TOY, '--out', f'{FILE}/a.json'], 'be written'),
+    (
+        [
+            f'{ANALYSIS}/compare_predictions.py',
+            TOY,
+            'a.pth',
+            '--model-files',
+            'a.onnx',
+            '--out',
+            f'{FILE}/a.json',
+        ],
+        'be written',
+    ),
+    (
+        ['deployment/export.py', TOY, 'a.pth', '--format', 'onnx', '--out', '/proc/a.onnx'],
+        'cannot be written to',
+    ),
+    (['misc/publish_model.py', 'a.pth', '/proc/a.pth'], 'cannot be written to'),
+    (['model_converters/official_to_mm.py', 'a.pt', '/proc/a.pth'], 'cannot be written to'),
+    (
+        [f'{ANALYSIS}/sweep.py', TOY, '--key', 'model.head.keypoint_size', '--values', '1']
+        + ['--work-dir', FILE],
+        'cannot be written to',
+    ),
+    (
+        [f'{ANALYSIS}/sweep.py', TOY, '--key', 'model.head.keypoint_size', '--values', '1']
+        + ['--work-dir', '{tmp_path}', '--metric', 'coco/PCK'],
+        'the evaluation has no coco/PCK; it has coco/AP',
+    ),
+]
+
+
+@pytest.mark.parametrize(('args', 'message'), FAULTS)
+def test_a_wrong_output_ends_a_tool_before_it_works(run_tool, places, no_work, args, message):
+    found = run_tool(*places(args))
+    assert isinstance(found, str)
+    assert found.startswith('error: ')
+    assert message in found
+
+
+def test_an_evaluation_without_the_metric_to_keep_the_best_of_ends_before_training(
+    run_tool, toy, tmp_path
+):
+    options = [f'data_root={toy}', 'default_hooks.checkpoint.save_best=coco/PCK']
+    message = run_tool('train.py', TOY, '--work-dir', tmp_path, '--cfg-options', *options)
+    assert message.startswith("error: save_best='coco/PCK' of SafeCheckpointHook")
+    assert not list(tmp_path.glob('*.pth'))
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """Makes every file that is flushed to the disk fail, as the last bytes on a full one do."""
+
+    def fail(file):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr('os.fsync', fail)
+
+
+@pytest.mark.parametrize('name', ['schedule.png', 'deep/er/schedule.png'])
+def test_a_full_disk_is_named_and_leaves_no_half_picture(run_tool, full_disk, tmp_path, name):
+    args = [TOY.replace('toy', 'coco'), '--iters-per-epoch', 3, '--out', tmp_path / name]
+    message = run_tool('analysis_tools/plot_schedule.py', *args)
+    assert message == f'error: {tmp_path / name} cannot be written: No space left on device'
+    assert not [path for path in tmp_path.rglob('*') if path.is_file()]
+
+
+def test_a_full_disk_is_named_where_drawn_people_are_written(full_disk, tmp_path):
+    with pytest.raises(InputError, match='person_keypoints_train.json cannot be written: No space'):
+        make_toy_dataset(tmp_path, num_train=1, num_val=1, image_size=(64, 64))
+    assert not list(Path(tmp_path).rglob('*.json'))
