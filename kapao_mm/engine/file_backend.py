@@ -6,6 +6,8 @@ from pathlib import Path
 
 from mmengine.fileio import LocalBackend, register_backend
 
+from kapao_mm.errors import InputError
+
 PARTIAL = '.partial'  # ending of a file that is being written
 
 
@@ -17,15 +19,25 @@ class AtomicBackend(LocalBackend):
     """
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
-        """Writes bytes to a file, which keeps its old content until all are on the disk."""
+        """Writes bytes to a file, which keeps its old content until all are on the disk.
+
+        The name of the partial file is fixed: a run finds what a killed one left by it.
+
+        Raises:
+            InputError: If the file cannot be written, as on a full disk.
+        """
         path = Path(filepath)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(path.name + PARTIAL)
-        with partial.open('wb') as file:
-            file.write(obj)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        try:
+            with partial.open('wb') as file:
+                file.write(obj)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise InputError(f'{path.absolute()} cannot be written: {error.strerror}') from error
 
     def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
         """Writes text as :meth:`put` does."""

@@ -19,6 +19,8 @@ from torch import serialization
 
 from kapao_mm.errors import InputError
 
+from .weight_file import check_integrity
+
 # What numpy's arrays and numbers are made with; their stand-ins may be called, and stay empty.
 NUMPY_CALLS = frozenset(
     {
@@ -70,11 +72,12 @@ def load_inert(path: str | Path) -> Any:
         neither a tensor nor a plain container.
 
     Raises:
-        InputError: the file is missing, truncated or of another kind, or it calls a function or a
+        InputError: the file is missing, damaged or of another kind, or it calls a function or a
             class; with the name of that.
     """
     if not Path(path).is_file():
         raise InputError(f'{path} does not exist (looked at {Path(path).absolute()})')
+    check_integrity(Path(path))
     try:
         with _nothing_allowed():
             names = serialization.get_unsafe_globals_in_checkpoint(path)

@@ -26,7 +26,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from kapao_mm.configuration import add_config_options, load_config
-from kapao_mm.engine.checkpoint import require_checkpoint
+from kapao_mm.engine import fetch, latest_checkpoint
 from kapao_mm.errors import InputError, exit_on_input_error
 
 TOOLS = Path(__file__).parents[1]
@@ -131,7 +131,7 @@ def measure(folder: Path, checkpoint: Path | None, gpus: int) -> dict[str, float
                 command = [*launch, *command, '--launcher', 'pytorch']
             if not run_tool(folder / 'train.log', *command):
                 return None
-            checkpoint = (train_dir / 'last_checkpoint').read_text().strip()
+            checkpoint = latest_checkpoint(train_dir)
         out = folder / 'test' / done.name
         command = [TOOLS / 'test.py', config, checkpoint, '--work-dir', out.parent, '--out', out]
         if not run_tool(folder / 'test.log', *command):
@@ -188,7 +188,7 @@ def main() -> None:
     name = args.config.stem
     work_dir = args.work_dir or Path('work_dirs') / name / f'sweep_{args.key}'
     if args.checkpoint:
-        require_checkpoint(args.checkpoint)
+        fetch(args.checkpoint)
     rows, metric = {}, args.metric
     for text, folder in prepare(args, work_dir).items():
         print(f'{args.key}={text}', flush=True)
