@@ -59,7 +59,9 @@ def read_checkpoint(place: str | Path) -> dict[str, Any]:
     """
     checkpoint = read_weight_file(place, mmap=True)
     if not isinstance(checkpoint, dict) or 'state_dict' not in checkpoint:
-        raise InputError(f'checkpoint {place} has no state_dict; give one that tools/train.py wrote')
+        raise InputError(
+            f'checkpoint {place} has no state_dict; give one that tools/train.py wrote'
+        )
     meta = checkpoint.get('meta') or {}
     if not isinstance(meta, dict) or not isinstance(meta.get('dataset_meta', {}), dict):
         raise InputError(f'checkpoint {place} has a meta that is no dict; it is none of MMEngine')

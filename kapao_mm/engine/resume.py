@@ -31,9 +31,10 @@ def latest_checkpoint(work_dir: str | Path) -> Path | None:
     pointer = Path(work_dir) / 'last_checkpoint'
     if not pointer.is_file():
         return None
-    text = pointer.read_text(encoding='utf-8', errors='replace').strip()
-    if not text:
+    lines = pointer.read_text(encoding='utf-8', errors='replace').strip().splitlines()
+    if not lines:
         raise InputError(f'{pointer} is empty')
+    text = lines[0]
     here = Path(work_dir) / os.path.basename(text)
     return here if os.path.isfile(here) else Path(text)
 
@@ -58,7 +59,7 @@ def checkpoint_to_resume(work_dir: str | Path, given: str = 'auto') -> str | Non
         path = latest_checkpoint(folder) if auto else fetch(given)
         if path is None:
             return _newest_without_pointer(folder)
-        if path.is_file():
+        if os.path.isfile(path):
             folder = path.parent
         _check_resumable(path)
     except InputError as error:
@@ -95,7 +96,9 @@ def _newest_without_pointer(folder: Path) -> str | None:
         return str(newest)
     found = _matching(folder, RUN_NAMES)
     if found:
-        raise InputError(f'{folder} has no last_checkpoint, and {found[0]} lacks what resuming needs')
+        raise InputError(
+            f'{folder} has no last_checkpoint, and {found[0]} lacks what resuming needs'
+        )
     return None
 
 

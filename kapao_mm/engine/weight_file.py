@@ -2,6 +2,8 @@
 """Reads weight files, local or remote, without running anything in them."""
 
 import hashlib
+import os
+import pickletools
 import re
 import sys
 import zipfile
@@ -46,7 +48,7 @@ def fetch(place: str | Path) -> Path:
     if '://' in place:
         return _download(place)
     path = Path(place).expanduser()
-    if not path.is_file():
+    if not os.path.isfile(path):  # also for names that no file can have
         raise InputError(f'checkpoint {path} does not exist (looked at {path.absolute()})')
     return path
 
@@ -86,7 +88,9 @@ def use_safe_reader() -> None:
     MMEngine's own loaders execute what pickles from the internet say. This covers weights that a
     config names (``init_cfg``), MMPose's inferencers and ``init_model``.
     """
-    CheckpointLoader.register_scheme([*CheckpointLoader._schemes], load_from_safe_reader, force=True)
+    CheckpointLoader.register_scheme(
+        [*CheckpointLoader._schemes], load_from_safe_reader, force=True
+    )
 
 
 def load_from_safe_reader(filename: str, map_location: Any = None) -> Any:
@@ -241,6 +245,14 @@ def _describe(path: Path, error: Exception) -> str:
                 f'checkpoint {path} is a pickled model, as KAPAO and YOLOv5 are released; convert '
                 f'it first: {CONVERTER} {path} {path.stem}.pth'
             )
-    lines = str(error).splitlines() or [type(error).__name__]
-    reason = next((line for line in lines if 'WeightsUnpickler error' in line), lines[0])
-    return f'checkpoint {path} cannot be read safely: {reason.strip().partition(". ")[0]}'
+    return f'checkpoint {path} cannot be read safely: {reason(error)}'
+
+
+def reason(error: Exception) -> str:
+    """Returns why torch refused a file, without its advice to trust the file."""
+    text = str(error.__context__ or error).strip() or type(error).__name__
+    opcode = re.fullmatch(r'Unsupported operand (\d+)', text)
+    if opcode:
+        known = pickletools.code2op.get(chr(int(opcode[1])))
+        return f'it uses pickle opcode {known.name if known else opcode[1]}, which is not allowed'
+    return text.splitlines()[0].split('. ')[0]

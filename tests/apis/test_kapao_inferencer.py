@@ -139,7 +139,9 @@ def test_random_weights_have_to_be_asked_for(cfg):
         KAPAOInferencer(cfg, device='cpu')
 
 
-def test_a_checkpoint_on_a_server_predicts_as_the_file_does(cfg, trained, image, checkpoint, served):
+def test_a_checkpoint_on_a_server_predicts_as_the_file_does(
+    cfg, trained, image, checkpoint, served
+):
     folder, server = served
     shutil.copy(checkpoint, folder / 'a.pth')
     remote = KAPAOInferencer(cfg, server.url('a.pth'), device='cpu')

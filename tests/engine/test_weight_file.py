@@ -142,8 +142,9 @@ def test_a_released_model_names_the_converter(tmp_path, monkeypatch):
     class Model(nn.Module):
         pass
 
-    Model.__module__, Model.__qualname__ = 'models.yolo', 'Model'
-    monkeypatch.setitem(sys.modules, 'models.yolo', types.SimpleNamespace(Model=Model))
+    Model.__module__, Model.__qualname__ = 'models', 'Model'
+    monkeypatch.setitem(sys.modules, 'models', types.ModuleType('models'))
+    sys.modules['models'].Model = Model
     path = tmp_path / 'kapao_s.pt'
     torch.save(dict(model=Model()), path)
     with pytest.raises(InputError, match=f'official_to_mm.py {path} kapao_s.pth$'):

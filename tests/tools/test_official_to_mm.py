@@ -458,7 +458,15 @@ def test_a_release_given_to_another_tool_names_the_converter(run_tool, save, toy
     path, config = save(model=make_release()), 'configs/kapao/kapao_n_toy.py'
     args = {
         'test.py': [config, path, '--work-dir', tmp_path / 'work'],
-        'demo.py': [toy, '--config', config, '--checkpoint', path, '--out-dir', tmp_path / 'out'],
+        'demo.py': [
+            toy / 'val2017',
+            '--config',
+            config,
+            '--checkpoint',
+            path,
+            '--out-dir',
+            tmp_path / 'out',
+        ],
         'train.py': [config, '--work-dir', tmp_path / 'work'],
     }
     options = [f'data_root={toy}', *([f'load_from={path}'] if tool == 'train.py' else [])]

@@ -213,7 +213,7 @@ def test_steps_that_are_no_numbers_remove_nothing(make_run, trained, steps):
 def test_a_resumed_run_that_keeps_fewer_removes_the_oldest(make_run, trained):
     resume(make_run, trained, scores=[0.1, 0.2, 0.0], max_keep_ckpts=1)
     assert files(trained) == ['best_coco_AP_epoch_2.pth', 'epoch_3.pth', 'last_checkpoint']
-    assert info(trained / 'epoch_3.pth')['keep_ckpt_ids'] == [2, 3]
+    assert info(trained / 'epoch_3.pth')['keep_ckpt_ids'] == [3]
 
 
 @pytest.mark.parametrize('start', ['anew', 'auto', 'elsewhere'])
