@@ -11,6 +11,7 @@ from mmpose.registry import MODELS, RUNNERS
 from kapao_mm.configuration import add_run_options, apply_run_options, load_config
 from kapao_mm.distributed import leave_processes
 from kapao_mm.engine import (
+    check_checkpoint,
     check_training_start,
     checkpoint_to_resume,
     latest_checkpoint,
@@ -82,8 +83,9 @@ def apply_start(cfg: Config, args: argparse.Namespace) -> None:
         cfg.load_from = checkpoint
     elif not args.overwrite:
         require_no_checkpoints(cfg.work_dir)
-    if args.overwrite:
-        cfg.default_hooks.checkpoint.overwrite = True
+    hook = cfg.default_hooks.get('checkpoint')
+    if args.overwrite and hook and hook.type == 'SafeCheckpointHook':  # MMEngine's always does
+        hook.overwrite = True
 
 
 def main() -> None:
@@ -92,9 +94,10 @@ def main() -> None:
     cfg = load_config(args.config, args.cfg_options)
     apply_args(cfg, args)
     runner = RUNNERS.build(cfg)
-    if cfg.get('load_from') and not cfg.resume:
+    if cfg.get('load_from'):
+        check = check_checkpoint if cfg.resume else check_training_start
         with torch.device('meta'):
-            check_training_start(cfg.load_from, MODELS.build(cfg.model))
+            check(cfg.load_from, MODELS.build(cfg.model))
     runner.train()
     if is_main_process():
         checkpoint = latest_checkpoint(cfg.work_dir)

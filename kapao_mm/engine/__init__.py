@@ -11,6 +11,7 @@ from .checkpoint import (
     read_checkpoint,
     write_hashed,
 )
+from .download import fetch
 from .ema import RampedEMA
 from .file_backend import AtomicBackend
 from .hooks import (
@@ -28,7 +29,7 @@ from .optim_wrapper import KAPAOOptimWrapper
 from .optim_wrapper_constructor import KAPAOOptimWrapperConstructor
 from .resume import checkpoint_to_resume, latest_checkpoint, require_no_checkpoints
 from .train_loop import ResumableTrainLoop
-from .weight_file import fetch, use_safe_reader
+from .weight_file import use_safe_reader
 
 allow_mmengine_checkpoints()
 use_safe_reader()

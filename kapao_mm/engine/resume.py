@@ -11,7 +11,7 @@ from mmengine.logging import print_log
 from kapao_mm.errors import InputError
 
 from .checkpoint import read_checkpoint
-from .weight_file import fetch
+from .download import fetch
 
 RUN_NAMES = r'(best_.+_)?(epoch|iter)_\d+\.pth'  # what MMEngine calls the checkpoints of a run
 
@@ -82,8 +82,8 @@ def require_no_checkpoints(folder: str | Path, names: str = RUN_NAMES) -> None:
     found = _matching(Path(folder), names)
     if found:
         raise InputError(
-            f'{folder} holds {len(found)} checkpoints of another run, as {found[0]}; go on with it '
-            'by --resume, give another --work-dir, or write over them by --overwrite '
+            f'{folder} holds checkpoints of another run ({len(found)}, as {found[0]}); go on with '
+            'it by --resume, give another --work-dir, or write over them by --overwrite '
             '(default_hooks.checkpoint.overwrite=True)'
         )
 

@@ -2,55 +2,27 @@
 """Reads weight files, local or remote, without running anything in them."""
 
 import hashlib
-import os
 import pickletools
 import re
-import sys
 import zipfile
 from collections.abc import Iterator
 from contextlib import suppress
-from functools import cache, lru_cache
-from http.client import HTTPException
+from functools import lru_cache
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, BinaryIO
-from urllib.parse import unquote, urlsplit
 
 import torch
-from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader, checkpoint
 from torch import Tensor
 
 from kapao_mm.errors import InputError
 
+from .download import fetch, hash_in_name
 from .pickle_bounds import require_bounded_tuples
 
-# As torch.hub, MMPose (with a date behind it) and publish_model.py write it into a name.
-HASH_IN_NAME = re.compile(r'-([0-9a-f]{8,64})(?:_\d{8})?\.\w+$')
-DATE = re.compile(r'20\d{6}')  # digits only, as a hash hardly ever has
 ZIP = b'PK\x03\x04'  # how a file begins that torch reads as a zip archive
 CONVERTER = 'python tools/model_converters/official_to_mm.py'
-
-
-def fetch(place: str | Path) -> Path:
-    """Returns the path of a weight file, and downloads it first if it is remote.
-
-    Files with a hash in their name are downloaded once, others once in each process.
-
-    Args:
-        place: A path, a URL, or a model of one of MMEngine's schemes, such as
-            ``torchvision://resnet50``.
-
-    Raises:
-        InputError: If the file does not exist, cannot be downloaded, or is not what its name says.
-    """
-    place = _look_up(str(place))
-    if '://' in place:
-        return _download(place)
-    path = Path(place).expanduser()
-    if not os.path.isfile(path):  # also for names that no file can have
-        raise InputError(f'checkpoint {path} does not exist (looked at {path.absolute()})')
-    return path
 
 
 def read_weight_file(place: str | Path, map_location: Any = 'cpu', mmap: bool = False) -> Any:
@@ -121,94 +93,43 @@ def _check_integrity(path: Path, size: int, modified: int) -> None:
                 f'{path} is damaged, or another file than its name says: its SHA-256 begins with '
                 f'{found[: len(expected)]}; rename it if you trust it'
             )
-    if not _starts_with_zip(path):
-        _check_old_format(path, size)
-        return
+    try:
+        if _starts_with_zip(path):
+            _check_zip(path, size)
+        else:
+            with path.open('rb') as file:
+                for _ in range(5):  # pickles that a file of torch before 1.6 begins with
+                    _check_pickle(file, size)
+    except Exception as error:  # a damaged file can make the reader raise anything
+        raise InputError(f'{path} cannot be read safely: {error}') from error
+
+
+def _check_zip(path: Path, size: int) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > size:
+            entries = archive.infolist()
+            if sum(entry.file_size for entry in entries) > size:
                 raise zipfile.BadZipFile('compressed or overlapping parts')
             damaged = archive.testzip()
-            pickles = [name for name in archive.namelist() if name.endswith('.pkl')]
-            for name in () if damaged else pickles:
-                with archive.open(name) as file:
-                    _require_bounded_tuples(path, file, size)
-    except InputError:
+            for entry in entries:
+                if entry.filename.endswith('.pkl') and not damaged:
+                    with archive.open(entry) as file:
+                        _check_pickle(file, size)
+    except UnpicklingError:
         raise
-    except Exception as error:  # a damaged file can make the reader raise anything
-        raise InputError(
-            f'{path} cannot be read safely: its zip archive is damaged ({error})'
-        ) from error
+    except Exception as error:
+        raise zipfile.BadZipFile(f'its zip archive is damaged ({error})') from error
     if damaged:
-        raise InputError(
-            f'{path} cannot be read safely: it is damaged, the checksum of {damaged} is wrong'
-        )
+        raise zipfile.BadZipFile(f'it is damaged, the checksum of {damaged} is wrong')
 
 
-def _check_old_format(path: Path, size: int) -> None:
-    """Checks the pickles that a file of torch before 1.6 begins with."""
-    with path.open('rb') as file:
-        for _ in range(5):
-            _require_bounded_tuples(path, file, size)
-
-
-def _require_bounded_tuples(path: Path, file: BinaryIO, size: int) -> None:
+def _check_pickle(file: BinaryIO, size: int) -> None:
     try:
         require_bounded_tuples(file, size)
-    except UnpicklingError as error:
-        raise InputError(f'{path} cannot be read safely: {error}') from error
+    except UnpicklingError:
+        raise
     except Exception:  # no pickle, which its reader says better
         return
-
-
-def hash_in_name(name: str) -> str | None:
-    """Returns the beginning of a file's SHA-256 that its name holds; None where there is none.
-
-    >>> hash_in_name('kapao_s-1a2b3c4d.pth')
-    '1a2b3c4d'
-    """
-    found = HASH_IN_NAME.search(name)
-    return found[1] if found and not DATE.fullmatch(found[1]) else None
-
-
-def _look_up(place: str) -> str:
-    """The URL or path of a model of MMEngine's schemes; anything else as it is."""
-    scheme, remote, name = place.partition('://')
-    if not remote or scheme in ('http', 'https'):
-        return place
-    try:
-        match scheme:
-            case 'torchvision' | 'modelzoo':
-                return checkpoint.get_torchvision_models()[name]
-            case 'mmcls':
-                return checkpoint.get_mmcls_models()[name]
-            case 'open-mmlab' | 'openmmlab':
-                name = checkpoint.get_deprecated_model_names().get(name, name)
-                found = checkpoint.get_external_models()[name]
-                home = checkpoint._get_mmengine_home()
-                return found if '://' in found else str(Path(home) / found)
-    except KeyError as error:
-        raise InputError(f'checkpoint {place} does not exist: no such name is known') from error
-    raise InputError(
-        f'checkpoint {place}: {scheme}:// cannot be read; download the file and give its path'
-    )
-
-
-@cache
-def _download(url: str) -> Path:
-    name = Path(unquote(urlsplit(url).path)).name or 'checkpoint'
-    folder = hashlib.sha256(url.encode()).hexdigest()[:16]  # other URLs have files of that name
-    path = Path(torch.hub.get_dir()) / 'checkpoints' / folder / name
-    expected = hash_in_name(name)
-    if expected and path.is_file():
-        return path
-    print_log(f'downloading {url} to {path}', 'current')
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(path), expected, progress=sys.stderr.isatty())
-    except (OSError, RuntimeError, ValueError, HTTPException) as error:
-        raise InputError(f'checkpoint {url} cannot be downloaded: {error}') from error
-    return path
 
 
 def _starts_with_zip(path: Path) -> bool:

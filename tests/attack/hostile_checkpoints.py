@@ -24,6 +24,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from mmengine.logging import MMLogger
 from mmengine.model import BaseModule
 from mmengine.runner import load_checkpoint
 from torch import Tensor, nn
@@ -63,6 +64,7 @@ class Handler(BaseHTTPRequestHandler):
 def attempts(count: int, seed: int, folder: Path) -> Iterator[tuple[str, Callable[[], None]]]:
     """Yields a description and a callable for each attempt."""
     register_all_modules()
+    MMLogger.get_current_instance().setLevel('ERROR')
     rng = random.Random(seed)
     torch.manual_seed(seed)
     server = ThreadingHTTPServer(('127.0.0.1', 0), Handler)
@@ -83,7 +85,8 @@ def watched(attempt: Callable[[], None], canary: Path) -> None:
     """Makes an attempt, and looks whether it took too long or ran code."""
     start = time.monotonic()
     try:
-        attempt()
+        with redirect_stdout(io.StringIO()):
+            attempt()
     finally:
         if canary.exists():
             raise AssertionError('code of the file ran')
@@ -292,15 +295,18 @@ def released(rng: random.Random, folder: Path) -> tuple[str, Callable]:
     path, out = folder / 'release.pt', folder / 'out.pth'
     module = types.ModuleType('models')
     module.Node = made.Node
+    limit = sys.getrecursionlimit()
     with patch.dict(sys.modules, models=module):
+        sys.setrecursionlimit(20_000)  # torch saves no deep modules otherwise
         torch.save(dict(epoch=-1, ema=None, model=release), path)
+        sys.setrecursionlimit(limit)
     if what == 'bytes':
         what = damage(rng, path)
 
     def attempt() -> None:
         arguments = ['official_to_mm.py', str(path), str(out)]
         try:
-            with redirect_stdout(io.StringIO()), patch.object(sys, 'argv', arguments):
+            with patch.object(sys, 'argv', arguments):
                 load('tools/model_converters/official_to_mm.py').main()
         except InputError:
             if out.exists():

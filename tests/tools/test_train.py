@@ -101,7 +101,7 @@ def test_a_work_directory_with_checkpoints_is_not_written_over(run_tool, toy, tm
     for name in ('epoch_1.pth', 'kapao_n_toy.py'):
         (tmp_path / name).write_text('precious')
     message = run_tool('train.py', TOY, '--work-dir', tmp_path, *QUICK, f'data_root={toy}')
-    assert message.startswith(f'error: {tmp_path} holds 1 checkpoints of another run, as epoch_1')
+    assert message.startswith(f'error: {tmp_path} holds checkpoints of another run (1, as epoch_1')
     for advice in ('--resume', '--work-dir', '--overwrite'):
         assert advice in message
     assert {path.read_text() for path in tmp_path.iterdir()} == {'precious'}

@@ -160,3 +160,9 @@ def test_a_checkpoint_on_a_server_is_tested(run_tool, toy, checkpoint, tmp_path,
     args = ['--work-dir', tmp_path / 'work', '--out', tmp_path / 'a.json']
     assert run_tool('test.py', CONFIG, server.url('a.pth'), *args, *options(data_root=toy)) is None
     assert 0 <= json.loads((tmp_path / 'a.json').read_text())['coco/AP'] <= 1
+
+
+def test_a_run_of_another_model_is_not_resumed(run_tool, toy, checkpoint, tmp_path):
+    args = [CONFIG, '--resume', checkpoint, '--work-dir', tmp_path]
+    other = options(data_root=toy, model__backbone__deepen_factor=1)
+    assert 'does not fit the config' in run_tool('train.py', *args, *other)
