@@ -7,7 +7,6 @@ import re
 import zipfile
 from collections.abc import Iterator
 from contextlib import suppress
-from functools import lru_cache
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, BinaryIO
@@ -79,12 +78,7 @@ def check_integrity(path: Path) -> None:
     Raises:
         InputError: If it is not, or if it would take more memory than it is long.
     """
-    stat = path.stat()
-    _check_integrity(path.absolute(), stat.st_size, stat.st_mtime_ns)
-
-
-@lru_cache(maxsize=32)
-def _check_integrity(path: Path, size: int, modified: int) -> None:
+    size = path.stat().st_size
     if expected := hash_in_name(path.name):
         with path.open('rb') as file:
             found = hashlib.file_digest(file, 'sha256').hexdigest()

@@ -95,9 +95,12 @@ class SafeCheckpointHook(CheckpointHook):
             runner.message_hub.update_info('keep_ckpt_ids', [*self.keep_ckpt_ids])
         best = runner.message_hub.get_info('best_ckpt')
         if best is not None:
-            best = self.file_backend.join_path(self.out_dir, os.path.basename(str(best)))
+            name = os.path.basename(str(best))
+            best = self.file_backend.join_path(self.out_dir, name)
             runner.message_hub.update_info('best_ckpt', best)
-            self.best_ckpt_path = best
+            self.best_ckpt_path = best if self.file_backend.exists(best) else None
+            if self.best_ckpt_path is None:
+                runner.logger.warning(f'the best checkpoint so far, {name}, is not in this folder')
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, Any]) -> None:
         """Writes the best checkpoint, and this epoch's once more."""

@@ -199,6 +199,15 @@ def test_a_resumed_copy_leaves_the_original_alone_and_tidies_itself(make_run, tr
     assert Path(info(copy / 'epoch_3.pth')['best_ckpt']).parent == copy
 
 
+def test_a_copy_without_the_best_goes_on(make_run, trained, capsys):
+    (trained / 'best_coco_AP_epoch_2.pth').unlink()
+    options = dict(published_keys=['state_dict'], log_level='INFO')
+    resume(make_run, trained, scores=[0.1, 0.2, 0.1], **options)
+    assert 'best_coco_AP_epoch_2.pth, is not in this folder' in ''.join(capsys.readouterr())
+    assert not list(trained.glob('best*'))
+    assert list(trained.glob('epoch_3-*.pth'))
+
+
 @pytest.mark.parametrize('steps', [['../../../x', 1], 'abc', 7, [None, 1, True]])
 def test_steps_that_are_no_numbers_remove_nothing(make_run, trained, steps):
     victim = trained.parent / 'x.pth'
