@@ -77,14 +77,14 @@ def _look_up(place: str) -> str:
 
 @cache
 def _download(url: str) -> Path:
-    name = Path(unquote(urlsplit(url).path)).name or 'checkpoint'
     folder = hashlib.sha256(url.encode()).hexdigest()[:16]  # other URLs have files of that name
-    path = Path(torch.hub.get_dir()) / 'checkpoints' / folder / name
-    expected = hash_in_name(name)
-    if expected and path.is_file():
-        return path
-    print_log(f'downloading {url} to {path}', 'current')
     try:
+        name = Path(unquote(urlsplit(url).path)).name or 'checkpoint'
+        path = Path(torch.hub.get_dir()) / 'checkpoints' / folder / name
+        expected = hash_in_name(name)
+        if expected and path.is_file():
+            return path
+        print_log(f'downloading {url} to {path}', 'current')
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(path), expected, progress=sys.stderr.isatty())
     except (OSError, RuntimeError, ValueError, HTTPException) as error:

@@ -100,6 +100,9 @@ def test_files_of_one_name_from_two_places_are_two(served, file):
         ('mmcls://no_such_net', 'no such name is known'),
         ('s3://bucket/a.pth', 's3:// cannot be read; download the file'),
         ('file:///tmp/a.pth', 'file:// cannot be read; download the file'),
+        ('http://[', r'http://\[ cannot be downloaded: '),
+        ('http://127.0.0.1:9/%00.pth', 'cannot be downloaded: '),
+        (f'http://127.0.0.1:9/{"a" * 5000}-1a2b3c4d.pth', 'cannot be downloaded: '),
         ('http://127.0.0.1:9/a.pth', 'http://127.0.0.1:9/a.pth cannot be downloaded: '),
     ],
 )

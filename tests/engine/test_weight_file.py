@@ -1,6 +1,7 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 import hashlib
 import os
+import pickle
 import sys
 import types
 import zipfile
@@ -10,6 +11,7 @@ import torch
 from mmengine.model import BaseModule
 from mmengine.runner import load_checkpoint
 from torch import nn
+from torch.serialization import MAGIC_NUMBER, PROTOCOL_VERSION
 
 from kapao_mm.engine import load_weights, read_checkpoint
 from kapao_mm.engine.weight_file import read_weight_file
@@ -104,12 +106,17 @@ def test_a_compressed_file_is_refused(file):
         read_checkpoint(packed)
 
 
-def test_tuples_that_double_are_refused_before_they_are_hashed(tmp_path):
+@pytest.mark.parametrize('old', [False, True])
+def test_tuples_that_double_are_refused_before_they_are_hashed(tmp_path, old):
     """22 of them take a second, and 60 for ever."""
-    doubled = b'h\x00h\x00\x86q\x00' * 22
-    with zipfile.ZipFile(tmp_path / 'a.pth', 'w') as archive:
-        archive.writestr('a/data.pkl', b'\x80\x02})q\x00' + doubled + b'K\x01s.')
-        archive.writestr('a/version', '3')
+    pickled = b'\x80\x02})q\x00' + b'h\x00h\x00\x86q\x00' * 22 + b'K\x01s.'
+    if old:
+        parts = (pickle.dumps(part, 2) for part in (MAGIC_NUMBER, PROTOCOL_VERSION, {}))
+        (tmp_path / 'a.pth').write_bytes(b''.join(parts) + pickled)
+    else:
+        with zipfile.ZipFile(tmp_path / 'a.pth', 'w') as archive:
+            archive.writestr('a/data.pkl', pickled)
+            archive.writestr('a/version', '3')
     with pytest.raises(InputError, match='its tuples hold more objects than the file has bytes'):
         read_checkpoint(tmp_path / 'a.pth')
 
