@@ -135,6 +135,8 @@ def _not_finite(content: Any, size: int) -> list[str]:
     """The names of weights that are not finite, in a file of so many bytes."""
     broken = []
     for name, value in _weights(content):
+        if value.layout != torch.strided:  # torch does not check where its indices lead
+            raise ValueError(f'{name} is a sparse tensor')
         if value.numel() * value.element_size() > size:
             raise ValueError(f'{name} claims to be larger than the file')
         if not value.isfinite().all():

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import types
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
@@ -85,7 +86,7 @@ def watched(attempt: Callable[[], None], canary: Path) -> None:
     """Makes an attempt, and looks whether it took too long or ran code."""
     start = time.monotonic()
     try:
-        with redirect_stdout(io.StringIO()):
+        with redirect_stdout(io.StringIO()), warnings.catch_warnings(action='ignore'):
             attempt()
     finally:
         if canary.exists():

@@ -91,9 +91,19 @@ def test_weights_that_are_not_finite_are_named(tmp_path, model, value, part):
             read(tmp_path / 'a.pth')
 
 
-def test_a_tensor_larger_than_the_file_is_refused(tmp_path):
-    torch.save(dict(state_dict=dict(a=torch.zeros(1).expand(2**40))), tmp_path / 'a.pth')
-    with pytest.raises(InputError, match='a claims to be larger than the file'):
+@pytest.mark.filterwarnings('ignore:Sparse invariant checks')
+@pytest.mark.parametrize(
+    ('tensor', 'said'),
+    [
+        (torch.zeros(1).expand(2**40), 'a claims to be larger than the file'),
+        (torch.ones(3).to_sparse(), 'a is a sparse tensor'),
+        (torch.empty(3, device='meta'), 'cannot be read safely'),
+    ],
+    ids=['huge', 'sparse', 'meta'],
+)
+def test_tensors_that_are_no_weights_are_refused(tmp_path, tensor, said):
+    torch.save(dict(state_dict=dict(a=tensor)), tmp_path / 'a.pth')
+    with pytest.raises(InputError, match=said):
         read_checkpoint(tmp_path / 'a.pth')
 
 
