@@ -3,7 +3,10 @@
 
 import importlib.util
 import logging
+import threading
 from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType
 
@@ -56,3 +59,34 @@ def log(caplog) -> Iterator[pytest.LogCaptureFixture]:
     logger.setLevel(logging.INFO)
     yield caplog
     logger.removeHandler(caplog.handler)
+
+
+class Server(ThreadingHTTPServer):
+    """Serves a folder on this machine, and notes what it was asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.asked = []
+        super().__init__(('127.0.0.1', 0), partial(Handler, directory=str(folder)))
+
+    def url(self, name: str) -> str:
+        """The URL of a file in the folder."""
+        return f'http://127.0.0.1:{self.server_port}/{name}'
+
+
+class Handler(SimpleHTTPRequestHandler):
+    """Answers requests without a log."""
+
+    def log_message(self, format: str, *args: object) -> None:
+        self.server.asked.append(self.path)
+
+
+@pytest.fixture
+def served(tmp_path_factory, monkeypatch) -> Iterator[tuple[Path, Server]]:
+    """A folder, and the server of its files; downloads go to a folder of the test."""
+    folder = tmp_path_factory.mktemp('served')
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path_factory.mktemp('torch')))
+    monkeypatch.setenv('no_proxy', '127.0.0.1')
+    with Server(folder) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield folder, server
+        server.shutdown()

@@ -2,7 +2,6 @@
 """Trains a model: tools/train.py CONFIG."""
 
 import argparse
-from pathlib import Path
 
 import torch
 from mmengine.config import Config
@@ -11,7 +10,13 @@ from mmpose.registry import MODELS, RUNNERS
 
 from kapao_mm.configuration import add_run_options, apply_run_options, load_config
 from kapao_mm.distributed import leave_processes
-from kapao_mm.engine import check_training_start, checkpoint_to_resume
+from kapao_mm.engine import (
+    check_checkpoint,
+    check_training_start,
+    checkpoint_to_resume,
+    latest_checkpoint,
+    require_no_checkpoints,
+)
 from kapao_mm.errors import InputError, exit_on_input_error
 
 
@@ -25,6 +30,11 @@ def parse_args() -> argparse.Namespace:
         const='auto',
         help='resume from this checkpoint; without a value, from the latest in the work directory, '
         'if there is one',
+    )
+    parser.add_argument(
+        '--overwrite',
+        action='store_true',
+        help='write over the checkpoints of another run in the work directory',
     )
     parser.add_argument(
         '--amp',
@@ -58,8 +68,7 @@ def apply_args(cfg: Config, args: argparse.Namespace) -> None:
         else:
             cfg.optim_wrapper.type = 'AmpOptimWrapper'
             cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
-    if args.resume and (checkpoint := checkpoint_to_resume(cfg.work_dir, args.resume)):
-        cfg.resume, cfg.load_from = True, checkpoint
+    apply_start(cfg, args)
     if args.auto_scale_lr:
         if not cfg.get('auto_scale_lr'):
             raise InputError(
@@ -69,19 +78,33 @@ def apply_args(cfg: Config, args: argparse.Namespace) -> None:
         cfg.auto_scale_lr.enable = True
 
 
+def apply_start(cfg: Config, args: argparse.Namespace) -> None:
+    """Writes into the config what the run starts from, and whether it may overwrite another one."""
+    resume = args.resume or (cfg.get('resume') and (cfg.get('load_from') or 'auto'))
+    checkpoint = checkpoint_to_resume(cfg.work_dir, resume) if resume else None
+    cfg.resume = checkpoint is not None
+    if checkpoint:
+        cfg.load_from = checkpoint
+    elif not args.overwrite:
+        require_no_checkpoints(cfg.work_dir)
+    hook = cfg.default_hooks.get('checkpoint')
+    if args.overwrite and hook and hook.type == 'SafeCheckpointHook':  # MMEngine's always does
+        hook.overwrite = True
+
+
 def main() -> None:
     """Trains, and says what comes next."""
     args = parse_args()
     cfg = load_config(args.config, args.cfg_options)
     apply_args(cfg, args)
     runner = RUNNERS.build(cfg)
-    if cfg.get('load_from') and not cfg.get('resume') and '://' not in cfg.load_from:
+    if cfg.get('load_from'):
+        check = check_checkpoint if cfg.resume else check_training_start
         with torch.device('meta'):
-            check_training_start(cfg.load_from, MODELS.build(cfg.model))
+            check(cfg.load_from, MODELS.build(cfg.model))
     runner.train()
     if is_main_process():
-        last = Path(cfg.work_dir) / 'last_checkpoint'
-        checkpoint = last.read_text().strip() if last.is_file() else 'CHECKPOINT'
+        checkpoint = latest_checkpoint(cfg.work_dir) or 'CHECKPOINT'
         runner.logger.info(f'Next: python tools/test.py {args.config} {checkpoint}')
     leave_processes()
 

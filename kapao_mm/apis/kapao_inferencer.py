@@ -20,6 +20,7 @@ from torch import nn
 from kapao_mm import register_all_modules
 from kapao_mm.datasets import read_metainfo
 from kapao_mm.engine import check_checkpoint
+from kapao_mm.errors import InputError
 from kapao_mm.functional.prediction import Prediction, prediction_dict
 from kapao_mm.models.inference_cost import half_precision, prepare_for_inference
 from kapao_mm.models.kapao import inference_settings
@@ -35,13 +36,14 @@ class KAPAOInferencer(Pose2DInferencer):
 
     Args:
         model: Config file, or a loaded config.
-        weights: Checkpoint; None leaves the weights random.
+        weights: Path or URL of a checkpoint.
         amp: Half precision, bfloat16 on a CPU; see :func:`prepare_for_inference`.
+        random_weights: Whether to go without a checkpoint, as for measurements of speed.
         **kwargs: Those of :class:`Pose2DInferencer`.
 
     Raises:
-        InputError: If the checkpoint cannot be read or does not fit the config, or a setting is
-            unknown. Also when called, if an image cannot be read.
+        InputError: If the checkpoint is missing, cannot be read or does not fit the config, or a
+            setting is unknown. Also when called, if an image cannot be read.
 
     Example:
         >>> inferencer = KAPAOInferencer('configs/kapao/kapao_s_coco.py', 'kapao_s.pth')
@@ -59,16 +61,27 @@ class KAPAOInferencer(Pose2DInferencer):
     postprocess_kwargs = {'pred_out_dir'}
 
     def __init__(
-        self, model: str | Config, weights: str | None = None, amp: bool = False, **kwargs: Any
+        self,
+        model: str | Config,
+        weights: str | None = None,
+        amp: bool = False,
+        random_weights: bool = False,
+        **kwargs: Any,
     ) -> None:
         register_all_modules()
         self.amp = amp
+        self.random_weights = random_weights
         super().__init__(model, weights, **kwargs)
         self.visualizer.score_thr = 0.0  # what passed the model's thresholds is drawn
 
     def _init_model(self, cfg: Config, weights: str | None, device: str) -> nn.Module:
         cfg.model.test_cfg = inference_settings(cfg.model.test_cfg, 'pictures')
-        if weights is not None and '://' not in weights:
+        if weights is None and not self.random_weights:
+            raise InputError(
+                'no weights given: give a checkpoint, or random_weights=True to predict with '
+                'random ones'
+            )
+        if weights is not None:
             with torch.device('meta'):
                 check_checkpoint(weights, MODELS.build(cfg.model))
         model = super()._init_model(cfg, weights, device)
@@ -88,7 +101,7 @@ class KAPAOInferencer(Pose2DInferencer):
         if checkpoint:
             super()._load_weights_to_model(model, checkpoint, cfg)
         else:
-            print_log('no checkpoint given: the weights are random', 'current', logging.WARNING)
+            print_log('the weights are random', 'current', logging.WARNING)
             model.dataset_meta = meta['dataset_meta']
 
     def _init_collate(self, cfg: Config) -> Callable:

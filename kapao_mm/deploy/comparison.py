@@ -9,7 +9,9 @@ from kapao_mm.functional.prediction import DetectedObjects
 
 
 class Difference(NamedTuple):
-    """The largest differences between the same objects; infinite if one has no counterpart.
+    """The largest differences between the same objects.
+
+    They are infinite if an object has no counterpart, or if one of its numbers is NaN.
 
     Attributes:
         position: of a coordinate of a box or keypoint, px.
@@ -49,9 +51,9 @@ def _compare(found: tuple[np.ndarray, ...], expected: tuple[np.ndarray, ...]) ->
     if not len(scores):
         return Difference(0.0, 0.0)
     gaps = np.abs(places[:, None] - other_places).max((2, 3))  # (n, n)
-    gaps[classes[:, None] != other_classes] = np.inf
+    gaps[(classes[:, None] != other_classes) | np.isnan(gaps)] = np.inf
     nearest = gaps.argmin(1)
     if len(np.unique(nearest)) < len(nearest):
         return Difference(np.inf, np.inf)
-    score = np.abs(scores - other_scores[nearest]).max()
+    score = np.nan_to_num(np.abs(scores - other_scores[nearest]), nan=np.inf).max()
     return Difference(float(gaps.min(1).max()), float(score))

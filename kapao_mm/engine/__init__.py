@@ -7,11 +7,11 @@ from .checkpoint import (
     check_output,
     check_training_start,
     checkpoint_bytes,
-    checkpoint_to_resume,
     load_weights,
     read_checkpoint,
-    require_checkpoint,
+    write_hashed,
 )
+from .download import fetch
 from .ema import RampedEMA
 from .file_backend import AtomicBackend
 from .hooks import (
@@ -28,9 +28,12 @@ from .hooks import (
 )
 from .optim_wrapper import KAPAOOptimWrapper
 from .optim_wrapper_constructor import KAPAOOptimWrapperConstructor
+from .resume import checkpoint_to_resume, latest_checkpoint, require_no_checkpoints
 from .train_loop import ResumableTrainLoop
+from .weight_file import use_safe_reader
 
 allow_mmengine_checkpoints()
+use_safe_reader()
 
 __all__ = [
     'AtomicBackend',
@@ -53,8 +56,12 @@ __all__ = [
     'check_training_start',
     'checkpoint_bytes',
     'checkpoint_to_resume',
+    'fetch',
     'keep_torch_seed',
+    'latest_checkpoint',
     'load_weights',
     'read_checkpoint',
-    'require_checkpoint',
+    'require_no_checkpoints',
+    'use_safe_reader',
+    'write_hashed',
 ]

@@ -1,20 +1,23 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Loading checkpoints safely: nothing in them is executed."""
+"""Checks checkpoints against the model that they are meant for, and loads them."""
 
+import hashlib
 import io
 import pickle
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer, print_log
-from torch import nn
+from torch import Tensor, nn
 
 from kapao_mm.errors import InputError
 from kapao_mm.utils.atomic_file import check_folder
+
+from .file_backend import AtomicBackend
+from .weight_file import read_weight_file
 
 
 def allow_mmengine_checkpoints() -> None:
@@ -46,32 +49,26 @@ def _history_method(owner: type, name: str) -> Callable:
     return getattr(owner, name)
 
 
-def require_checkpoint(path: str | Path) -> None:
-    """Makes sure that a checkpoint exists.
-
-    Raises:
-        InputError: it does not.
-    """
-    if not Path(path).is_file():
-        raise InputError(f'checkpoint {path} does not exist (looked at {Path(path).absolute()})')
-
-
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
+def read_checkpoint(place: str | Path) -> dict[str, Any]:
     """Reads a checkpoint of MMEngine, its tensors only when they are used.
 
+    Args:
+        place: A path or a URL, as for :func:`fetch`.
+
     Raises:
-        InputError: the file is missing or is no checkpoint of MMEngine.
+        InputError: As :func:`read_weight_file`; or if the file is no checkpoint of MMEngine.
     """
-    require_checkpoint(path)
-    try:
-        checkpoint = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        lines = str(error).splitlines() or [type(error).__name__]
-        reason = next((line for line in lines if 'WeightsUnpickler error' in line), lines[0])
-        reason = reason.strip().partition('. ')[0]
-        raise InputError(f'checkpoint {path} cannot be read safely: {reason}') from error
+    checkpoint = read_weight_file(place, mmap=True)
     if not isinstance(checkpoint, dict) or 'state_dict' not in checkpoint:
-        raise InputError(f'checkpoint {path} has no state_dict; give one that tools/train.py wrote')
+        raise InputError(
+            f'checkpoint {place} has no state_dict; give one that tools/train.py wrote'
+        )
+    meta = checkpoint.get('meta') or {}
+    if not isinstance(meta, dict) or not isinstance(meta.get('dataset_meta', {}), dict):
+        raise InputError(f'checkpoint {place} has a meta that is no dict; it is none of MMEngine')
+    weights = checkpoint['state_dict']
+    if not isinstance(weights, dict) or not all(isinstance(name, str) for name in weights):
+        raise InputError(f'checkpoint {place} has a state_dict that is no dict of named weights')
     return checkpoint
 
 
@@ -160,56 +157,29 @@ def checkpoint_bytes(checkpoint: dict[str, Any]) -> bytes:
         return file.getvalue()
 
 
-def checkpoint_to_resume(work_dir: str | Path, given: str = 'auto') -> str | None:
-    """The checkpoint that a run continues from.
+def write_hashed(checkpoint: dict[str, Any], path: Path) -> Path:
+    """Writes a checkpoint to a file that has the beginning of its own SHA-256 in its name.
 
     Args:
-        work_dir: where the run keeps its checkpoints.
-        given: a checkpoint, or 'auto': the one that ``last_checkpoint`` in there names.
+        checkpoint: What to write.
+        path: NAME.pth.
 
     Returns:
-        Its path; None for 'auto' before the first checkpoint.
-
-    Raises:
-        InputError: it is missing, damaged or lacks what resuming needs; with the newest good one.
+        The path of the file, as NAME-1a2b3c4d.pth.
     """
-    last = Path(work_dir) / 'last_checkpoint'
-    if given == 'auto' and not last.is_file():
-        return None
-    path = last.read_text().strip() if given == 'auto' else given
-    try:
-        if not path:
-            raise InputError(f'{last} is empty')
-        _check_resumable(path)
-    except InputError as error:
-        folder = Path(path).parent if path else Path(work_dir)
-        good = _newest_resumable(folder)
-        advice = f'use --resume {good}' if good else f'no other in {folder} can be resumed'
-        raise InputError(f'{error}; {advice}') from error
+    content = checkpoint_bytes(checkpoint)
+    path = path.with_stem(f'{path.stem}-{hashlib.sha256(content).hexdigest()[:8]}')
+    AtomicBackend().put(content, path)
     return path
 
 
-def _check_resumable(path: str | Path) -> None:
-    """Raises if a checkpoint cannot be read or does not hold the whole state of a run."""
-    checkpoint = read_checkpoint(path)
-    lacks = [key for key in ('meta', 'message_hub', 'optimizer') if key not in checkpoint]
-    if lacks:
-        raise InputError(f'checkpoint {path} cannot be resumed, it has no {" and no ".join(lacks)}')
-
-
-def _newest_resumable(folder: Path) -> Path | None:
-    for path in sorted(folder.glob('*.pth'), key=lambda path: path.stat().st_mtime, reverse=True):
-        with suppress(InputError):
-            _check_resumable(path)
-            return path
-    return None
-
-
-def _unfilled(model: nn.Module, path: str | Path) -> list[str]:
-    """The model's weights that a checkpoint lacks or has in another shape."""
-    found = read_checkpoint(path)['state_dict']
+def _unfilled(model: nn.Module, place: str | Path) -> list[str]:
+    """Names of the model's weights that a checkpoint lacks or has of another shape or kind."""
+    found = read_checkpoint(place)['state_dict']
     return [
         name
         for name, value in model.state_dict().items()
-        if name not in found or found[name].shape != value.shape
+        if not isinstance(found.get(name), Tensor)
+        or found[name].shape != value.shape
+        or found[name].is_floating_point() != value.is_floating_point()
     ]

@@ -8,6 +8,8 @@ from mmengine.model import BaseAveragedModel
 from mmpose.registry import MODELS
 from torch import Tensor, nn
 
+from kapao_mm.errors import InputError
+
 from .schedule import ema_decay
 
 
@@ -22,9 +24,17 @@ class RampedEMA(BaseAveragedModel):
         model: the model to average.
         decay: see :func:`ema_decay`.
         ramp: see :func:`ema_decay`.
+
+    Raises:
+        InputError: If these numbers would make the average anything but one.
     """
 
     def __init__(self, model: nn.Module, decay: float, ramp: float) -> None:
+        if not (0 <= decay <= 1 and ramp > 0):  # as NaN, too
+            raise InputError(
+                f'RampedEMA has decay={decay} and ramp={ramp}; decay must be 0 to 1 and ramp above '
+                '0, or the averaged weights are no numbers'
+            )
         super().__init__(model, update_buffers=True)
         self.decay = decay
         self.ramp = ramp

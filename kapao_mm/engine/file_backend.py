@@ -22,8 +22,10 @@ class AtomicBackend(LocalBackend):
     def put(self, obj: bytes, filepath: str | Path) -> None:
         """Writes bytes to a file, which keeps its old content until all are on the disk.
 
+        The name of the partial file is fixed: a run finds what a killed one left by it.
+
         Raises:
-            InputError: If they cannot be written: a full disk, no permission.
+            InputError: If the file cannot be written, as on a full disk.
         """
         path = Path(filepath)
         partial = path.with_name(path.name + PARTIAL)

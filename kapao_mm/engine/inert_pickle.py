@@ -7,8 +7,6 @@ of those gets a stand-in without behaviour, so that only a file that calls one i
 """
 
 import pickle
-import pickletools
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +16,8 @@ import torch
 from torch import serialization
 
 from kapao_mm.errors import InputError
+
+from .weight_file import check_integrity, reason
 
 # What numpy's arrays and numbers are made with; their stand-ins may be called, and stay empty.
 NUMPY_CALLS = frozenset(
@@ -70,18 +70,19 @@ def load_inert(path: str | Path) -> Any:
         neither a tensor nor a plain container.
 
     Raises:
-        InputError: the file is missing, truncated or of another kind, or it calls a function or a
+        InputError: the file is missing, damaged or of another kind, or it calls a function or a
             class; with the name of that.
     """
     if not Path(path).is_file():
         raise InputError(f'{path} does not exist (looked at {Path(path).absolute()})')
+    check_integrity(Path(path))
     try:
         with _nothing_allowed():
             names = serialization.get_unsafe_globals_in_checkpoint(path)
             serialization.add_safe_globals([(_stand_in(name), name) for name in names])
             return torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:  # a hostile file can make the reader raise anything
-        raise InputError(f'{path} cannot be read safely: {_reason(error)}') from error
+        raise InputError(f'{path} cannot be read safely: {reason(error)}') from error
 
 
 @contextmanager
@@ -98,13 +99,3 @@ def _nothing_allowed() -> Iterator[None]:
 
 def _stand_in(name: str) -> InertClass:
     return InertClass(name, (InertObject,), {})
-
-
-def _reason(error: Exception) -> str:
-    """The first sentence of why; torch puts it into advice to trust the file."""
-    text = str(error.__context__ or error).strip() or type(error).__name__
-    opcode = re.fullmatch(r'Unsupported operand (\d+)', text)
-    if opcode:
-        known = pickletools.code2op.get(chr(int(opcode[1])))
-        return f'it uses pickle opcode {known.name if known else opcode[1]}, which is not allowed'
-    return text.splitlines()[0].split('. ')[0]

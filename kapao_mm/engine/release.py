@@ -35,6 +35,7 @@ CSP_LAYERS = (
     'neck.top_down_blocks.0',
 )
 STRIDES = (8, 16, 32, 64)
+MAX_NAMES = 10**6  # characters in the names of all weights; the largest releases have 10**5
 
 
 class Release(NamedTuple):
@@ -68,7 +69,7 @@ def read_release(path: str | Path) -> Release:
     content = load_inert(path)
     try:
         model = _find_model(content)
-        weights = dict(_tensors(model))
+        weights = _read_weights(model, Path(path).stat().st_size)
         head = _find_head(model)
         anchors, num_classes = head['_buffers']['anchors'], head['nc']
         for name in head['_buffers']:  # anchors; ours come from the config
@@ -130,14 +131,35 @@ def _find_model(content: Any) -> InertObject:
     return model
 
 
-def _tensors(module: InertObject, prefix: str = '') -> Iterator[tuple[str, Tensor]]:
-    """Parameters and buffers by the names that their state dict would have."""
+def _read_weights(model: InertObject, file_size: int) -> dict[str, Tensor]:
+    """The parameters and buffers by the names that a state dict would give them.
+
+    A file can share modules and tensors so that a few bytes stand for any number of them.
+
+    Raises:
+        InputError: If there are more than the file, of that many bytes, or any release can hold.
+    """
+    weights, characters, size = {}, 0, 0
+    for name, value in _walk(model):
+        characters += len(name) + 1
+        if characters > MAX_NAMES:
+            raise InputError('it has more modules than any release')
+        if value is not None:
+            weights[name] = value
+            size += value.numel() * value.element_size()
+        if size > file_size:
+            raise InputError('its weights are larger than the file')
+    return weights
+
+
+def _walk(module: InertObject, prefix: str = '') -> Iterator[tuple[str, Tensor | None]]:
+    """The modules (with None), parameters and buffers below a module."""
     for kind in ('_parameters', '_buffers'):
         for name, value in module.state[kind].items():
-            if value is not None:
-                yield f'{prefix}{name}', value
+            yield f'{prefix}{name}', value
     for name, child in module.state['_modules'].items():
-        yield from _tensors(child, f'{prefix}{name}.')
+        yield f'{prefix}{name}', None
+        yield from _walk(child, f'{prefix}{name}.')
 
 
 def _find_head(model: InertObject) -> dict[str, Any]:

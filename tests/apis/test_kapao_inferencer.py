@@ -1,5 +1,7 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 import json
+import os
+import shutil
 
 import cv2
 import numpy as np
@@ -21,7 +23,7 @@ def cfg(repo):
 
 @pytest.fixture(scope='module')
 def untrained(cfg):
-    return KAPAOInferencer(cfg, device='cpu')
+    return KAPAOInferencer(cfg, random_weights=True, device='cpu')
 
 
 @pytest.fixture(scope='module')
@@ -63,7 +65,7 @@ def test_thresholds_are_those_for_pictures(cfg, untrained):
 
 @pytest.mark.parametrize(('amp', 'dtype'), [(False, torch.float32), (True, torch.bfloat16)])
 def test_the_network_is_prepared_for_inference(cfg, amp, dtype):
-    model = KAPAOInferencer(cfg, amp=amp, device='cpu').model
+    model = KAPAOInferencer(cfg, random_weights=True, amp=amp, device='cpu').model
     assert not any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
     assert next(model.neck.parameters()).dtype == dtype
 
@@ -130,6 +132,38 @@ def test_checkpoint_of_another_model_is_refused(repo, checkpoint):
     crowdpose = load_config(repo / 'configs/kapao/kapao_s_crowdpose.py')
     with pytest.raises(InputError, match=r'a\.pth does not fit'):
         KAPAOInferencer(crowdpose, checkpoint, device='cpu')
+
+
+def test_random_weights_have_to_be_asked_for(cfg):
+    with pytest.raises(InputError, match='no weights given: .* or random_weights=True'):
+        KAPAOInferencer(cfg, device='cpu')
+
+
+def test_a_checkpoint_on_a_server_predicts_as_the_file_does(
+    cfg, trained, image, checkpoint, served
+):
+    folder, server = served
+    shutil.copy(checkpoint, folder / 'a.pth')
+    remote = KAPAOInferencer(cfg, server.url('a.pth'), device='cpu')
+    assert next(remote([image]))['predictions'] == next(trained([image]))['predictions']
+
+
+def test_a_checkpoint_on_a_server_that_runs_code_or_is_another_model_is_refused(
+    cfg, repo, checkpoint, served, tmp_path
+):
+    class Runs:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / 'ran'),)
+
+    folder, server = served
+    shutil.copy(checkpoint, folder / 'a.pth')
+    crowdpose = load_config(repo / 'configs/kapao/kapao_s_crowdpose.py')
+    with pytest.raises(InputError, match='does not fit'):
+        KAPAOInferencer(crowdpose, server.url('a.pth'), device='cpu')
+    torch.save(torch.load(checkpoint) | {'extra': Runs()}, folder / 'b.pth')
+    with pytest.raises(InputError, match='cannot be read safely'):
+        KAPAOInferencer(cfg, server.url('b.pth'), device='cpu')
+    assert not (tmp_path / 'ran').exists()
 
 
 def test_thresholds_that_mean_nothing_here_are_refused(trained, image):

@@ -60,3 +60,10 @@ def test_a_missing_object_and_one_found_twice_are_differences(objects):
 def test_nothing_and_nothing_do_not_differ(objects):
     nothing = DetectedObjects(*(field[:0] for field in objects))
     assert compare_objects(nothing, nothing) == (0, 0)
+
+
+@pytest.mark.parametrize('name', ['boxes', 'keypoints', 'point_boxes', 'scores', 'point_scores'])
+def test_what_is_no_number_is_no_agreement(objects, name):
+    spoilt = changed(objects, name, 1, np.nan)
+    for found, expected in ((spoilt, objects), (objects, spoilt), (spoilt, spoilt)):
+        assert max(compare_objects(found, expected)) == np.inf

@@ -1,4 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+import hashlib
 import os
 
 import numpy as np
@@ -12,8 +13,8 @@ from kapao_mm.engine import (
     check_training_start,
     checkpoint,
     checkpoint_bytes,
-    checkpoint_to_resume,
     load_weights,
+    write_hashed,
 )
 from kapao_mm.errors import InputError
 
@@ -145,55 +146,6 @@ def test_equal_checkpoints_give_equal_bytes(model):
     assert one == other
 
 
-def save_run(path, model, seconds):
-    """A checkpoint with the state of a run, written at a time."""
-    save(path, model, meta={}, message_hub={}, optimizer={})
-    os.utime(path, (seconds, seconds))
-    return path
-
-
-@pytest.fixture
-def work_dir(tmp_path, model):
-    """Of a run whose third checkpoint is the latest."""
-    paths = [save_run(tmp_path / f'epoch_{n}.pth', model, seconds=n) for n in (1, 2, 3)]
-    (tmp_path / 'last_checkpoint').write_text(str(paths[-1]))
-    return tmp_path
-
-
-def test_the_latest_checkpoint_is_resumed_or_the_given_one(work_dir, tmp_path_factory):
-    assert checkpoint_to_resume(work_dir) == str(work_dir / 'epoch_3.pth')
-    assert checkpoint_to_resume(work_dir, str(work_dir / 'epoch_1.pth')) == str(
-        work_dir / 'epoch_1.pth'
-    )
-    assert checkpoint_to_resume(tmp_path_factory.mktemp('new')) is None
-
-
-@pytest.mark.parametrize('damage', ['truncated', 'empty', 'missing', 'without optimizer'])
-@pytest.mark.parametrize('given', ['auto', '{}/epoch_3.pth'])
-def test_a_damaged_checkpoint_is_named_with_the_newest_good_one(work_dir, model, damage, given):
-    path = work_dir / 'epoch_3.pth'
-    if damage == 'missing':
-        path.unlink()
-    elif damage == 'without optimizer':  # as the best checkpoint
-        save(path, model, meta={}, message_hub={})
-    else:
-        path.write_bytes(path.read_bytes()[: -500 if damage == 'truncated' else 0])
-    with pytest.raises(InputError, match=f'{path} .*; use --resume {work_dir}/epoch_2.pth$'):
-        checkpoint_to_resume(work_dir, given.format(work_dir))
-
-
-def test_an_empty_last_checkpoint_is_named(work_dir):
-    (work_dir / 'last_checkpoint').write_text('')
-    with pytest.raises(InputError, match=f'{work_dir}/last_checkpoint is empty; use .*epoch_3.pth'):
-        checkpoint_to_resume(work_dir)
-
-
-def test_a_folder_without_another_good_checkpoint_is_named(tmp_path):
-    (tmp_path / 'a.pth').write_bytes(b'')
-    with pytest.raises(InputError, match=f'a.pth cannot be read.*; no other in {tmp_path} can'):
-        checkpoint_to_resume(tmp_path, str(tmp_path / 'a.pth'))
-
-
 def test_weights_are_loaded_or_refused(tmp_path, model):
     path = save(tmp_path / 'a.pth', model)
     other = nn.Linear(3, 2)
@@ -201,3 +153,29 @@ def test_weights_are_loaded_or_refused(tmp_path, model):
     assert torch.equal(other.weight, model.weight)
     with pytest.raises(InputError, match='does not fit the config'):
         load_weights(nn.Linear(4, 2), path)
+
+
+@pytest.mark.parametrize(
+    ('entries', 'said'),
+    [
+        (dict(meta=[1]), 'has a meta that is no dict'),
+        (dict(meta=dict(dataset_meta=3)), 'has a meta that is no dict'),
+        (dict(state_dict=[1]), 'has a state_dict that is no dict of named weights'),
+        (dict(state_dict={3: torch.zeros(2)}), 'has a state_dict that is no dict of named weights'),
+        (dict(state_dict=dict(weight='a')), 'does not fit the config: 2 weights'),
+        (
+            dict(state_dict=dict(weight=torch.zeros(2, 3, dtype=int), bias=torch.zeros(2))),
+            'does not fit the config: 1 weights',
+        ),
+    ],
+)
+def test_strange_contents_are_named(tmp_path, model, entries, said):
+    path = save(tmp_path / 'a.pth', model, **entries)
+    with pytest.raises(InputError, match=said):
+        load_weights(model, path)
+
+
+def test_a_checkpoint_gets_the_hash_of_its_file_in_its_name(tmp_path, model):
+    path = write_hashed(dict(state_dict=model.state_dict()), tmp_path / 'a.pth')
+    assert path.name == f'a-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}.pth'
+    load_weights(model, path)

@@ -7,6 +7,8 @@ import torch
 from mmpose.registry import MODELS
 from torch import nn
 
+from kapao_mm.errors import InputError
+
 
 @pytest.fixture
 def model():
@@ -65,3 +67,11 @@ def test_it_resumes_exactly(model):
     assert resumed.steps == ema.steps == 4
     for name, tensor in ema.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], tensor)
+
+
+@pytest.mark.parametrize(
+    ('decay', 'ramp'), [(0.9, 0), (0.9, -2000), (1.1, 5), (-0.1, 5), (math.nan, 5), (0.9, math.nan)]
+)
+def test_numbers_that_make_no_average_are_refused(model, decay, ramp):
+    with pytest.raises(InputError, match=f'RampedEMA has decay={decay} and ramp={ramp}; decay'):
+        MODELS.build(dict(type='RampedEMA', model=model, decay=decay, ramp=ramp))

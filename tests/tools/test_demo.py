@@ -1,5 +1,6 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 import json
+import os
 import re
 from pathlib import Path
 
@@ -123,3 +124,16 @@ def test_wrong_flags_end_with_one_line(run, tmp_path, flags, message):
     assert isinstance(end, str) and end.startswith('error: ') and '\n' not in end
     assert re.search(message, end)
     assert image.read_bytes() == before
+
+
+def test_a_checkpoint_on_a_server_that_runs_code_ends_with_one_line(run, tmp_path, served):
+    class Runs:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / 'ran'),)
+
+    folder, server = served
+    torch.save({'state_dict': {}, 'meta': Runs()}, folder / 'a.pth')
+    end = run(write_image(tmp_path / 'in/a.jpg'), checkpoint=server.url('a.pth'), out_dir='o')
+    assert end.startswith('error: ') and 'cannot be read safely' in end
+    assert not (tmp_path / 'ran').exists()
+    assert not list(Path('o').glob('*'))

@@ -108,7 +108,9 @@ def test_a_picture_with_nothing_to_find(run_tool, checkpoint, capfd, tmp_path):
     flags = ['--format', 'torchscript', '--out', tmp_path / 'a.pt', *FLAGS]
     nothing = [f'model.test_cfg.pictures.{kind}_score_thr=0.999' for kind in ('pose', 'keypoint')]
     assert run_tool(TOOL, CONFIG, checkpoint, *flags, *nothing) is None
-    assert 'Nothing was compared: give --image' in capfd.readouterr().out
+    out = capfd.readouterr().out
+    assert 'drawn people: nothing found, in the file as in PyTorch. Nothing was compared' in out
+    assert 'from those of PyTorch' not in out
 
 
 def test_a_file_that_is_another_model(run_tool, checkpoint, tmp_path, monkeypatch):
@@ -120,6 +122,24 @@ def test_a_file_that_is_another_model(run_tool, checkpoint, tmp_path, monkeypatc
     flags = ('--format', 'torchscript', '--out', tmp_path / 'a.pt')
     message = run_tool(TOOL, CONFIG, checkpoint, *flags, *FLAGS)
     assert f'{tmp_path}/a.pt was written, but is not the model: it finds' in message
+
+
+@pytest.mark.parametrize('kind', ['not finite', 'damaged'])
+def test_weights_of_no_use_are_not_exported(run_tool, checkpoint, tmp_path, kind):
+    path = tmp_path / 'a.pth'
+    content = torch.load(checkpoint)
+    if kind == 'not finite':
+        content['state_dict']['backbone.stem.conv.conv.weight'][0] = torch.nan
+    torch.save(content, path)
+    if kind == 'damaged':
+        written = bytearray(path.read_bytes())
+        half = len(written) // 2
+        written[half : half + 64] = bytes(255 - byte for byte in written[half : half + 64])
+        path.write_bytes(written)
+    message = run_tool(TOOL, CONFIG, path, '--format', 'torchscript', *FLAGS)
+    assert message.startswith('error: ') and '\n' not in message
+    assert kind in message and str(path) in message
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_tensorrt_gives_the_command_that_builds_the_engine(load_file, monkeypatch):

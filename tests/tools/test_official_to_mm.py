@@ -385,3 +385,90 @@ def test_the_output_needs_a_place_of_its_own(run_tool, detector, tmp_path):
     assert 'would replace the file' in run_tool(TOOL, detector, detector)
     assert 'does not exist' in run_tool(TOOL, detector, tmp_path / 'new/out.pth')
     assert 'is a folder' in run_tool(TOOL, detector, tmp_path)
+
+
+def refuse(run_tool, path, folder, said):
+    message = run_tool(TOOL, path, folder / 'out.pth')
+    assert message.startswith(f'error: {path} ') and said in message and '\n' not in message
+    assert not list(folder.glob('out*'))
+
+
+def test_modules_that_double_are_refused_at_once(run_tool, save, tmp_path):
+    """A tree of them has 2 ** 60 leaves, the file 60 modules."""
+    model = make_release()
+    shared = conv(8, 8)
+    for _ in range(60):
+        shared = Node(a=shared, b=shared)
+    model._modules['more'] = shared
+    refuse(run_tool, save(model=model), tmp_path, 'it has more modules than any release')
+
+
+def test_a_module_inside_itself_is_refused(run_tool, save, tmp_path):
+    model = make_release()
+    model._modules['model']._modules['5']._modules['self'] = model
+    refuse(run_tool, save(model=model), tmp_path, 'is no released KAPAO')
+
+
+def test_modules_nested_too_deeply_are_refused(run_tool, save, tmp_path):
+    model = make_release()
+    deep = conv(8, 8)
+    for _ in range(300):  # torch saves no more
+        deep = Node(a=Node(a=Node(a=deep)))
+    model._modules['more'] = deep
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(50_000)
+    path = save(model=model)
+    sys.setrecursionlimit(limit)
+    refuse(run_tool, path, tmp_path, 'is no released KAPAO')
+
+
+def test_names_that_add_up_are_refused(run_tool, save, tmp_path):
+    model = make_release()
+    for _ in range(50):
+        model = Node(**{'x' * 100_000: model})
+    refuse(run_tool, save(model=model), tmp_path, 'it has more modules than any release')
+
+
+def test_weights_that_claim_more_than_the_file_holds_are_refused(run_tool, save, tmp_path):
+    model = make_release()
+    layer = model._modules['model']._modules['0']._modules['conv']._modules['conv']
+    layer._parameters['weight'] = torch.zeros(1).expand(2**40, 12, 3, 3)
+    refuse(run_tool, save(model=model), tmp_path, 'its weights are larger than the file')
+
+
+def test_weights_that_are_not_finite_are_not_converted(run_tool, save, tmp_path):
+    model = make_release()
+    bias = model._modules['model']._modules['33']._modules['m']._modules['1']._parameters['bias']
+    bias.data[2] = torch.inf
+    said = '1 of its weights are not finite, the first is head.head_module.convs.1.bias'
+    refuse(run_tool, save(model=model), tmp_path, said)
+
+
+def test_a_damaged_release_is_not_converted(run_tool, save, tmp_path):
+    path = save(model=make_release())
+    content = bytearray(path.read_bytes())
+    half = len(content) // 2
+    content[half : half + 64] = bytes(255 - byte for byte in content[half : half + 64])
+    path.write_bytes(content)
+    refuse(run_tool, path, tmp_path, 'cannot be read safely: it')
+
+
+@pytest.mark.parametrize('tool', ['test.py', 'train.py', 'demo.py'])
+def test_a_release_given_to_another_tool_names_the_converter(run_tool, save, toy, tmp_path, tool):
+    path, config = save(model=make_release()), 'configs/kapao/kapao_n_toy.py'
+    args = {
+        'test.py': [config, path, '--work-dir', tmp_path / 'work'],
+        'demo.py': [
+            toy / 'val2017',
+            '--config',
+            config,
+            '--checkpoint',
+            path,
+            '--out-dir',
+            tmp_path / 'out',
+        ],
+        'train.py': [config, '--work-dir', tmp_path / 'work'],
+    }
+    options = [f'data_root={toy}', *([f'load_from={path}'] if tool == 'train.py' else [])]
+    message = run_tool(tool, *args[tool], '--cfg-options', *options)
+    assert f'convert it first: python tools/model_converters/official_to_mm.py {path} ' in message

@@ -133,3 +133,13 @@ def test_a_damaged_file_leaves_nothing(run_tool, trained, tmp_path):
     trained.write_bytes(trained.read_bytes()[:-100])
     assert 'cannot be read safely' in run_tool(TOOL, trained, tmp_path / 'a.pth')
     assert list(tmp_path.iterdir()) == [trained]
+
+
+@pytest.mark.parametrize('part', ['state_dict', 'ema_state_dict'])
+def test_weights_that_are_not_finite_are_not_published(run_tool, trained, tmp_path, part):
+    checkpoint = torch.load(trained, weights_only=True)
+    list(checkpoint[part].values())[3][0] = torch.nan
+    torch.save(checkpoint, trained)
+    message = run_tool(TOOL, trained, tmp_path / 'a.pth')
+    assert message.startswith(f'error: checkpoint {trained} is of no use: 1 weights are not finite')
+    assert list(tmp_path.iterdir()) == [trained]

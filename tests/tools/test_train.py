@@ -1,6 +1,7 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 """The flags of tools/train.py."""
 
+import os
 import sys
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from mmpose.registry import MODELS
 
 from kapao_mm.configuration import load_config
+from kapao_mm.errors import InputError
 
 RECIPE = 'configs/kapao/kapao_n_coco.py'
 TOY = 'configs/kapao/kapao_n_toy.py'
@@ -90,3 +92,55 @@ def test_the_recipe_trains_without_validation(run_tool, toy, tmp_path):
     assert run_tool('train.py', RECIPE, '--no-validate', '--work-dir', tmp_path, *options) is None
     assert (tmp_path / 'epoch_1.pth').is_file()
     assert not list(tmp_path.glob('best*'))
+
+
+QUICK = ['--cfg-options', 'input_size=64', 'max_epochs=1', 'train_dataloader.num_workers=0']
+
+
+def test_a_work_directory_with_checkpoints_is_not_written_over(run_tool, toy, tmp_path):
+    for name in ('epoch_1.pth', 'kapao_n_toy.py'):
+        (tmp_path / name).write_text('precious')
+    message = run_tool('train.py', TOY, '--work-dir', tmp_path, *QUICK, f'data_root={toy}')
+    assert message.startswith(f'error: {tmp_path} holds checkpoints of another run (1, as epoch_1')
+    for advice in ('--resume', '--work-dir', '--overwrite'):
+        assert advice in message
+    assert {path.read_text() for path in tmp_path.iterdir()} == {'precious'}
+
+
+def test_a_work_directory_with_checkpoints_may_be_written_over(run_tool, toy, tmp_path):
+    (tmp_path / 'epoch_1.pth').write_text('old')
+    flags = ['--work-dir', tmp_path, '--no-validate', '--overwrite', *QUICK]
+    assert run_tool('train.py', TOY, *flags, 'batch_size=2', f'data_root={toy}') is None
+    assert torch.load(tmp_path / 'epoch_1.pth')['meta']['epoch'] == 1
+
+
+def test_resume_in_the_config_is_as_the_flag(applied, tmp_path):
+    path = tmp_path / 'epoch_3.pth'
+    torch.save(dict(state_dict={}, meta={}, message_hub={}, optimizer={}), path)
+    cfg = applied(TOY, resume=True)  # last_checkpoint is missing; MMEngine would start anew
+    assert (cfg.resume, cfg.load_from) == (True, str(path))
+    path.write_bytes(b'')
+    with pytest.raises(InputError, match='lacks what resuming needs'):
+        applied(TOY, resume=True)
+
+
+@pytest.mark.parametrize('flag', ['load_from', 'resume', 'backbone'])
+def test_weights_from_a_server_run_no_code(run_tool, toy, tmp_path, served, flag):
+    class Runs:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / 'ran'),)
+
+    folder, server = served
+    torch.save(dict(meta={}, message_hub={}, optimizer={}, state_dict=Runs()), folder / 'a.pth')
+    url = server.url('a.pth')
+    flags = ['--resume', url] if flag == 'resume' else []
+    options = [f'data_root={toy}', 'batch_size=2']
+    if flag == 'load_from':
+        options.append(f'load_from={url}')
+    elif flag == 'backbone':
+        init = 'model.backbone.init_cfg'
+        options += [f'{init}.type=Pretrained', f'{init}.checkpoint={url}']
+    work = tmp_path / 'work'
+    message = run_tool('train.py', TOY, '--work-dir', work, *flags, *QUICK, *options)
+    assert 'cannot be read safely' in message
+    assert not (tmp_path / 'ran').exists()

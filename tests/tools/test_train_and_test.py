@@ -142,3 +142,27 @@ def test_a_loss_that_is_not_finite_ends_training_before_it_does_harm(run_tool, t
     assert str(toy / 'train2017/toy_') in message
     found = torch.load(tmp_path / 'non_finite_iter_1.pth', weights_only=True)
     assert all(value.isfinite().all() for value in found['state_dict'].values())
+
+
+def test_weights_that_are_not_finite_are_not_tested(run_tool, toy, checkpoint, tmp_path):
+    content = torch.load(checkpoint, weights_only=True)
+    content['state_dict']['neck.downsamples.0.conv.weight'][0] = torch.nan
+    torch.save(content, tmp_path / 'a.pth')
+    args = ['--work-dir', tmp_path / 'work', '--out', tmp_path / 'a.json']
+    message = run_tool('test.py', CONFIG, tmp_path / 'a.pth', *args, *options(data_root=toy))
+    assert message.startswith(f'error: checkpoint {tmp_path}/a.pth is of no use: 1 weights are not')
+    assert not (tmp_path / 'a.json').exists()
+
+
+def test_a_checkpoint_on_a_server_is_tested(run_tool, toy, checkpoint, tmp_path, served):
+    folder, server = served
+    shutil.copy(checkpoint, folder / 'a.pth')
+    args = ['--work-dir', tmp_path / 'work', '--out', tmp_path / 'a.json']
+    assert run_tool('test.py', CONFIG, server.url('a.pth'), *args, *options(data_root=toy)) is None
+    assert 0 <= json.loads((tmp_path / 'a.json').read_text())['coco/AP'] <= 1
+
+
+def test_a_run_of_another_model_is_not_resumed(run_tool, toy, checkpoint, tmp_path):
+    args = [CONFIG, '--resume', checkpoint, '--work-dir', tmp_path]
+    other = options(data_root=toy, model__backbone__deepen_factor=1)
+    assert 'does not fit the config' in run_tool('train.py', *args, *other)

@@ -28,7 +28,7 @@ from mmengine.config import Config
 
 from kapao_mm.configuration import add_config_options, load_config
 from kapao_mm.datasets import read_metainfo
-from kapao_mm.engine.checkpoint import require_checkpoint
+from kapao_mm.engine import fetch, latest_checkpoint
 from kapao_mm.errors import InputError, exit_on_input_error
 from kapao_mm.evaluation import KAPAOMetric
 from kapao_mm.evaluation.coco_evaluation import metric_names
@@ -153,7 +153,7 @@ def measure(folder: Path, checkpoint: Path | None, gpus: int) -> dict[str, float
                 command = [*launch, *command, '--launcher', 'pytorch']
             if not run_tool(folder / 'train.log', *command):
                 return None
-            checkpoint = (train_dir / 'last_checkpoint').read_text().strip()
+            checkpoint = latest_checkpoint(train_dir)
         out = folder / 'test' / done.name
         command = [TOOLS / 'test.py', config, checkpoint, '--work-dir', out.parent, '--out', out]
         if not run_tool(folder / 'test.log', *command):
@@ -210,7 +210,7 @@ def main() -> None:
     name = args.config.stem
     work_dir = args.work_dir or Path('work_dirs') / name / f'sweep_{args.key}'
     if args.checkpoint:
-        require_checkpoint(args.checkpoint)
+        fetch(args.checkpoint)
     if args.metric:
         require_metric(load_config(args.config, args.cfg_options), args.metric)
     rows, metric = {}, args.metric

@@ -92,7 +92,8 @@ def output_path(args: argparse.Namespace) -> Path:
         InputError: its ending is not that of the format, or nothing can be written there.
     """
     _, suffix, _ = FORMATS[args.format]
-    name = Path(args.checkpoint).with_suffix(suffix)
+    given = args.checkpoint  # that of a URL goes into the current folder
+    name = Path(given.rpartition('/')[2] if '://' in given else given).with_suffix(suffix)
     if args.format == 'tensorrt':
         name = name.with_stem(f'{name.stem}_tensorrt')
     path = args.out or name
@@ -124,12 +125,17 @@ def compare(path: Path, picture: np.ndarray, expected: DetectedObjects) -> str:
     """Runs the file and says what it finds, and how far from where PyTorch does.
 
     Raises:
-        InputError: farther than rounding moves it.
+        InputError: If they are farther apart than rounding moves them.
     """
     backend = BACKENDS.get(path.suffix)
     _, network = backend(path, 'float32', None) if backend else open_torchscript(path)
     (found,) = split_by_image(network(picture[None]), 1)
     difference = compare_objects(found, expected)
+    if not any(map(len, (found.boxes, found.point_boxes, expected.boxes, expected.point_boxes))):
+        return (
+            'nothing found, in the file as in PyTorch. Nothing was compared: give --image with '
+            'what the model was trained to find'
+        )
     counts = f'{len(found.boxes)} poses, {len(found.point_boxes)} keypoint objects'
     apart = f'{difference.position:.1g} px and {difference.score:.1g} of confidence'
     if difference.position > MAX_POSITION or difference.score > MAX_SCORE:
@@ -169,8 +175,6 @@ def main() -> None:
     megabytes = sum(file.stat().st_size for file in files) / 1e6
     print(f'{" and ".join(map(str, files))}: {megabytes:.1f} MB, thresholds for {args.use}')
     print(f'{args.image or "drawn people"}: {compare(path, picture, expected)}')
-    if not len(expected.boxes) + len(expected.point_boxes):
-        print('Nothing was compared: give --image with what the model was trained to find')
     print(f'Next: {advise(args, path, size)}')
 
 

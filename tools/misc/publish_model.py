@@ -5,13 +5,12 @@ Weights (the averaged ones, where there are any), dataset and config stay; the r
 """
 
 import argparse
-import hashlib
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from kapao_mm.engine import AtomicBackend, check_output, checkpoint_bytes, read_checkpoint
+from kapao_mm.engine import check_output, read_checkpoint, write_hashed
 from kapao_mm.errors import InputError, exit_on_input_error
 
 RUN_META = {'epoch', 'iter', 'seed', 'experiment_name', 'time'}  # of the training, not the model
@@ -43,7 +42,7 @@ def to_half(name: str, value: Tensor) -> Tensor:
     if not value.is_floating_point():
         return value
     half = value.half()
-    if half.isinf().any() and not value.isinf().any():
+    if half.isinf().any():  # the weights themselves are finite, or they would not have been read
         raise InputError(f'weight {name} is too large for float16; publish without --half')
     return half
 
@@ -61,11 +60,9 @@ def main() -> None:
     args = parser.parse_args()
     check_output(args.out, args.source)
     checkpoint = read_checkpoint(args.source)
-    content = checkpoint_bytes(publishable(checkpoint, args.half))
-    out = args.out.with_stem(f'{args.out.stem}-{hashlib.sha256(content).hexdigest()[:8]}')
-    AtomicBackend().put(content, out)
+    out = write_hashed(publishable(checkpoint, args.half), args.out)
     dropped = sorted(checkpoint.keys() - {'meta', 'state_dict'})
-    print(f'{out}: {len(content) / 1e6:.1f} MB; left out: {", ".join(dropped) or "nothing"}')
+    print(f'{out}: {out.stat().st_size / 1e6:.1f} MB; left out: {", ".join(dropped) or "nothing"}')
     print(f'Next: python tools/test.py CONFIG {out}')
 
 

@@ -81,7 +81,7 @@ def fit(release: Release, model: nn.Module) -> dict[str, Tensor]:
     """The weights of a release, with the model's precision.
 
     Raises:
-        InputError: they are not the weights of such a model.
+        InputError: If they are not the weights of such a model, or not finite.
     """
     expected = model.state_dict()
     found = release.weights
@@ -91,6 +91,9 @@ def fit(release: Release, model: nn.Module) -> dict[str, Tensor]:
     wrong = sorted(name for name, _ in shapes[0] ^ shapes[1])
     if wrong:
         raise InputError(f'its weights are not those of its size, the first is {wrong[0]}')
+    broken = [name for name, value in found.items() if not value.isfinite().all()]
+    if broken:
+        raise InputError(f'{len(broken)} of its weights are not finite, the first is {broken[0]}')
     with torch.no_grad():
         return {
             name: torch.empty(value.shape, dtype=value.dtype).copy_(found[name])

@@ -1,7 +1,8 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Checkpoints that a kill at any moment leaves complete, and that hold all a run needs."""
+"""Writes checkpoints that are complete whenever a run is killed, and hold all that it needs."""
 
-import shutil
+import os
+import re
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from mmpose.registry import HOOKS
 
 from kapao_mm.errors import InputError
 
+from ..checkpoint import read_checkpoint, write_hashed
 from ..file_backend import PARTIAL, AtomicBackend
+from ..resume import require_no_checkpoints
 
 
 @HOOKS.register_module()
@@ -24,38 +27,80 @@ class SafeCheckpointHook(CheckpointHook):
     - An old checkpoint goes after the new one was written; MMEngine removes it before.
     - An epoch's checkpoint is written before its validation and again after it, when the best AP
       is known. A run resumed from the first of the two validates before it trains on.
+    - Only files in the run's own folder with names that this hook makes are ever removed, whatever
+      a checkpoint says; and a run does not write over the checkpoints of another one.
 
     Args:
-        save_best: one metric, 'auto' or None.
-        backend_args: of another file backend than :class:`AtomicBackend`.
-        kwargs: as in :class:`CheckpointHook`.
+        save_best: One metric, 'auto' or None.
+        backend_args: Arguments of another file backend than :class:`AtomicBackend`.
+        overwrite: Whether the run may write over the checkpoints of another run.
+        kwargs: As in :class:`CheckpointHook`.
 
     Raises:
-        InputError: ``save_best`` is a list.
+        InputError: If ``save_best`` is a list. Before training, if the folder holds checkpoints of
+            another run and ``overwrite`` is not set.
     """
 
     def __init__(
-        self, save_best: str | None = None, backend_args: dict | None = None, **kwargs: Any
+        self,
+        save_best: str | None = None,
+        backend_args: dict | None = None,
+        overwrite: bool = False,
+        **kwargs: Any,
     ) -> None:
         if isinstance(save_best, list):
             raise InputError(f'SafeCheckpointHook keeps the best of one metric, not of {save_best}')
         backend_args = backend_args or dict(backend='atomic')
         super().__init__(save_best=save_best, backend_args=backend_args, **kwargs)
+        self.overwrite = overwrite
         self._saved_at: int | None = None  # epochs (iterations) done at the latest checkpoint
+        step = re.sub(r'\\{[^}]*\}', r'\\d+', re.escape(self.filename_tmpl))
+        self._names = f'(best_.+_)?{step}'  # what this hook calls its files
 
     def before_train(self, runner: Runner) -> None:
         """Tidies up after a killed run and makes up for the validation that it missed."""
+        # MMEngine would remove files by them, before it is known whose files they are.
+        steps = runner.message_hub.runtime_info.pop('keep_ckpt_ids', [])
         super().before_train(runner)
+        if not (self.overwrite or self._goes_on(runner)):
+            require_no_checkpoints(self.out_dir, self._names)
+        self._take_over(runner, steps)
         if is_main_process():
-            for partial in Path(runner.work_dir).glob(f'*{PARTIAL}'):
-                if partial.is_dir():  # of atomic_path
-                    shutil.rmtree(partial)
-                else:
-                    partial.unlink()
+            names = rf'({self._names}|last_checkpoint|non_finite_iter_\d+\.pth){re.escape(PARTIAL)}'
+            for folder in {runner.work_dir, self.out_dir}:
+                for partial in Path(folder).glob(f'*{PARTIAL}'):
+                    if re.fullmatch(names, partial.name) and not partial.is_dir():
+                        partial.unlink()
         if self.by_epoch and _validation_missing(runner):
             runner.logger.info(f'The validation of epoch {runner.epoch} is missing; making it')
             self._saved_at = runner.epoch
             runner.val_loop.run()
+
+    def _goes_on(self, runner: Runner) -> bool:
+        """Whether the run was resumed from a checkpoint of the folder that it writes to."""
+        source = runner._load_from
+        here = source is None or Path(source).parent.resolve() == Path(self.out_dir).resolve()
+        return here and runner.iter > 0
+
+    def _take_over(self, runner: Runner, steps: Any) -> None:
+        """Takes from a resumed run which checkpoints to remove later, if they are in this folder.
+
+        The run may have been copied or moved: then its paths lead to other folders.
+        """
+        steps = [step for step in steps if type(step) is int] if isinstance(steps, list) else []
+        if steps and self.max_keep_ckpts > 0:
+            for old in steps[: -self.max_keep_ckpts]:
+                self._remove(self.filename_tmpl.format(old))
+            self.keep_ckpt_ids.extend(steps)
+            runner.message_hub.update_info('keep_ckpt_ids', [*self.keep_ckpt_ids])
+        best = runner.message_hub.get_info('best_ckpt')
+        if best is not None:
+            name = os.path.basename(str(best))
+            best = self.file_backend.join_path(self.out_dir, name)
+            runner.message_hub.update_info('best_ckpt', best)
+            self.best_ckpt_path = best if self.file_backend.exists(best) else None
+            if self.best_ckpt_path is None:
+                runner.logger.warning(f'the best checkpoint so far, {name}, is not in this folder')
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, Any]) -> None:
         """Writes the best checkpoint, and this epoch's once more."""
@@ -98,7 +143,7 @@ class SafeCheckpointHook(CheckpointHook):
         if is_main_process():
             AtomicBackend().put_text(self.last_ckpt, Path(runner.work_dir) / 'last_checkpoint')
         for old in outdated:
-            self._remove(self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(old)))
+            self._remove(self.filename_tmpl.format(old))
 
     def _keep(self, step: int, runner: Runner) -> list[int]:
         """Adds a checkpoint to those kept and returns the steps of those to remove after it."""
@@ -110,13 +155,24 @@ class SafeCheckpointHook(CheckpointHook):
         self.keep_ckpt_ids = deque(steps, self.max_keep_ckpts)
         return steps[: -self.max_keep_ckpts]
 
-    def _remove(self, path: str) -> None:
-        if not is_main_process():
+    def _remove(self, name: str) -> None:
+        """Removes one of this hook's files; anything else is left alone."""
+        name = os.path.basename(name)
+        if not (is_main_process() and re.fullmatch(self._names, name)):
             return
+        path = self.file_backend.join_path(self.out_dir, name)
         if self.file_backend.isfile(path):
             self.file_backend.remove(path)
-        elif self.file_backend.isdir(path):  # DeepSpeed writes folders
+        elif self.file_backend.isdir(path) and not os.path.islink(path):  # as DeepSpeed's
             self.file_backend.rmtree(path)
+
+    def _publish_model(self, runner: Runner, ckpt_path: str) -> None:
+        """Keeps ``published_keys``; MMEngine names the file by the hash of something else."""
+        if is_main_process():
+            checkpoint = read_checkpoint(ckpt_path)
+            kept = {key: checkpoint[key] for key in self.published_keys if key in checkpoint}
+            path = write_hashed(kept, Path(ckpt_path))
+            runner.logger.info(f'{ckpt_path} is published as {path}')
 
 
 def _validation_missing(runner: Runner) -> bool:

@@ -1,5 +1,7 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+import hashlib
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -140,3 +142,123 @@ def test_what_a_kill_left_half_written_is_removed(make_run, tmp_path):
 def test_more_than_one_best_is_refused():
     with pytest.raises(InputError, match=r"one metric, not of \['AP', 'AR'\]"):
         SafeCheckpointHook(save_best=['AP', 'AR'])
+
+
+def resume(make_run, folder, scores, **options):
+    """Trains one more epoch from the second of a folder, and returns the run."""
+    run = make_run(
+        folder, resume=str(folder / 'epoch_2.pth'), scores=scores, max_epochs=3, **options
+    )
+    run.train()
+    return run
+
+
+@pytest.fixture
+def trained(make_run, tmp_path):
+    """The folder of a run of two epochs, the second of which is the best."""
+    folder = tmp_path / 'trained'
+    make_run(folder, scores=[0.1, 0.2], max_epochs=2, max_keep_ckpts=2).train()
+    return folder
+
+
+def say(folder, **infos):
+    """Writes into the checkpoint of epoch 2 what its run knows."""
+    checkpoint = read(folder / 'epoch_2.pth')
+    checkpoint['message_hub']['runtime_info'] |= infos
+    torch.save(checkpoint, folder / 'epoch_2.pth')
+
+
+@pytest.mark.parametrize('kind', ['file', 'folder', 'file of another run', 'link to a folder'])
+def test_only_the_runs_own_best_is_removed(make_run, trained, tmp_path, kind):
+    foreign = tmp_path / 'other' / ('best_coco_AP_epoch_1.pth' if 'run' in kind else 'thesis')
+    foreign.parent.mkdir()
+    if 'folder' in kind:
+        foreign.mkdir()
+        (foreign / 'text').write_text('precious')
+    else:
+        foreign.write_text('precious')
+    if 'link' in kind:
+        link = trained / 'best_coco_AP_epoch_1.pth'
+        link.symlink_to(foreign)
+        say(trained, best_ckpt=str(link))
+    else:
+        say(trained, best_ckpt=str(foreign))
+    resume(make_run, trained, scores=[0.1, 0.2, 0.3])
+    assert (foreign / 'text' if 'folder' in kind else foreign).read_text() == 'precious'
+    assert (trained / 'best_coco_AP_epoch_3.pth').is_file()
+
+
+def test_a_resumed_copy_leaves_the_original_alone_and_tidies_itself(make_run, trained, tmp_path):
+    before = {path: path.read_bytes() for path in trained.glob('*.pth')}
+    copy = tmp_path / 'copy'
+    shutil.copytree(trained, copy)
+    resume(make_run, copy, scores=[0.1, 0.2, 0.3], max_keep_ckpts=2)
+    assert {path: path.read_bytes() for path in trained.glob('*.pth')} == before
+    kept = ['best_coco_AP_epoch_3.pth', 'epoch_2.pth', 'epoch_3.pth', 'last_checkpoint']
+    assert files(copy) == kept
+    assert Path(info(copy / 'epoch_3.pth')['best_ckpt']).parent == copy
+
+
+def test_a_copy_without_the_best_goes_on(make_run, trained, capsys):
+    (trained / 'best_coco_AP_epoch_2.pth').unlink()
+    options = dict(published_keys=['state_dict'], log_level='INFO')
+    resume(make_run, trained, scores=[0.1, 0.2, 0.1], **options)
+    assert 'best_coco_AP_epoch_2.pth, is not in this folder' in ''.join(capsys.readouterr())
+    assert not list(trained.glob('best*'))
+    assert list(trained.glob('epoch_3-*.pth'))
+
+
+@pytest.mark.parametrize('steps', [['../../../x', 1], 'abc', 7, [None, 1, True]])
+def test_steps_that_are_no_numbers_remove_nothing(make_run, trained, steps):
+    victim = trained.parent / 'x.pth'
+    victim.touch()
+    (trained / 'epoch_..').mkdir()  # which such a step goes through
+    say(trained, keep_ckpt_ids=steps)
+    resume(make_run, trained, scores=[0.1, 0.2, 0.0], max_keep_ckpts=1)
+    assert victim.exists()
+    assert 'epoch_3.pth' in files(trained)
+
+
+def test_a_resumed_run_that_keeps_fewer_removes_the_oldest(make_run, trained):
+    resume(make_run, trained, scores=[0.1, 0.2, 0.0], max_keep_ckpts=1)
+    assert files(trained) == ['best_coco_AP_epoch_2.pth', 'epoch_3.pth', 'last_checkpoint']
+    assert info(trained / 'epoch_3.pth')['keep_ckpt_ids'] == [3]
+
+
+@pytest.mark.parametrize('start', ['anew', 'auto', 'elsewhere'])
+def test_a_run_does_not_write_over_another_one(make_run, trained, tmp_path, start):
+    """Whether it starts anew, finds no last_checkpoint, or was resumed from another folder."""
+    before = {path: path.read_bytes() for path in trained.glob('*.pth')}
+    source = dict(anew=False, auto=True)
+    if start == 'auto':
+        (trained / 'last_checkpoint').unlink()
+    elif start == 'elsewhere':
+        shutil.copy(trained / 'epoch_1.pth', tmp_path)
+        source['elsewhere'] = str(tmp_path / 'epoch_1.pth')
+    with pytest.raises(
+        InputError, match=r'trained holds checkpoints .* \(3, as best_coco_AP_epoch_2'
+    ):
+        make_run(trained, resume=source[start], max_keep_ckpts=1).train()
+    assert {path: path.read_bytes() for path in trained.glob('*.pth')} == before
+
+
+def test_a_run_that_may_writes_over_another_one(make_run, trained):
+    make_run(trained, max_epochs=1, overwrite=True).train()
+    assert read(trained / 'epoch_1.pth')['meta']['experiment_name']
+    assert (trained / 'last_checkpoint').read_text() == str(trained / 'epoch_1.pth')
+
+
+def test_partial_files_of_others_stay(make_run, tmp_path):
+    (tmp_path / 'thesis.pdf.partial').touch()
+    (tmp_path / 'epoch_8.pth.partial').mkdir()
+    for name in ('best_coco_AP_epoch_2.pth', 'last_checkpoint', 'non_finite_iter_3.pth'):
+        (tmp_path / f'{name}.partial').touch()
+    make_run(tmp_path, max_epochs=1, save_best=None).train()
+    assert files(tmp_path) == ['epoch_1.pth', 'last_checkpoint', 'thesis.pdf.partial']
+
+
+def test_what_is_published_has_the_hash_of_its_file(make_run, tmp_path):
+    make_run(tmp_path, max_epochs=1, save_best=None, published_keys=['meta', 'state_dict']).train()
+    (path,) = tmp_path.glob('epoch_1-*.pth')
+    assert hashlib.sha256(path.read_bytes()).hexdigest()[:8] == path.stem.partition('-')[2]
+    assert set(read(path)) == {'meta', 'state_dict'}

@@ -1,0 +1,130 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+"""Finds the checkpoint that a run goes on from, and keeps runs out of each other's folders."""
+
+import os
+import re
+from contextlib import suppress
+from pathlib import Path
+
+from mmengine.logging import print_log
+
+from kapao_mm.errors import InputError
+
+from .checkpoint import read_checkpoint
+from .download import fetch
+
+RUN_NAMES = r'(best_.+_)?(epoch|iter)_\d+\.pth'  # what MMEngine calls the checkpoints of a run
+
+
+def latest_checkpoint(work_dir: str | Path) -> Path | None:
+    """Returns the checkpoint that ``last_checkpoint`` in a work directory names.
+
+    The file names it with its whole path. A file of that name in the work directory comes first:
+    the directory may have been moved or copied.
+
+    Returns:
+        Its path; None where there is no ``last_checkpoint``.
+
+    Raises:
+        InputError: If ``last_checkpoint`` is empty.
+    """
+    pointer = Path(work_dir) / 'last_checkpoint'
+    if not pointer.is_file():
+        return None
+    lines = pointer.read_text(encoding='utf-8', errors='replace').strip().splitlines()
+    if not lines:
+        raise InputError(f'{pointer} is empty')
+    text = lines[0]
+    here = Path(work_dir) / os.path.basename(text)
+    return here if os.path.isfile(here) else Path(text)
+
+
+def checkpoint_to_resume(work_dir: str | Path, given: str = 'auto') -> str | None:
+    """Returns the checkpoint that a run continues from.
+
+    Args:
+        work_dir: The folder in which the run keeps its checkpoints.
+        given: A checkpoint, or 'auto' for the latest one in ``work_dir``.
+
+    Returns:
+        Its path; None for 'auto' before the first checkpoint.
+
+    Raises:
+        InputError: If it is missing, damaged or lacks what resuming needs; the message names the
+            newest one that can be resumed.
+    """
+    auto = given == 'auto'
+    folder = Path(work_dir) if auto or '://' in given else Path(given).parent
+    try:
+        path = latest_checkpoint(folder) if auto else fetch(given)
+        if path is None:
+            return _newest_without_pointer(folder)
+        if os.path.isfile(path):
+            folder = path.parent
+        _check_resumable(path)
+    except InputError as error:
+        good = _newest_resumable(folder)
+        advice = f'use --resume {good}' if good else f'no other in {folder} can be resumed'
+        raise InputError(f'{error}; {advice}') from error
+    return str(path)
+
+
+def require_no_checkpoints(folder: str | Path, names: str = RUN_NAMES) -> None:
+    """Makes sure that a folder holds no checkpoints of another run.
+
+    Args:
+        folder: Where a new run is going to write its checkpoints.
+        names: Regular expression of the names that it is going to give them.
+
+    Raises:
+        InputError: If there are some.
+    """
+    found = _matching(Path(folder), names)
+    if found:
+        raise InputError(
+            f'{folder} holds checkpoints of another run ({len(found)}, as {found[0]}); go on with '
+            'it by --resume, give another --work-dir, or write over them by --overwrite '
+            '(default_hooks.checkpoint.overwrite=True)'
+        )
+
+
+def _newest_without_pointer(folder: Path) -> str | None:
+    """The newest checkpoint of a folder that has lost its ``last_checkpoint``."""
+    newest = _newest_resumable(folder)
+    if newest:
+        print_log(f'{folder} has no last_checkpoint; resuming its newest, {newest}', 'current')
+        return str(newest)
+    found = _matching(folder, RUN_NAMES)
+    if found:
+        raise InputError(
+            f'{folder} has no last_checkpoint, and {found[0]} lacks what resuming needs'
+        )
+    return None
+
+
+def _check_resumable(path: str | Path) -> None:
+    """Raises if a checkpoint cannot be read or does not hold the whole state of a run."""
+    checkpoint = read_checkpoint(path)
+    needed = ('meta', 'message_hub', 'optimizer')
+    lacks = [key for key in needed if not isinstance(checkpoint.get(key), dict)]
+    if lacks:
+        raise InputError(f'checkpoint {path} cannot be resumed, it has no {" and no ".join(lacks)}')
+
+
+def _newest_resumable(folder: Path) -> Path | None:
+    """The one with the highest number in its name that can be resumed, or that was written last."""
+    for path in sorted(folder.glob('*.pth'), key=_progress, reverse=True):
+        with suppress(InputError):
+            if not path.name.startswith('non_finite'):  # a run that resumes it stops again
+                _check_resumable(path)
+                return path
+    return None
+
+
+def _progress(path: Path) -> tuple[int, float]:
+    number = re.search(r'(\d+)\.pth$', path.name)
+    return (int(number[1]) if number else -1, path.stat().st_mtime)
+
+
+def _matching(folder: Path, names: str) -> list[str]:
+    return sorted(path.name for path in folder.glob('*') if re.fullmatch(names, path.name))

@@ -1,0 +1,175 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+"""Reads weight files, local or remote, without running anything in them."""
+
+import hashlib
+import pickletools
+import re
+import zipfile
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, BinaryIO
+
+import torch
+from mmengine.runner import CheckpointLoader, checkpoint
+from torch import Tensor
+
+from kapao_mm.errors import InputError
+
+from .download import fetch, hash_in_name
+from .pickle_bounds import require_bounded_tuples
+
+ZIP = b'PK\x03\x04'  # how a file begins that torch reads as a zip archive
+CONVERTER = 'python tools/model_converters/official_to_mm.py'
+
+
+def read_weight_file(place: str | Path, map_location: Any = 'cpu', mmap: bool = False) -> Any:
+    """Reads a file of ``torch.save``; tensors, plain containers and MMEngine's records only.
+
+    Args:
+        place: As for :func:`fetch`.
+        map_location: As for ``torch.load``.
+        mmap: Whether tensors are read from the file when they are used.
+
+    Raises:
+        InputError: If the file is missing or damaged, is of another kind, holds anything that
+            would have to be executed, or has weights that are not finite.
+    """
+    path = fetch(place)
+    check_integrity(path)
+    try:
+        content = torch.load(
+            path, map_location, weights_only=True, mmap=mmap and _starts_with_zip(path)
+        )
+        broken = _not_finite(content, path.stat().st_size)
+    except Exception as error:  # a hostile file can make the reader raise anything
+        raise InputError(_describe(path, error)) from error
+    if broken:
+        raise InputError(
+            f'checkpoint {path} is of no use: {len(broken)} weights are not finite, the first is '
+            f'{broken[0]}; use an older checkpoint'
+        )
+    return content
+
+
+def use_safe_reader() -> None:
+    """Makes MMEngine read every weight file by :func:`read_weight_file`.
+
+    MMEngine's own loaders execute what pickles from the internet say. This covers weights that a
+    config names (``init_cfg``), MMPose's inferencers and ``init_model``.
+    """
+    CheckpointLoader.register_scheme(
+        [*CheckpointLoader._schemes], load_from_safe_reader, force=True
+    )
+
+
+def load_from_safe_reader(filename: str, map_location: Any = None) -> Any:
+    """Reads a weight file for MMEngine, which prints the end of this function's name."""
+    content = read_weight_file(filename, map_location)
+    if filename.startswith('mmcls://'):
+        return checkpoint._process_mmcls_checkpoint(content)
+    return content
+
+
+def check_integrity(path: Path) -> None:
+    """Makes sure that a file is what the hash in its name and the checksums inside it say.
+
+    Raises:
+        InputError: If it is not, or if it would take more memory than it is long.
+    """
+    size = path.stat().st_size
+    if expected := hash_in_name(path.name):
+        with path.open('rb') as file:
+            found = hashlib.file_digest(file, 'sha256').hexdigest()
+        if not found.startswith(expected):
+            raise InputError(
+                f'{path} is damaged, or another file than its name says: its SHA-256 begins with '
+                f'{found[: len(expected)]}; rename it if you trust it'
+            )
+    try:
+        if _starts_with_zip(path):
+            _check_zip(path, size)
+        else:
+            with path.open('rb') as file:
+                for _ in range(5):  # pickles that a file of torch before 1.6 begins with
+                    _check_pickle(file, size)
+    except Exception as error:  # a damaged file can make the reader raise anything
+        raise InputError(f'{path} cannot be read safely: {error}') from error
+
+
+def _check_zip(path: Path, size: int) -> None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            if sum(entry.file_size for entry in entries) > size:
+                raise zipfile.BadZipFile('compressed or overlapping parts')
+            damaged = archive.testzip()
+            for entry in entries:
+                if entry.filename.endswith('.pkl') and not damaged:
+                    with archive.open(entry) as file:
+                        _check_pickle(file, size)
+    except UnpicklingError:
+        raise
+    except Exception as error:
+        raise zipfile.BadZipFile(f'its zip archive is damaged ({error})') from error
+    if damaged:
+        raise zipfile.BadZipFile(f'it is damaged, the checksum of {damaged} is wrong')
+
+
+def _check_pickle(file: BinaryIO, size: int) -> None:
+    try:
+        require_bounded_tuples(file, size)
+    except UnpicklingError:
+        raise
+    except Exception:  # no pickle, which its reader says better
+        return
+
+
+def _starts_with_zip(path: Path) -> bool:
+    with path.open('rb') as file:
+        return file.read(len(ZIP)) == ZIP
+
+
+def _not_finite(content: Any, size: int) -> list[str]:
+    """The names of weights that are not finite, in a file of so many bytes."""
+    broken = []
+    for name, value in _weights(content):
+        if value.layout != torch.strided:  # torch does not check where its indices lead
+            raise ValueError(f'{name} is a sparse tensor')
+        if value.numel() * value.element_size() > size:
+            raise ValueError(f'{name} claims to be larger than the file')
+        if not value.isfinite().all():
+            broken.append(str(name))
+    return broken
+
+
+def _weights(content: Any) -> Iterator[tuple[Any, Tensor]]:
+    """The weights of a checkpoint and their averages, or of a file with nothing but weights."""
+    if not isinstance(content, dict):
+        return
+    for part in (content.get('state_dict', content), content.get('ema_state_dict')):
+        if isinstance(part, dict):
+            yield from ((name, v) for name, v in part.items() if isinstance(v, Tensor))
+
+
+def _describe(path: Path, error: Exception) -> str:
+    """One line of why a file cannot be read, and what to do."""
+    with suppress(Exception):
+        classes = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+        if any(name.startswith('models.') for name in classes):
+            return (
+                f'checkpoint {path} is a pickled model, as KAPAO and YOLOv5 are released; convert '
+                f'it first: {CONVERTER} {path} {path.stem}.pth'
+            )
+    return f'checkpoint {path} cannot be read safely: {reason(error)}'
+
+
+def reason(error: Exception) -> str:
+    """Returns why torch refused a file, without its advice to trust the file."""
+    text = str(error.__context__ or error).strip() or type(error).__name__
+    opcode = re.fullmatch(r'Unsupported operand (\d+)', text)
+    if opcode:
+        known = pickletools.code2op.get(chr(int(opcode[1])))
+        return f'it uses pickle opcode {known.name if known else opcode[1]}, which is not allowed'
+    return text.splitlines()[0].split('. ')[0]
