@@ -92,8 +92,10 @@ class KAPAORuntime:
             One an image, in its px.
 
         Raises:
-            InputError: If an image is not understood.
+            InputError: If an image is not understood, or one is given instead of several.
         """
+        if hasattr(images, 'shape') and len(images.shape) != 4:
+            raise InputError('give a list of images, also for one: runtime([image])')
         images = [as_bgr(image) for image in images]
         square = self.metadata.square_input
         boxes = [letterbox(image.shape[1::-1], self.input_size, square=square) for image in images]

@@ -66,7 +66,7 @@ def round_pixels(image: np.ndarray) -> np.ndarray:
     if not np.isfinite(image).all():
         raise InputError('a transform of the pipeline made values of an image NaN or infinite')
     low, high = image.min(), image.max()
-    if low >= 0 and 0 < high <= 1 and (image != np.rint(image)).mean() > 0.5:
+    if 0 <= low < high <= 1 and (image != np.rint(image)).mean() > 0.5:
         raise InputError(
             'a transform of the pipeline left an image with values of 0 to 1; 0 to 255 are '
             'expected: leave it to model.data_preprocessor to scale them'
