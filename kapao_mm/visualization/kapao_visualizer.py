@@ -59,11 +59,13 @@ class KAPAOVisualizer(PoseLocalVisualizer):
         self.score_thr = score_thr
 
     @classmethod
-    def get_instance(cls, name: str = 'visualizer', **kwargs: Any) -> 'KAPAOVisualizer':
-        """Returns the visualizer of a name, made with the arguments if there is none.
+    def get_instance(cls, name: str | None = None, **kwargs: Any) -> 'KAPAOVisualizer':
+        """Returns the visualizer of a name, or makes one, as always where no name is given.
 
         MMPose's demos build the config's visualizer, which has no name: a Runner gives it its own.
         """
+        if name is None:
+            name = f'visualizer {len(cls._instance_dict)}'
         return super().get_instance(name, **kwargs)
 
     @master_only
