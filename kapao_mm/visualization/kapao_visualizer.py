@@ -135,7 +135,8 @@ class KAPAOVisualizer(PoseLocalVisualizer):
         fused = data_sample.pred_instances
         score_thr = self.score_thr if 'img_id' in data_sample else 0.0
         fused = fused[fused.bbox_scores >= score_thr]
-        fused.keypoints_fused = fused.keypoints_fused & (fused.keypoint_scores >= kpt_thr)
+        if kpt_thr > 0:
+            fused.keypoints_fused = fused.keypoints_fused & (fused.keypoint_scores >= kpt_thr)
         if not self.draw_objects:
             return {'fused poses': self._draw_poses(image, fused, draw_bbox, show_kpt_idx)}
         points = data_sample.get('pred_keypoint_objects')

@@ -222,7 +222,10 @@ CASES: dict[str, Callable[[Rng, Path], Case]] = {
     'pipe': no_file(os.mkfifo),
     'link loop': no_file(lambda path: path.symlink_to(path)),
     'dangling link': no_file(lambda path: path.symlink_to('nowhere')),
-    **{f'{h} x {w} px': sized(h, w) for h, w in ((1, 1), (1, 900), (900, 1), (2, 70000), (7, 3))},
+    **{
+        f'{h} x {w} px': sized(h, w)
+        for h, w in ((1, 1), (1, 900), (900, 1), (2, 70000), (70000, 2), (7, 3))
+    },
     'not UTF-8': named(b'\xff\xfe \xe4.png'),
     'long name': named(b'n' * 251 + b'.png'),
     'odd name': named(b' [*] %s "\'\n?.png'),

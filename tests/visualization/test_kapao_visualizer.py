@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mmengine.structures import InstanceData
 from mmpose.engine.hooks import PoseVisualizationHook
+from mmpose.registry import VISUALIZERS
 from mmpose.structures import PoseDataSample, merge_data_samples
 
 from kapao_mm.functional import drawing
@@ -171,6 +172,25 @@ def test_ground_truth_shows_labelled_keypoints_of_people_that_are_no_crowd():
     assert at(panel, TOP) == RED
     assert at(panel, BASE) == at(IMAGE, BASE)
     np.testing.assert_array_equal(panel[:, 220:], IMAGE[:, 220:])
+
+
+def test_ground_truth_of_training_is_drawn():
+    truth = PoseDataSample()
+    truth.gt_instances = InstanceData(
+        bboxes=np.array([[40, 10, 200, 230]]),
+        keypoints=np.array([[TOP, BASE]]),
+        keypoints_visible=np.array([[1, 1]]),
+    )
+    panel = draw(visualizer(), truth, draw_gt=True, draw_pred=False)
+    assert at(panel, TOP) == RED and at(panel, BASE) == BLUE
+
+
+def test_the_registry_builds_visualizers_without_a_name():
+    config = dict(type='KAPAOVisualizer', radius=7)
+    first, second = (VISUALIZERS.build(dict(config)) for _ in range(2))
+    assert first is not second and first.radius == 7
+    named = VISUALIZERS.build(config | dict(name='mine'))
+    assert KAPAOVisualizer.get_instance('mine') is named
 
 
 @pytest.mark.parametrize('metainfo', [{}, {'raw_ann_info': None}])
