@@ -20,7 +20,7 @@ from PIL import Image
 from kapao_mm.errors import InputError
 from kapao_mm.utils.atomic_file import atomic_path
 
-IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
+IMAGE_SUFFIXES = ('.bmp', '.gif', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 
 MAX_BYTES = 2**31  # of an image file
 MAX_JPEG_SIDE = 65500  # px

@@ -6,9 +6,8 @@ import logging
 import os.path as osp
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from mimetypes import guess_type
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import mmcv
 import numpy as np
@@ -19,45 +18,30 @@ from mmengine.logging import print_log
 from mmpose.apis import Pose2DInferencer
 from mmpose.registry import INFERENCERS, MODELS
 from mmpose.structures import PoseDataSample
-from PIL import Image
 from rich.progress import track
 from torch import nn
 
 from kapao_mm import register_all_modules
 from kapao_mm.datasets import read_metainfo
-from kapao_mm.datasets.transforms import CheckedLoadImage
 from kapao_mm.engine import check_checkpoint
 from kapao_mm.errors import InputError
-from kapao_mm.functional.pixels import as_bgr
 from kapao_mm.functional.prediction import Prediction, prediction_dict
-from kapao_mm.image_files import (
-    IMAGE_SUFFIXES,
-    OutputNames,
-    find_images,
-    make_folder,
-    write_picture,
-)
+from kapao_mm.image_files import IMAGE_SUFFIXES, OutputNames, make_folder, write_picture
 from kapao_mm.models.inference_cost import half_precision, prepare_for_inference
 from kapao_mm.models.kapao import inference_settings
 from kapao_mm.utils.atomic_file import atomic_path
 
+from .inputs import (
+    ImageLike,
+    Picture,
+    checked_frames,
+    in_batches,
+    is_video,
+    is_webcam,
+    open_video,
+    read_images,
+)
 from .mmpose_arguments import picture_thresholds
-
-ImageLike = str | Path | np.ndarray | Image.Image
-
-
-class Picture(NamedTuple):
-    """An image to predict.
-
-    Attributes:
-        pixels: BGR, (h, w, 3) uint8.
-        path: Its path, or a name for one that has none.
-        identity: Tells it from other images of the same name.
-    """
-
-    pixels: np.ndarray
-    path: str
-    identity: Any
 
 
 @INFERENCERS.register_module()
@@ -163,10 +147,10 @@ class KAPAOInferencer(Pose2DInferencer):
         pre_kwargs, _, vis_kwargs, post_kwargs = self._dispatch_kwargs(**kwargs)
         thresholds = picture_thresholds(**pre_kwargs)
         vis_kwargs.setdefault('kpt_thr', 0.0)
-        if isinstance(inputs, str) and inputs.startswith('webcam'):
+        if is_webcam(inputs):
             vis_kwargs['show'] = True
 
-        batches = in_batches(self._read(inputs), batch_size)
+        batches = in_batches(self._open(inputs), batch_size)
         for pictures in track(batches, 'Inference') if self.show_progress else batches:
             self.model.picture_thresholds = thresholds
             for picture, sample in zip(pictures, self._predict(pictures), strict=True):
@@ -176,44 +160,21 @@ class KAPAOInferencer(Pose2DInferencer):
         if self._video_input:
             self._finalize_video_processing(post_kwargs.get('pred_out_dir', ''))
 
-    def _read(self, inputs: ImageLike | Iterable[ImageLike]) -> Iterator[Picture]:
-        """Yields the images of the inputs, see :meth:`__call__`."""
+    def _open(self, inputs: ImageLike | Iterable[ImageLike]) -> Iterator[Picture]:
+        """Returns the images of the inputs, see :meth:`__call__`, read one by one."""
         self._video_input = False
-        is_folder, call, errors = False, object(), []
-        if isinstance(inputs, np.ndarray | Image.Image):
-            inputs = [inputs]
-        elif isinstance(inputs, str | Path):
-            name = str(inputs)
-            is_folder = osp.isdir(name)
-            if is_folder:
-                inputs = find_images([name])
-            elif name.startswith('webcam') and not osp.exists(name):
-                inputs = self._webcam_frames(name)
-            elif (guess_type(name)[0] or '').startswith('video/'):
-                inputs = self._video_frames(name)
-            else:
-                inputs = [name]
-        for index, image in enumerate(inputs):
+        if is_webcam(inputs):
             try:
-                picture = _load(image, index, call)
-            except InputError as error:
-                if not is_folder:
-                    raise
-                print_log(f'{error}', 'current', logging.ERROR)
-                errors.append(error)
-            else:
-                yield picture
-        if errors:
-            raise InputError(
-                f'{len(errors)} of {index + 1} images of {osp.abspath(name)} cannot be predicted, '
-                f'first {errors[0]}'
-            )
-
-    def _video_frames(self, path: str) -> Iterator[np.ndarray]:
-        """Yields the frames of a video file, BGR."""
-        if not osp.exists(path):
-            raise InputError(f'video {osp.abspath(path)} does not exist')
-        video = mmcv.VideoReader(path)
+                frames = self._get_webcam_inputs(inputs)
+            except ValueError as error:
+                raise InputError(
+                    f"{inputs} is no webcam: write 'webcam', or 'webcam:1' for the second"
+                ) from error
+            return read_images(checked_frames(frames, inputs))
+        if not is_video(inputs):
+            return read_images(inputs)
+        path = str(inputs)
+        video = open_video(path)
         self._video_input = True
         self.video_info = dict(
             fps=video.fps,
@@ -223,15 +184,7 @@ class KAPAOInferencer(Pose2DInferencer):
             height=video.height,
             predictions=[],
         )
-        return _checked_frames(video, f'video {osp.abspath(path)}', video.frame_cnt)
-
-    def _webcam_frames(self, name: str) -> Iterator[np.ndarray]:
-        """Yields the frames of a webcam, BGR."""
-        try:
-            frames = self._get_webcam_inputs(name)
-        except ValueError as error:
-            raise InputError(f"{name} is no webcam: write 'webcam', or 'webcam:1'") from error
-        return _checked_frames(frames, name)
+        return read_images(checked_frames(video, f'video {path}', video.frame_cnt))
 
     def _predict(self, pictures: list[Picture]) -> list[PoseDataSample]:
         """Predicts images, those of the same input shape in one batch."""
@@ -305,48 +258,6 @@ class KAPAOInferencer(Pose2DInferencer):
         make_folder(Path(folder))
         names = self._names[osp.abspath(folder)]
         return Path(folder, names(Path(self._current.path).stem, self._current.identity) + suffix)
-
-
-def in_batches(pictures: Iterable[Picture], size: int) -> Iterator[list[Picture]]:
-    """Gathers images; what came before an error is yielded before that is raised."""
-    batch = []
-    try:
-        for picture in pictures:
-            batch.append(picture)
-            if len(batch) == size:
-                yield batch
-                batch = []
-    except InputError:
-        if batch:
-            yield batch
-        raise
-    if batch:
-        yield batch
-
-
-def _load(image: ImageLike | InputError, index: int, call: object) -> Picture:
-    """Reads or converts an image that is number ``index`` of a call of the inferencer."""
-    if isinstance(image, InputError):  # of a folder without images
-        raise image
-    if isinstance(image, str | Path):
-        path = str(image)
-        pixels = CheckedLoadImage().transform(dict(img_path=path))['img']
-        return Picture(pixels, path, osp.abspath(path))
-    return Picture(as_bgr(image), f'{index}.jpg'.rjust(10, '0'), (call, index))
-
-
-def _checked_frames(
-    frames: Iterable[np.ndarray], name: str, expected: int = 0
-) -> Iterator[np.ndarray]:
-    """Yields frames; raises if there is none, and warns if there are fewer than expected."""
-    count = 0
-    for frame in frames:
-        count += 1
-        yield frame
-    if not count:
-        raise InputError(f'{name} cannot be read: it has no frame')
-    if count < expected:
-        print_log(f'{name} ends after {count} of {expected} frames', 'current', logging.WARNING)
 
 
 def sample_dict(data_sample: PoseDataSample, dataset_meta: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 """Reading of images."""
 
 from pathlib import Path
+from typing import Any
 
 import mmcv
 import numpy as np
@@ -18,12 +19,18 @@ from kapao_mm.image_files import decode_image, read_image
 class CheckedLoadImage(LoadImage):
     """LoadImage that says what is wrong with a file, and understands more kinds of arrays.
 
-    The arguments are those of LoadImage.
+    The arguments are those of LoadImage, but for ``ignore_empty``: it never leaves out an image.
 
     Raises:
-        InputError: If the file is missing or not an image, if it does not have the size that the
-            annotation file says (:class:`SizeCheck`), or if ``img`` is given and is no image.
+        InputError: If ``ignore_empty`` is set. When called: if the file is missing or not an image,
+            if it does not have the size that the annotation file says (:class:`SizeCheck`), or if
+            ``img`` is given and is no image.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.ignore_empty:
+            raise InputError('CheckedLoadImage leaves out no image: take ignore_empty out of it')
 
     def transform(self, results: dict) -> dict:
         """Reads ``img_path`` into ``img`` (h, w, 3) uint8 BGR.
