@@ -172,6 +172,8 @@ def read_image(path: Path) -> np.ndarray:
         InputError: If the file is missing, not an image, or too large.
     """
     name = str(path.absolute())
+    if '\0' in name:  # Python's functions raise their own error
+        raise InputError(f'image {name!r} does not exist')
     try:
         if path.exists() and not path.is_file():  # reading a pipe would wait for ever
             raise InputError(f'image {name} cannot be read as an image: it is not a file')

@@ -220,6 +220,7 @@ CASES: dict[str, Callable[[Rng, Path], Case]] = {
     'missing': no_file(lambda path: None),
     'folder': no_file(lambda path: path.mkdir()),
     'pipe': no_file(os.mkfifo),
+    'name with a zero': lambda rng, path: Case(path.with_name('a\0.png'), None),
     'link loop': no_file(lambda path: path.symlink_to(path)),
     'dangling link': no_file(lambda path: path.symlink_to('nowhere')),
     **{
