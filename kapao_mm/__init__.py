@@ -16,6 +16,7 @@ def register_all_modules() -> None:
     """Registers every KAPAO part with MMPose's registries and makes MMPose the default scope."""
     from mmengine.registry import init_default_scope
 
+    import kapao_mm.apis
     import kapao_mm.datasets
     import kapao_mm.engine
     import kapao_mm.evaluation

@@ -1,20 +1,30 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Image files that a command line names, and the picture and JSON file for each."""
+"""Reads image files, and writes a picture and a JSON file for each that a command line names."""
 
 import argparse
 import glob
+import io
 import json
+import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from kapao_mm.errors import InputError
+from kapao_mm.utils.atomic_file import atomic_path
 
-IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
+IMAGE_SUFFIXES = ('.bmp', '.gif', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
+
+MAX_BYTES = 2**31  # of an image file
+MAX_JPEG_SIDE = 65500  # px
+MAX_NAME = 240  # bytes of a name; most file systems have 255, a number and a suffix follow
 
 Predictor = Callable[[Path], tuple[dict[str, Any], np.ndarray]]
 
@@ -33,104 +43,234 @@ def add_image_options(parser: argparse.ArgumentParser, out_dir: str) -> None:
 def predict_files(given: list[str], out_dir: Path, load: Callable[[], Predictor]) -> bool:
     """Predicts image by image, and says of each what was found and where it is.
 
-    One that cannot be read is named and does not stop the others.
+    An image that fails is named and does not stop the others. At the end all that failed are
+    counted.
 
     Args:
-        given: images, folders and patterns.
-        out_dir: where pictures and JSON files go.
-        load: makes the predictor, once there is something for it: of a file its
+        given: Images, folders and patterns.
+        out_dir: Where pictures and JSON files go.
+        load: Makes the predictor, once there is something for it: of a file its
             :func:`prediction_dict`, and the picture of it, BGR (H, W, 3) uint8.
 
     Returns:
         Whether all that is given was predicted.
 
     Raises:
-        InputError: ``out_dir`` cannot be made, or has the images; and what ``load`` raises.
+        InputError: If ``out_dir`` cannot be made, or has the images; and what ``load`` raises.
     """
     found = list(dict.fromkeys(find_images(given)))
     images = [item for item in found if isinstance(item, Path)]
     errors = [item for item in found if isinstance(item, InputError)]
     for error in errors:
-        print(f'error: {error}', file=sys.stderr)
-    if out_dir.resolve() in {image.resolve().parent for image in images}:
+        _say(f'error: {error}', sys.stderr)
+    if os.path.realpath(out_dir) in {os.path.dirname(os.path.realpath(image)) for image in images}:
         raise InputError(f'--out-dir {out_dir} is where images come from, and would overwrite them')
-    if not images:
-        return False
-    try:
-        out_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f'--out-dir {out_dir} cannot be made: {error.strerror}') from error
-    predict = load()
-    for name, image in name_outputs(images).items():
-        try:
-            prediction, picture = predict(image)
-        except InputError as error:
-            print(f'error: {error}', file=sys.stderr)
-            errors.append(error)
-            continue
-        print(f'{image}: {_write(prediction, picture, out_dir / name)}', flush=True)
-    print(f'pictures and JSON are in {out_dir.absolute()}')
+    if images:
+        make_folder(out_dir, '--out-dir')
+        predict = load()
+        for name, image in name_outputs(images).items():
+            try:
+                _say(f'{image}: {_write(*predict(image), out_dir / name)}')
+            except InputError as error:
+                errors.append(error)
+                _say(f'error: {error}', sys.stderr)
+            except (cv2.error, MemoryError) as error:
+                errors.append(error)
+                reason = ' '.join(str(error).split()) or type(error).__name__
+                _say(f'error: image {image.absolute()} cannot be predicted: {reason}', sys.stderr)
+        _say(f'pictures and JSON are in {out_dir.absolute()}')
+    if errors:
+        _say(f'{len(errors)} of {len(found)} failed: see the errors above', sys.stderr)
     return not errors
 
 
+def make_folder(folder: Path, name: str = 'folder') -> None:
+    """Makes a folder and those above it, if they are missing.
+
+    Raises:
+        InputError: If it cannot be made; the message calls it ``name``.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f'{name} {folder} cannot be made: {error.strerror}') from error
+
+
 def find_images(given: list[str]) -> Iterator[Path | InputError]:
-    """The images of files, folders and patterns; an error stands for one that names none."""
+    """Yields the images of files, folders and patterns; an error stands for one without any."""
     for name in given:
         path = Path(name)
-        if path.is_dir():
+        if os.path.isdir(name):
             fault = f'folder {path.absolute()} has no images ({" ".join(IMAGE_SUFFIXES)})'
-            yield from _only_images(path.iterdir()) or [InputError(fault)]
-        elif path.exists():
+            try:
+                yield from _only_images(path.iterdir()) or [InputError(fault)]
+            except OSError as error:
+                yield InputError(f'folder {path.absolute()} cannot be read: {error.strerror}')
+        elif os.path.exists(name):
             yield path
         else:
             fault = f'image {path.absolute()} does not exist'
-            yield from _only_images(map(Path, glob.glob(name, recursive=True))) or [
-                InputError(fault)
-            ]
+            matches = sorted(glob.glob(name, recursive=True))
+            # With ** a folder that links to one above it shows its images again and again.
+            identity = os.path.realpath if '**' in name else str
+            unique = {identity(match): match for match in reversed(matches)}
+            yield from _only_images(map(Path, unique.values())) or [InputError(fault)]
 
 
 def _only_images(paths: Iterable[Path]) -> list[Path]:
     return sorted(path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES)
 
 
+class OutputNames:
+    """Names the results of images after them, and numbers those whose names are taken.
+
+    Names that are too long for a file system are cut.
+
+    Example:
+        >>> names = OutputNames()
+        >>> [names(path.stem, path) for path in (Path('x/a.jpg'), Path('y/a.jpg'), Path('x/a.jpg'))]
+        ['a', 'a_2', 'a']
+    """
+
+    def __init__(self) -> None:
+        self._names: dict[Hashable, str] = {}  # by image
+        self._taken: set[str] = set()
+        self._last: dict[str, int] = defaultdict(lambda: 1)  # number of each stem
+
+    def __call__(self, stem: str, image: Hashable) -> str:
+        """Returns the name of an image, always the same.
+
+        Args:
+            stem: What the name should be.
+            image: What tells the image from others, such as its path.
+        """
+        if image not in self._names:
+            while len(os.fsencode(stem)) > MAX_NAME:
+                stem = stem[:-1]
+            name = stem
+            while name in self._taken:
+                self._last[stem] += 1
+                name = f'{stem}_{self._last[stem]}'
+            self._taken.add(name)
+            self._names[image] = name
+        return self._names[image]
+
+
 def name_outputs(images: list[Path]) -> dict[str, Path]:
-    """Images by their name without suffix, numbered where another has the same."""
-    named: dict[str, Path] = {}
-    for image in images:
-        name, number = image.stem, 1
-        while name in named:
-            number += 1
-            name = f'{image.stem}_{number}'
-        named[name] = image
-    return named
+    """Returns the images by the names of their results, see :class:`OutputNames`."""
+    names = OutputNames()
+    return {names(image.stem, image): image for image in images}
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Reads an image as MMPose's LoadImage does: turned as its EXIF orientation says.
+    """Reads an image file, see :func:`decode_image`.
 
     Returns:
-        BGR, (H, W, 3) uint8.
+        BGR, (h, w, 3) uint8.
 
     Raises:
-        InputError: the file is missing or not an image.
+        InputError: If the file is missing, not an image, or too large.
     """
+    name = str(path.absolute())
+    if '\0' in name:  # Python's functions raise their own error
+        raise InputError(f'image {name!r} does not exist')
     try:
-        image = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
+        if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+            raise InputError(f'image {name} cannot be read as an image: it is not a file')
+        if path.stat().st_size > MAX_BYTES:
+            raise InputError(f'image {name} is larger than {MAX_BYTES:,} bytes')
+        content = path.read_bytes()
     except FileNotFoundError as error:
-        raise InputError(f'image {path.absolute()} does not exist') from error
-    except (OSError, cv2.error):  # OpenCV refuses an empty file
+        raise InputError(f'image {name} does not exist') from error
+    except OSError as error:
+        raise InputError(f'image {name} cannot be read: {error.strerror}') from error
+    return decode_image(content, name)
+
+
+def decode_image(content: bytes, name: str) -> np.ndarray:
+    """Decodes the bytes of an image file as MMPose's LoadImage does.
+
+    It is turned as its EXIF orientation says, 16 bits are scaled to 8, and transparency is dropped.
+    One of more than twice ``PIL.Image.MAX_IMAGE_PIXELS``, 179 million px, is refused before it
+    takes memory.
+
+    Args:
+        content: The bytes.
+        name: Names the image in errors.
+
+    Returns:
+        BGR, (h, w, 3) uint8.
+
+    Raises:
+        InputError: If it is not an image, or too large.
+    """
+    _check_size(content, name)
+    try:
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:  # an empty file, or a side beyond OpenCV's limit
         image = None
     if image is None:
-        raise InputError(f'image {path.absolute()} cannot be read as an image')
+        raise InputError(f'image {name} cannot be read as an image')
     return image
+
+
+def _check_size(content: bytes, name: str) -> None:
+    """Raises if the header of an image file says that it is too large."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', Image.DecompressionBombWarning)  # half the limit
+            Image.open(io.BytesIO(content)).close()
+    except Image.DecompressionBombError as error:
+        limit = 2 * Image.MAX_IMAGE_PIXELS
+        raise InputError(f'image {name} has more than {limit:,} px: make it smaller') from error
+    except Exception:  # OpenCV may know more formats, or says that it is none
+        return
+
+
+def write_picture(picture: np.ndarray, path: Path) -> Path:
+    """Writes a picture completely or not at all, as PNG where its own format cannot have it.
+
+    Args:
+        picture: BGR, (H, W, 3) uint8.
+        path: Where it goes; the suffix is its format.
+
+    Returns:
+        Where it is.
+
+    Raises:
+        InputError: If no format can have it, or the file cannot be written.
+    """
+    is_jpeg = path.suffix.lower() in ('.jpg', '.jpeg')
+    if is_jpeg and max(picture.shape) > MAX_JPEG_SIDE:
+        path = path.with_suffix('.png')
+    try:
+        encoded, content = cv2.imencode(path.suffix, picture)
+    except cv2.error:  # it has no such format
+        encoded = False
+    if not encoded:
+        height, width = picture.shape[:2]
+        raise InputError(
+            f'{path.absolute()} cannot be written: OpenCV has no such format, or it cannot have '
+            f'{width} x {height} px'
+        )
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+    return path
 
 
 def _write(prediction: dict[str, Any], picture: np.ndarray, output: Path) -> str:
     """Writes OUTPUT.json and OUTPUT.jpg; returns what was found and where it is."""
-    Path(f'{output}.json').write_text(json.dumps(prediction))
-    Path(f'{output}.jpg').write_bytes(cv2.imencode('.jpg', picture)[1])
+    with atomic_path(f'{output}.json') as temporary:
+        temporary.write_text(json.dumps(prediction))
+    written = write_picture(picture, Path(f'{output}.jpg'))
     fused = sum(sum(pose['fused']) for pose in prediction['poses'])
     return (
         f'{len(prediction["poses"])} poses, '
-        f'{len(prediction["keypoint_objects"])} keypoint objects, {fused} fused -> {output}.jpg'
+        f'{len(prediction["keypoint_objects"])} keypoint objects, {fused} fused -> {written}'
     )
+
+
+def _say(text: str, file: TextIO | None = None) -> None:
+    """Prints a line, also one with a name that the terminal cannot show."""
+    encoding = getattr(sys.stdout, 'encoding', None) or 'utf-8'
+    print(text.encode(encoding, 'backslashreplace').decode(encoding), file=file, flush=True)

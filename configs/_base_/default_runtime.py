@@ -3,6 +3,7 @@
 default_scope = 'mmpose'
 custom_imports = dict(
     imports=[
+        'kapao_mm.apis',
         'kapao_mm.datasets',
         'kapao_mm.engine',
         'kapao_mm.evaluation',

@@ -1,12 +1,15 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 """MMPose's inferencer for KAPAO."""
 
+import json
 import logging
 import os.path as osp
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
-import mmengine
+import mmcv
 import numpy as np
 import torch
 from mmengine.config import Config
@@ -15,6 +18,7 @@ from mmengine.logging import print_log
 from mmpose.apis import Pose2DInferencer
 from mmpose.registry import INFERENCERS, MODELS
 from mmpose.structures import PoseDataSample
+from rich.progress import track
 from torch import nn
 
 from kapao_mm import register_all_modules
@@ -22,17 +26,32 @@ from kapao_mm.datasets import read_metainfo
 from kapao_mm.engine import check_checkpoint
 from kapao_mm.errors import InputError
 from kapao_mm.functional.prediction import Prediction, prediction_dict
+from kapao_mm.image_files import IMAGE_SUFFIXES, OutputNames, make_folder, write_picture
 from kapao_mm.models.inference_cost import half_precision, prepare_for_inference
 from kapao_mm.models.kapao import inference_settings
+from kapao_mm.utils.atomic_file import atomic_path
+
+from .inputs import (
+    ImageLike,
+    Picture,
+    checked_frames,
+    in_batches,
+    is_video,
+    is_webcam,
+    open_video,
+    read_images,
+)
+from .mmpose_arguments import picture_thresholds
 
 
 @INFERENCERS.register_module()
 class KAPAOInferencer(Pose2DInferencer):
     """Pose2DInferencer with the settings for pictures, that keeps all that KAPAO predicts.
 
-    The settings are those of ``model.test_cfg`` for ``pictures``; MMPose's ``bbox_thr``,
-    ``nms_thr`` and ``kpt_thr`` mean nothing here and are refused. Predictions are as
-    :func:`prediction_dict` says.
+    The settings are those of ``model.test_cfg`` for ``pictures``. Of a call, ``bbox_thr`` is the
+    least score of a pose instead, ``nms_thr`` the largest IoU of two poses' boxes, and keypoints
+    with a score below ``kpt_thr`` are drawn hollow. Predictions are as :func:`prediction_dict`
+    says.
 
     Args:
         model: Config file, or a loaded config.
@@ -43,7 +62,7 @@ class KAPAOInferencer(Pose2DInferencer):
 
     Raises:
         InputError: If the checkpoint is missing, cannot be read or does not fit the config, or a
-            setting is unknown. Also when called, if an image cannot be read.
+            setting is unknown. Also when called, if an image, video or webcam cannot be read.
 
     Example:
         >>> inferencer = KAPAOInferencer('configs/kapao/kapao_s_coco.py', 'kapao_s.pth')
@@ -51,13 +70,9 @@ class KAPAOInferencer(Pose2DInferencer):
         ...     poses, picture = result['predictions'][0]['poses'], result['visualization'][0]
     """
 
-    preprocess_kwargs: set = set()
+    preprocess_kwargs: set = {'bbox_thr', 'nms_thr'}
     forward_kwargs: set = set()
-    visualize_kwargs = Pose2DInferencer.visualize_kwargs - {
-        'draw_heatmap',
-        'kpt_thr',
-        'skeleton_style',
-    }
+    visualize_kwargs = Pose2DInferencer.visualize_kwargs - {'draw_heatmap', 'skeleton_style'}
     postprocess_kwargs = {'pred_out_dir'}
 
     def __init__(
@@ -72,7 +87,7 @@ class KAPAOInferencer(Pose2DInferencer):
         self.amp = amp
         self.random_weights = random_weights
         super().__init__(model, weights, **kwargs)
-        self.visualizer.score_thr = 0.0  # what passed the model's thresholds is drawn
+        self._names: dict[str, OutputNames] = defaultdict(OutputNames)  # by folder
 
     def _init_model(self, cfg: Config, weights: str | None, device: str) -> nn.Module:
         cfg.model.test_cfg = inference_settings(cfg.model.test_cfg, 'pictures')
@@ -107,6 +122,111 @@ class KAPAOInferencer(Pose2DInferencer):
     def _init_collate(self, cfg: Config) -> Callable:
         return pseudo_collate  # MMEngine's own search for it warns about scopes
 
+    def __call__(
+        self,
+        inputs: ImageLike | Iterable[ImageLike],
+        return_datasamples: bool = False,
+        batch_size: int = 1,
+        out_dir: str | None = None,
+        **kwargs: Any,
+    ) -> Iterator[dict[str, list]]:
+        """Predicts images one after the other.
+
+        Args:
+            inputs: A file, a folder, a video, ``'webcam'`` or ``'webcam:1'``, an image that
+                :func:`as_bgr` understands, or several files and images.
+            return_datasamples: Return MMPose's data samples instead of dicts.
+            batch_size: So many images are read at once, and those of them that have the same input
+                shape are one batch.
+            out_dir: Folder for pictures and JSON files, unless ``vis_out_dir`` and ``pred_out_dir``
+                name others. Results of images that have the same name are numbered.
+            **kwargs: Those of :class:`Pose2DInferencer`.
+
+        Yields:
+            What :meth:`postprocess` returns, for each image in order.
+
+        Raises:
+            InputError: If an image, video or webcam cannot be read, after the images before it;
+                of a folder the others are predicted first.
+        """
+        if batch_size < 1:
+            raise InputError(f'batch_size must be at least 1, got {batch_size}')
+        if out_dir is not None:
+            folders = dict(
+                vis_out_dir=f'{out_dir}/visualizations', pred_out_dir=f'{out_dir}/predictions'
+            )
+            kwargs = folders | kwargs
+        pre_kwargs, _, vis_kwargs, post_kwargs = self._dispatch_kwargs(**kwargs)
+        thresholds = picture_thresholds(**pre_kwargs)
+        vis_kwargs.setdefault('kpt_thr', 0.0)
+        if is_webcam(inputs):
+            vis_kwargs['show'] = True
+
+        batches = in_batches(self._open(inputs), batch_size)
+        for pictures in track(batches, 'Inference') if self.show_progress else batches:
+            self.model.picture_thresholds = thresholds
+            for picture, sample in zip(pictures, self._predict(pictures), strict=True):
+                self._current = picture
+                visualization = self.visualize([picture.pixels], [sample], **vis_kwargs)
+                yield self.postprocess([sample], visualization, return_datasamples, **post_kwargs)
+        if self._video_input:
+            self._finalize_video_processing(post_kwargs.get('pred_out_dir', ''))
+
+    def _open(self, inputs: ImageLike | Iterable[ImageLike]) -> Iterator[Picture]:
+        """Returns the images of the inputs, see :meth:`__call__`, read one by one."""
+        self._video_input = False
+        if is_webcam(inputs):
+            try:
+                frames = self._get_webcam_inputs(inputs)
+            except ValueError as error:
+                raise InputError(
+                    f"{inputs} is no webcam: write 'webcam', or 'webcam:1' for the second"
+                ) from error
+            return read_images(checked_frames(frames, inputs))
+        if not is_video(inputs):
+            return read_images(inputs)
+        path = str(inputs)
+        video = open_video(path)
+        self._video_input = True
+        self.video_info = dict(
+            fps=video.fps,
+            name=self._names[''](Path(path).stem, osp.abspath(path)) + Path(path).suffix,
+            writer=None,
+            width=video.width,
+            height=video.height,
+            predictions=[],
+        )
+        return read_images(checked_frames(video, f'video {path}', video.frame_cnt))
+
+    def _predict(self, pictures: list[Picture]) -> list[PoseDataSample]:
+        """Predicts images, those of the same input shape in one batch."""
+        packed = [
+            self.pipeline(
+                {'img': picture.pixels, 'img_path': picture.path, **self.model.dataset_meta}
+            )
+            for picture in pictures
+        ]
+        by_shape = defaultdict(list)
+        for index, data in enumerate(packed):
+            by_shape[data['inputs'].shape].append(index)
+        samples = {}
+        for indices in by_shape.values():
+            batch = self.collate_fn([packed[index] for index in indices])
+            samples.update(zip(indices, self.forward(batch), strict=True))
+        return [samples[index] for index in range(len(pictures))]
+
+    def save_visualization(
+        self, visualization: np.ndarray, vis_out_dir: str, img_name: str | None = None
+    ) -> None:
+        """Writes the picture (H, W, 3) RGB of an image; that of a frame goes into a video."""
+        if self._video_input:
+            super().save_visualization(visualization, vis_out_dir, img_name)
+            return
+        suffix = Path(self._current.path).suffix
+        path = self._output(vis_out_dir, suffix if suffix.lower() in IMAGE_SUFFIXES else '.jpg')
+        path = write_picture(mmcv.rgb2bgr(visualization), path)
+        print_log(f'the output image has been saved at {path}', 'current')
+
     def postprocess(
         self,
         preds: list[PoseDataSample],
@@ -125,12 +245,31 @@ class KAPAOInferencer(Pose2DInferencer):
             self.video_info['predictions'] += predictions  # written after the last frame
         elif pred_out_dir:
             for prediction in predictions:
-                name = osp.splitext(osp.basename(prediction['image']))[0] + '.json'
-                mmengine.dump(prediction, osp.join(pred_out_dir, name))
+                with atomic_path(self._output(pred_out_dir, '.json')) as temporary:
+                    temporary.write_text(json.dumps(prediction))
         return {
             'predictions': preds if return_datasamples else predictions,
             'visualization': visualization,
         }
+
+    def _finalize_video_processing(self, pred_out_dir: str = '') -> None:
+        """Closes the video with pictures, and writes the predictions of all frames."""
+        super()._finalize_video_processing()
+        if pred_out_dir:
+            make_folder(Path(pred_out_dir))
+            frames = [
+                dict(frame_id=number, instances=prediction)
+                for number, prediction in enumerate(self.video_info['predictions'])
+            ]
+            path = Path(pred_out_dir, self.video_info['name']).with_suffix('.json')
+            with atomic_path(path) as temporary:
+                temporary.write_text(json.dumps(frames, indent=2))
+
+    def _output(self, folder: str, suffix: str) -> Path:
+        """Returns where a result of the current image goes, and makes the folder."""
+        make_folder(Path(folder))
+        names = self._names[osp.abspath(folder)]
+        return Path(folder, names(Path(self._current.path).stem, self._current.identity) + suffix)
 
 
 def sample_dict(data_sample: PoseDataSample, dataset_meta: dict[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from mmengine.logging import print_log
 
 from kapao_mm.errors import InputError
 
+from .image_sizes import describe_mismatch
 from .transforms import CheckedLoadImage
 
 SPARE = 0.1  # part of the free space that the cache leaves to others
@@ -155,11 +156,8 @@ class ImageCache:
         image = CheckedLoadImage().transform(dict(img_path=self._paths[slot]))['img']
         found, expected = image.shape[1::-1], tuple(self._sizes[slot].tolist())
         if found != expected:
-            raise InputError(
-                f'image {os.path.abspath(self._paths[slot])} is {found[0]} x {found[1]} px, the '
-                f'annotations say {expected[0]} x {expected[1]}; correct them, or set image_cache '
-                'to None'
-            )
+            fault = describe_mismatch(found, expected, self._paths[slot])
+            raise InputError(f'image cache: {fault}; correct them')
         kept = tuple(self._kept_sizes[slot].tolist())
         self._view(pixels, slot)[:] = image if found == kept else mmcv.imresize(image, kept)
 

@@ -3,6 +3,7 @@
 
 import os.path as osp
 from collections import Counter, defaultdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from kapao_mm.errors import InputError
 
 from .annotation_checks import categories_by_id, fatal_faults, read_annotations
 from .image_cache import ImageCache
+from .image_sizes import SizeCheck
 from .metainfo import read_metainfo
 
 # What training, and MMPose's Mosaic, need of a person; the rest (segmentation, raw annotation)
@@ -59,10 +61,13 @@ class KeypointDataset(BaseCocoStyleDataset):
             nowhere. Where the pipeline starts with Mosaic they are shrunk to its ``img_scale`` as
             it would do, and labels with them, so that samples stay the same. See
             :class:`ImageCache`.
+        on_size_mismatch: What happens when an image has another size than the annotation file says:
+            ``'stop'``, or ``'warn'`` once and go on. With ``image_cache`` it always stops.
         **kwargs: Those of MMPose's BaseCocoStyleDataset; ``data_mode`` is always 'bottomup'.
 
     Raises:
-        InputError: If files are missing, or annotations and metainfo do not fit.
+        InputError: If files are missing, or annotations and metainfo do not fit. Also when a
+            sample is loaded, see ``on_size_mismatch``.
     """
 
     def __init__(
@@ -71,10 +76,13 @@ class KeypointDataset(BaseCocoStyleDataset):
         metainfo: dict,
         keypoints_outside: str = 'keep',
         image_cache: str | None = None,
+        on_size_mismatch: str = 'stop',
         **kwargs,
     ) -> None:
         if keypoints_outside not in ('keep', 'clip'):
             raise InputError(f"keypoints_outside is 'keep' or 'clip', not {keypoints_outside!r}")
+        if on_size_mismatch not in ('stop', 'warn'):
+            raise InputError(f"on_size_mismatch is 'stop' or 'warn', not {on_size_mismatch!r}")
         if image_cache and kwargs.get('test_mode'):
             raise InputError('image_cache is for training; leave it out of test datasets')
         self.keypoints_outside = keypoints_outside
@@ -82,6 +90,7 @@ class KeypointDataset(BaseCocoStyleDataset):
         self._images = None
         self._left_out = Counter()  # reason -> annotations
         super().__init__(metainfo=metainfo, data_mode='bottomup', **kwargs)
+        self._size_check = SizeCheck(self.ann_file, on_size_mismatch)
 
     def full_init(self) -> None:
         """Loads the annotations, and fills the cache of images."""
@@ -89,10 +98,14 @@ class KeypointDataset(BaseCocoStyleDataset):
             return
         super().full_init()
         if self.image_cache:
-            paths = [BaseDataset.get_data_info(self, i)['img_path'] for i in range(len(self))]
-            sizes = np.array([self._image_sizes.pop(path) for path in paths])  # (n, 2)
+            samples = map(partial(BaseDataset.get_data_info, self), range(len(self)))
+            sizes = {sample['img_path']: sample['annotated_size'] for sample in samples}
             self._images = ImageCache(
-                paths, sizes, self.image_cache, self._mosaic_size(), Path(self.ann_file).stem
+                list(sizes),
+                np.array(list(sizes.values())),  # (n, 2)
+                self.image_cache,
+                self._mosaic_size(),
+                Path(self.ann_file).stem,
             )
 
     def _mosaic_size(self) -> tuple[int, int] | None:
@@ -107,8 +120,12 @@ class KeypointDataset(BaseCocoStyleDataset):
         return None
 
     def get_data_info(self, idx: int) -> dict:
-        """The sample, with its image and labels in px of that image if images are cached."""
+        """Returns the sample, with its image and labels in px of that image if images are cached.
+
+        ``size_check`` and ``annotated_size`` (w, h) are for :class:`CheckedLoadImage`.
+        """
         info = super().get_data_info(idx)
+        info['size_check'] = self._size_check
         if self._images is not None:
             info['img'], scale = self._images[info['img_path']]
             info['bbox'] *= scale
@@ -138,8 +155,6 @@ class KeypointDataset(BaseCocoStyleDataset):
             for ann in annotations[image['id']]:
                 person = self.parse_data_info(dict(raw_ann_info=ann, raw_img_info=images[-1]))
                 people += [person] if person else []
-        if self.image_cache:
-            self._image_sizes = {im['img_path']: (im['width'], im['height']) for im in images}
         if not self.test_mode:
             unlabelled = sum(not person['keypoints_visible'].any() for person in people)
             left_out = ', '.join(f'{n} {reason}' for reason, n in self._left_out.items())
@@ -216,10 +231,17 @@ class KeypointDataset(BaseCocoStyleDataset):
     def _get_bottomup_data_infos(self, people: list[dict], images: list[dict]) -> list[dict]:
         """Gathers the people of each image; in training images without people come last."""
         samples = super()._get_bottomup_data_infos(people, images)
-        if self.test_mode:
-            return samples
+        if not self.test_mode:
+            for sample in samples:
+                del sample['invalid_segs']
+            samples += self._images_of_nobody(samples, images)
+        sizes = {image['img_id']: (image['width'], image['height']) for image in images}
         for sample in samples:
-            del sample['invalid_segs']
+            sample['annotated_size'] = sizes[sample['img_id']]
+        return samples
+
+    def _images_of_nobody(self, samples: list[dict], images: list[dict]) -> list[dict]:
+        """Returns a sample for each image that has none."""
         with_people = {sample['img_id'] for sample in samples}
         count = self._metainfo['num_keypoints']
         nobody = dict(
@@ -229,9 +251,8 @@ class KeypointDataset(BaseCocoStyleDataset):
             keypoints=np.zeros((0, count, 2), np.float32),
             keypoints_visible=np.zeros((0, count), np.float32),
         )
-        empty = [
+        return [
             dict(img_id=image['img_id'], img_path=image['img_path'], **nobody)
             for image in images
             if image['img_id'] not in with_people
         ]
-        return samples + empty

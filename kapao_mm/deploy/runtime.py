@@ -20,6 +20,7 @@ import numpy as np
 from kapao_mm.errors import InputError, exit_on_input_error
 from kapao_mm.functional.drawing import Style, draw_prediction
 from kapao_mm.functional.letterbox import letterbox, resize_and_pad
+from kapao_mm.functional.pixels import as_bgr
 from kapao_mm.functional.prediction import (
     DetectedObjects,
     Prediction,
@@ -85,16 +86,17 @@ class KAPAORuntime:
         """Predicts the poses of images; those of one input shape in one batch.
 
         Args:
-            images: BGR, (h, w, 3) uint8, of any sizes.
+            images: BGR, (h, w, 3) uint8, of any sizes, or what else :func:`as_bgr` understands.
 
         Returns:
             One an image, in its px.
 
         Raises:
-            InputError: an image is something else.
+            InputError: If an image is not understood, or one is given instead of several.
         """
-        for image in images:
-            _check_image(image)
+        if hasattr(images, 'shape') and len(images.shape) != 4:
+            raise InputError('give a list of images, also for one: runtime([image])')
+        images = [as_bgr(image) for image in images]
         square = self.metadata.square_input
         boxes = [letterbox(image.shape[1::-1], self.input_size, square=square) for image in images]
         batches = defaultdict(list)
@@ -116,14 +118,14 @@ class KAPAORuntime:
         """Draws the poses of an image, as KAPAOVisualizer does.
 
         Args:
-            image: BGR, (h, w, 3) uint8.
+            image: As for :meth:`__call__`.
             prediction: its prediction.
             draw_objects: show pose objects, keypoint objects and fused poses side by side.
 
         Returns:
             A picture, BGR uint8; one panel is as large as the image.
         """
-        rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        rgb = cv2.cvtColor(as_bgr(image), cv2.COLOR_BGR2RGB)
         picture = draw_prediction(rgb, prediction, self._style, draw_objects)
         return cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
 
@@ -133,7 +135,7 @@ class KAPAORuntime:
         """Predicts an image file: its :func:`prediction_dict`, and the picture of :meth:`draw`.
 
         Raises:
-            InputError: the file is missing or not an image.
+            InputError: If the file is missing or not an image.
         """
         image = read_image(path)
         (prediction,) = self([image])
@@ -225,14 +227,6 @@ def _import(backend: str) -> ModuleType:
 def _no_model(path: Path, error: Exception) -> InputError:
     reason = str(error).strip().splitlines()[-1]  # before it, where in OpenVINO
     return InputError(f'{path.absolute()} cannot be read as a model: {reason}')
-
-
-def _check_image(image: np.ndarray) -> None:
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-        raise InputError(
-            f'an image must be BGR, (h, w, 3) uint8, as cv2.imread reads it; '
-            f'got {image.shape} {image.dtype}'
-        )
 
 
 def _style(metadata: ModelMetadata) -> Style:

@@ -15,6 +15,7 @@ from .prediction import Prediction
 Color = tuple[int, int, int]  # RGB
 
 WHITE: Color = (255, 255, 255)
+MAX_STRETCH = 10  # ratio of an image's sides up to which the longer one counts
 REFERENCE_SIDE = 400  # longer image side, px, at which line widths, radii and text sizes hold
 RADIUS_OF_PERSON = 0.02  # largest keypoint radius, as a part of the person's longer side
 FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -260,7 +261,12 @@ def _weight(size: float) -> int:
 
 
 def _scale(image: np.ndarray) -> float:
-    return max(image.shape[:2]) / REFERENCE_SIDE
+    """Returns how much larger than at the reference everything is drawn.
+
+    On a long strip it grows no further: titles would become thousands of times its area.
+    """
+    short, long = sorted(image.shape[:2])
+    return min(long, MAX_STRETCH * short) / REFERENCE_SIDE
 
 
 def _px(point: np.ndarray) -> tuple[int, int]:

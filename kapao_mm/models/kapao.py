@@ -77,6 +77,8 @@ class KAPAO(BottomupPoseEstimator):
 
     Attributes:
         settings: the thresholds and limits of each use.
+        picture_thresholds: Those of the settings for pictures that were given for one call of an
+            inferencer.
 
     Raises:
         InputError: ``test_cfg`` lacks a setting or has an unknown one.
@@ -95,6 +97,7 @@ class KAPAO(BottomupPoseEstimator):
         self.settings = {
             use: inference_settings(self.test_cfg, use) for use in ('evaluation', *USES)
         }
+        self.picture_thresholds: dict[str, float] = {}
         if channels_last:
             self.to(memory_format=torch.channels_last)
         if checkpoint_activations:
@@ -114,7 +117,7 @@ class KAPAO(BottomupPoseEstimator):
         return loss, dict(zip(logged, values, strict=True))
 
     def val_step(self, data: dict) -> list[PoseDataSample]:
-        """Predicts with the settings for validation; MMEngine's ``test_step`` evaluates."""
+        """Predicts with the settings for validation; MMEngine's ``test_step`` calls ``predict``."""
         return self.predict(**self.data_preprocessor(data, False), use='validation')
 
     def predict(
@@ -124,15 +127,30 @@ class KAPAO(BottomupPoseEstimator):
 
         Args:
             inputs: (N, 3, H, W).
-            data_samples: what :meth:`add_pred_to_datasample` needs.
-            use: what for; its settings apply.
+            data_samples: What :meth:`add_pred_to_datasample` needs.
+            use: What for, see :meth:`settings_for`.
 
         Returns:
             The samples with predictions, as :meth:`add_pred_to_datasample` says.
         """
-        settings = self.settings[use]
+        settings = self.settings_for(data_samples, use)
         objects = self.head.predict(self.extract_feat(inputs), data_samples, settings)
         return self.add_pred_to_datasample(objects, None, data_samples, settings)
+
+    def settings_for(self, data_samples: Sequence[PoseDataSample], use: str) -> dict[str, float]:
+        """Returns the inference settings for a batch: those of ``use``, or those for pictures.
+
+        MMPose's inferencers and demos call ``test_step`` just as a Runner does. What a Runner
+        evaluates are samples of a dataset. These have an ``img_id``, without which no metric takes
+        them, and pictures have none.
+
+        Args:
+            data_samples: The samples of the batch.
+            use: One of the keys of ``settings``.
+        """
+        if all('img_id' in sample for sample in data_samples):
+            return self.settings[use]
+        return self.settings['pictures'] | self.picture_thresholds
 
     def add_pred_to_datasample(
         self,

@@ -23,7 +23,8 @@ class KAPAOTTA(BaseTTAModel):
     the preprocessed batch, and the candidates of all of them are merged.
 
     Args:
-        module: the KAPAO model or its config; its settings for ``tta`` apply.
+        module: the KAPAO model or its config; its settings for ``tta`` apply, or those for
+            pictures, see :meth:`KAPAO.settings_for`.
         passes: scale and whether to flip left-right, for each pass.
         pad_value: fills a scaled input up to the next multiple of the preprocessor's
             ``pad_size_divisor``, at the right and bottom.
@@ -49,7 +50,7 @@ class KAPAOTTA(BaseTTAModel):
         module = self.module
         batch = module.data_preprocessor(data, False)
         inputs, samples = batch['inputs'], batch['data_samples']
-        settings = module.settings['tta']
+        settings = module.settings_for(samples, 'tta')
         flip_indices = np.stack([sample.flip_indices for sample in samples])
         candidates = self.candidates(
             inputs, torch.from_numpy(flip_indices).to(inputs.device), settings

@@ -2,6 +2,7 @@
 """MMPose's visualizer, drawing what KAPAO predicts."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -23,6 +24,7 @@ from kapao_mm.functional.drawing import (
     draw_stages,
     side_by_side,
 )
+from kapao_mm.image_files import make_folder, write_picture
 
 
 @VISUALIZERS.register_module()
@@ -35,8 +37,10 @@ class KAPAOVisualizer(PoseLocalVisualizer):
     Args:
         draw_objects: Show three panels, as the paper's figures do: pose objects, keypoint objects,
             fused poses. Without it the picture is the image with the fused poses.
-        score_thr: Poses with a lower score are not drawn. Evaluation keeps candidates of almost no
-            confidence; the default draws those that fusion looks at (tau_fc of the spec).
+        score_thr: Poses of a dataset's samples with a lower score are not drawn. Evaluation keeps
+            candidates of almost no confidence; the default draws those that fusion looks at (tau_fc
+            of the spec). Of a picture (a sample without ``img_id``) all are drawn that passed the
+            settings for pictures.
         name, *args, **kwargs: Those of :class:`PoseLocalVisualizer`. ``line_width`` and ``radius``
             grow with the image.
     """
@@ -54,6 +58,16 @@ class KAPAOVisualizer(PoseLocalVisualizer):
         self.draw_objects = draw_objects
         self.score_thr = score_thr
 
+    @classmethod
+    def get_instance(cls, name: str | None = None, **kwargs: Any) -> 'KAPAOVisualizer':
+        """Returns the visualizer of a name, or makes one, as always where no name is given.
+
+        MMPose's demos build the config's visualizer, which has no name: a Runner gives it its own.
+        """
+        if name is None:
+            name = f'visualizer {len(cls._instance_dict)}'
+        return super().get_instance(name, **kwargs)
+
     @master_only
     def add_datasample(
         self,
@@ -69,20 +83,21 @@ class KAPAOVisualizer(PoseLocalVisualizer):
         show: bool = False,
         wait_time: float = 0,
         out_file: str | None = None,
-        kpt_thr: float = 0.3,
+        kpt_thr: float = 0.0,
         step: int = 0,
     ) -> np.ndarray:
         """Draws a sample, then shows it, writes it to ``out_file`` or hands it to the backends.
 
-        The arguments are MMPose's, but boxes are drawn by default. ``draw_heatmap``,
-        ``skeleton_style`` and ``kpt_thr`` have no effect: KAPAO has no heatmaps, and its unfused
-        keypoints score 0 by design.
+        The arguments are MMPose's, but boxes are drawn by default. ``draw_heatmap`` and
+        ``skeleton_style`` have no effect: KAPAO has no heatmaps.
 
         Args:
             image: RGB (H, W, 3) or grey (H, W), uint8; not changed.
             data_sample: ``pred_instances``, ``pred_keypoint_objects``; for the ground truth
                 ``gt_instances``, ``gt_instance_labels.labels`` and the metainfo ``raw_ann_info``
                 (the annotations), in px of ``image``.
+            kpt_thr: Keypoints with a lower score are hollow, as are those that no keypoint object
+                was fused into, whose score is 0 by design. MMPose would not draw either.
 
         Returns:
             The picture, RGB uint8. One panel is as large as the image; several lie side by side,
@@ -95,24 +110,33 @@ class KAPAOVisualizer(PoseLocalVisualizer):
             truth = _ground_truth(data_sample)
             panels['ground truth'] = self._draw_poses(image, truth, draw_bbox, show_kpt_idx)
         if draw_pred and 'pred_instances' in data_sample:
-            panels |= self._draw_prediction(image, data_sample, draw_bbox, show_kpt_idx)
+            panels |= self._draw_prediction(image, data_sample, draw_bbox, show_kpt_idx, kpt_thr)
         picture = side_by_side(panels) if panels else image.copy()
 
         self.set_image(picture)
         if show:
             self.show(picture, win_name=name, wait_time=wait_time)
         if out_file is not None:
-            mmcv.imwrite(mmcv.rgb2bgr(picture), out_file)
+            make_folder(Path(out_file).parent)
+            write_picture(mmcv.rgb2bgr(picture), Path(out_file))
         else:
             self.add_image(name, picture, step)
         return picture
 
     def _draw_prediction(
-        self, image: np.ndarray, data_sample: PoseDataSample, draw_bbox: bool, show_kpt_idx: bool
+        self,
+        image: np.ndarray,
+        data_sample: PoseDataSample,
+        draw_bbox: bool,
+        show_kpt_idx: bool,
+        kpt_thr: float,
     ) -> dict[str, np.ndarray]:
-        """The predicted panels by title; keypoint objects only where the sample carries them."""
+        """Returns the predicted panels by title, keypoint objects only if the sample has them."""
         fused = data_sample.pred_instances
-        fused = fused[fused.bbox_scores >= self.score_thr]
+        score_thr = self.score_thr if 'img_id' in data_sample else 0.0
+        fused = fused[fused.bbox_scores >= score_thr]
+        if kpt_thr > 0:
+            fused.keypoints_fused = fused.keypoints_fused & (fused.keypoint_scores >= kpt_thr)
         if not self.draw_objects:
             return {'fused poses': self._draw_poses(image, fused, draw_bbox, show_kpt_idx)}
         points = data_sample.get('pred_keypoint_objects')
@@ -171,22 +195,29 @@ def _keypoint_objects(objects: InstanceData) -> KeypointObjects:
 
 
 def _ground_truth(data_sample: PoseDataSample) -> InstanceData:
-    """The annotated people of a sample: bboxes (P, 4), keypoints (P, K, 2), keypoints_visible."""
-    annotations = data_sample.get('raw_ann_info') or []
-    people = np.array([not a.get('iscrowd') for a in annotations], bool)
+    """Returns the annotated people of a sample, without crowd regions.
+
+    They are those of ``gt_instances``: bboxes (P, 4), keypoints (P, K, 2), keypoints_visible.
+    """
+    truth = data_sample.get('gt_instances', InstanceData())
+    if 'raw_ann_info' in data_sample:
+        annotations = data_sample.raw_ann_info or []
+        people = np.array([not annotation.get('iscrowd') for annotation in annotations], bool)
+    else:  # training has none of them
+        people = np.ones(len(truth), bool)
     if not people.any():
         return InstanceData(
             bboxes=np.zeros((0, 4)),
             keypoints=np.zeros((0, 0, 2)),
             keypoints_visible=np.zeros((0, 0)),
         )
-    truth = data_sample.gt_instances[people]
-    return InstanceData(
-        bboxes=truth.bboxes,
-        keypoints=truth.keypoints,
-        keypoints_visible=truth.keypoints_visible,
-        labels=data_sample.gt_instance_labels.labels.numpy()[people],
+    fields = dict(
+        bboxes=truth.bboxes, keypoints=truth.keypoints, keypoints_visible=truth.keypoints_visible
     )
+    labels = data_sample.get('gt_instance_labels', InstanceData())
+    if 'labels' in labels:
+        fields['labels'] = labels.labels.numpy()
+    return InstanceData(**fields)[people]
 
 
 def _rgb(color: str | Sequence[int]) -> Color:

@@ -2,12 +2,15 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import cv2
+import mmcv
 import numpy as np
 import pytest
 import torch
 from mmpose.registry import MODELS
+from PIL import Image
 from torch import nn
 
 from kapao_mm.apis import KAPAOInferencer
@@ -166,6 +169,157 @@ def test_a_checkpoint_on_a_server_that_runs_code_or_is_another_model_is_refused(
     assert not (tmp_path / 'ran').exists()
 
 
-def test_thresholds_that_mean_nothing_here_are_refused(trained, image):
-    with pytest.raises(ValueError, match='kpt_thr'):
-        next(trained([image], kpt_thr=0.5))
+def counts(results) -> list[int]:
+    return [len(result['predictions'][0]['poses']) for result in results]
+
+
+def test_thresholds_of_a_call_act_for_that_call(trained, image):
+    (plain,) = counts(trained(image))
+    (all_boxes,) = counts(trained(image, nms_thr=1.0))
+    assert counts(trained(image, bbox_thr=0.999)) == [0] and 0 < plain < all_boxes
+    assert counts(trained(image, kpt_thr=0.9)) == counts(trained(image)) == [plain]
+    with pytest.raises(InputError, match='bbox_thr must be between 0 and 1, got 30'):
+        next(trained(image, bbox_thr=30))
+    with pytest.raises(ValueError, match='draw_heatmap'):
+        next(trained(image, draw_heatmap=True))
+
+
+def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+@pytest.fixture
+def sizes(trained, monkeypatch):
+    """The numbers of images that the model is called with."""
+    seen, step = [], trained.model.test_step
+    monkeypatch.setattr(
+        trained.model, 'test_step', lambda data: seen.append(len(data['inputs'])) or step(data)
+    )
+    return seen
+
+
+def test_images_of_one_shape_are_one_batch_and_results_stay_in_order(trained, sizes, tmp_path):
+    shapes = [(90, 120), (120, 60), (90, 120), (90, 120), (120, 60), (60, 80)]
+    paths = [str(tmp_path / f'{number}.png') for number in range(len(shapes))]
+    for number, (path, shape) in enumerate(zip(paths, shapes, strict=True)):
+        cv2.imwrite(path, noise(*shape, seed=number))
+    together = [result['predictions'][0] for result in trained(paths, batch_size=4)]
+    assert sizes == [3, 1, 1, 1]
+    alone = [next(trained(path))['predictions'][0] for path in paths]
+    assert [prediction['image'] for prediction in together] == paths
+    for one, other in zip(together, alone, strict=True):
+        assert len(one['poses']) == len(other['poses']) > 0
+        for key in ('bbox', 'score'):
+            np.testing.assert_allclose(
+                [pose[key] for pose in one['poses']],
+                [pose[key] for pose in other['poses']],
+                atol=1e-2,
+            )
+    with pytest.raises(InputError, match='batch_size must be at least 1, got 0'):
+        next(trained(paths, batch_size=0))
+
+
+def test_all_kinds_of_images_have_the_same_poses(trained, image):
+    pixels = cv2.imread(image)
+    kinds = [
+        image,
+        Path(image),
+        pixels,
+        pixels[..., 0],
+        pixels[..., :1],
+        np.dstack([pixels, pixels[..., 0]]),
+        pixels.astype(np.uint16) * 257,
+        pixels.astype(np.float32),
+        Image.open(image),
+    ]
+    results = list(trained(kinds, batch_size=2, return_vis=True))
+    poses = [result['predictions'][0]['poses'] for result in results]
+    assert len(poses[0]) > 0 and all(other == poses[0] for other in poses)
+    for result in results:
+        np.testing.assert_array_equal(result['visualization'][0], results[0]['visualization'][0])
+    for single in kinds[1:]:
+        assert next(trained(single))['predictions'][0]['poses'] == poses[0]
+
+
+def test_results_of_the_same_name_are_all_kept(trained, tmp_path):
+    paths = []
+    for number, name in enumerate(['x/a.png', 'y/a.png', 'y/a.jpg']):
+        paths.append(str(tmp_path / name))
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        cv2.imwrite(paths[-1], noise(40, 60 + number))
+    out = tmp_path / 'out'
+    list(trained(paths[:2], out_dir=str(out)))
+    list(trained(paths[1:], out_dir=str(out)))  # another call of the same inferencer
+    written = {path.name: json.loads(path.read_text()) for path in (out / 'predictions').iterdir()}
+    assert {name: result['image'] for name, result in written.items()} == dict(
+        zip(['a.json', 'a_2.json', 'a_3.json'], paths, strict=True)
+    )
+    pictures = {path.name: cv2.imread(str(path)) for path in (out / 'visualizations').iterdir()}
+    assert {name: picture.shape[1] for name, picture in pictures.items()} == {
+        'a.png': 60,
+        'a_2.png': 61,
+        'a_3.jpg': 62,
+    }
+
+
+def test_arrays_of_two_calls_are_both_kept(trained, tmp_path):
+    for width in (60, 61):
+        next(trained(noise(40, width), pred_out_dir=str(tmp_path)))
+    widths = {path.name: json.loads(path.read_text())['width'] for path in tmp_path.iterdir()}
+    assert widths == {'000000.json': 60, '000000_2.json': 61}
+
+
+def test_images_before_a_bad_one_are_predicted(trained, image, tmp_path):
+    results = trained([image, image, str(tmp_path / 'gone.jpg'), image], batch_size=4)
+    assert len([next(results), next(results)]) == 2
+    with pytest.raises(InputError, match=r'gone\.jpg does not exist'):
+        next(results)
+
+
+def test_a_bad_image_does_not_end_a_folder(trained, image, tmp_path):
+    (tmp_path / 'b.jpg').write_text('no image')
+    (tmp_path / 'c.jpg').symlink_to('c.jpg')
+    (tmp_path / 'notes.unknown').touch()
+    cv2.imwrite(str(tmp_path / 'd.png'), noise(40, 60))
+    results, found = trained(str(tmp_path), batch_size=2), []
+    with pytest.raises(
+        InputError, match=r'2 of 4 images of .* cannot be predicted, first .*b\.jpg'
+    ):
+        for result in results:
+            found.append(result['predictions'][0]['image'])
+    assert found == [image, str(tmp_path / 'd.png')]
+
+
+def test_a_folder_without_images_is_an_error(trained, tmp_path):
+    with pytest.raises(InputError, match='has no images'):
+        next(trained(str(tmp_path)))
+
+
+@pytest.mark.parametrize('content', [None, b'', b'no video'])
+def test_videos_that_cannot_be_read_are_errors(trained, tmp_path, content):
+    path = tmp_path / 'a.mp4'
+    if content is not None:
+        path.write_bytes(content)
+    fault = 'does not exist' if content is None else 'cannot be read: it has no frame'
+    with pytest.raises(InputError, match=rf'a\.mp4 {fault}'):
+        next(trained(str(path)))
+
+
+def test_a_video_that_ends_early_is_said(trained, tmp_path, log, monkeypatch):
+    path = str(tmp_path / 'a.avi')
+    writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*'MJPG'), 5, (128, 64))
+    for _ in range(3):
+        writer.write(noise(64, 128))
+    writer.release()
+    monkeypatch.setattr(mmcv.VideoReader, 'frame_cnt', 5)
+    assert len(list(trained(path))) == 3
+    assert 'a.avi ends after 3 of 5 frames' in log.text
+
+
+@pytest.mark.parametrize(
+    ('name', 'message'),
+    [('webcam:77', 'webcam:77 cannot be read'), ('webcam:x', 'webcam:x is no webcam')],
+)
+def test_webcams_that_are_missing_are_errors(trained, name, message):
+    with pytest.raises(InputError, match=message):
+        next(trained(name))

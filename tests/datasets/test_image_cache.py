@@ -13,12 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mmengine.runner import Runner
 from mmpose.registry import DATASETS
+from PIL import Image
 
 from kapao_mm.configuration import load_config
 from kapao_mm.datasets import image_cache
 from kapao_mm.datasets.image_cache import ImageCache, shrunk_sizes
 from kapao_mm.datasets.toy import KEYPOINTS
 from kapao_mm.errors import InputError
+from kapao_mm.image_files import read_image
 
 SIZE = 64  # of the training input
 SIZES = ((200, 90), (40, 50), (64, 64), (90, 200), (70, 66), (64, 30))  # (w, h)
@@ -323,6 +325,19 @@ def test_in_ram_every_process_of_the_machine_counts(write_images, monkeypatch):
             continue
         with pytest.raises(InputError, match='for each of 3 processes'):
             ImageCache(paths, sizes, 'ram')
+
+
+def test_deep_and_turned_images_are_cached_as_they_are_read(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 65536, (30, 40, 3), np.uint16)
+    deep, turned = tmp_path / 'a.png', tmp_path / 'b.jpg'
+    cv2.imwrite(str(deep), pixels)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new('RGB', (40, 30), 'red').save(turned, exif=exif)
+    cache = ImageCache([str(deep), str(turned)], np.array([(40, 30), (30, 40)]), 'ram')
+    for path in (deep, turned):
+        np.testing.assert_array_equal(cache[str(path)][0], read_image(path))
+    assert cache[str(deep)][0].mean() > 100
 
 
 def test_the_free_memory_is_that_of_the_machine():

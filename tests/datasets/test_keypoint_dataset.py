@@ -133,6 +133,7 @@ def test_test_samples_are_mmposes(build):
     assert len(ours) == len(theirs) == 2
     for i in range(2):
         a, b = ours.get_data_info(i), theirs.get_data_info(i)
+        assert a.pop('annotated_size') == (40, 50) and a.pop('size_check')
         assert a.keys() == b.keys()
         assert not np.any(a.get('category_id'))  # the first of the categories, not the file's id
         for key in a.keys() - {'category_id'}:

@@ -17,6 +17,7 @@ import torch
 from mmcv.transforms import Compose
 from mmpose.registry import TRANSFORMS
 from mmpose.structures import PoseDataSample
+from PIL import Image
 from torch import nn
 
 from kapao_mm.deploy import runtime as module
@@ -308,18 +309,34 @@ def test_missing_backend_is_named(model_file, monkeypatch):
         KAPAORuntime(model_file)
 
 
-@pytest.mark.parametrize(
-    'image',
-    [
-        np.zeros((8, 8), np.uint8),
-        np.zeros((8, 8, 4), np.uint8),
-        np.zeros((8, 8, 3), np.float32),
-        np.zeros((0, 8, 3), np.uint8),
-    ],
-)
-def test_images_that_are_not_bgr_uint8_are_refused(runtime, image):
-    with pytest.raises(InputError, match=re.escape(f'got {image.shape} {image.dtype}')):
+@pytest.mark.parametrize('image', [np.zeros((8, 8, 2), np.uint8), np.zeros((0, 8, 3)), None, 'a'])
+def test_what_is_no_image_is_refused(runtime, image):
+    with pytest.raises(InputError, match='an image must'):
         runtime([picture(), image])
+
+
+def test_one_image_instead_of_several_is_refused(runtime):
+    with pytest.raises(InputError, match=re.escape('runtime([image])')):
+        runtime(picture())
+
+
+def test_all_kinds_of_images_have_the_same_poses(runtime):
+    image = picture(low=0, high=255)
+    kinds = [
+        image,
+        image[..., 0],
+        np.dstack([image, image[..., :1]]),
+        image.astype(np.uint16) * 257,
+        image.astype(np.float32),
+        Image.fromarray(image[..., 0]),
+    ]
+    first, *others = runtime(kinds)
+    assert len(first.boxes) == 1
+    for other in others:
+        for ours, theirs in zip(first, other, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    for kind in kinds:
+        np.testing.assert_array_equal(runtime.draw(kind, first), runtime.draw(image, first))
 
 
 def test_outputs_are_split_by_image():

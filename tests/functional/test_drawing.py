@@ -131,3 +131,10 @@ def test_types_without_name_or_colour_have_their_number_and_the_colours_again(mo
     picture = draw_keypoint_objects(IMAGE, keypoint_objects([4], [0.5]), STYLE)
     assert written == ['4']
     assert tuple(picture[90, 100].tolist()) == GREEN
+
+
+@pytest.mark.parametrize('shape', [(2, 70000, 3), (70000, 2, 3), (1, 1, 3)])
+def test_panels_of_extreme_images_take_little_more_memory_than_they(shape):
+    panels = {f'title {number}': np.zeros(shape, np.uint8) for number in range(3)}
+    joined = drawing.side_by_side(panels)
+    assert joined.shape[1] == 3 * shape[1] and joined.shape[0] <= shape[0] + 10

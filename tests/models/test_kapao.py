@@ -16,9 +16,10 @@ CFG = dict(fusion_score_thr=0.3, fusion_distance=50)
 
 
 def sample(ori_hw=(96, 128), input_wh=(256, 192)):
-    """An image that is scaled by two to fill the input."""
+    """An image of a dataset that is scaled by two to fill the input."""
     return PoseDataSample(
         metainfo=dict(
+            img_id=7,
             ori_shape=ori_hw,
             input_size=input_wh,
             input_scale=np.array(input_wh) / 2,
@@ -194,6 +195,37 @@ def test_validation_has_its_own_settings(model):
     with torch.no_grad():
         assert len(model.test_step(data)[0].pred_instances) > 0
         assert len(model.val_step(data)[0].pred_instances) == 0
+
+
+def picture():
+    """An image that is of no dataset, as MMPose's inferencers make it."""
+    data = sample()
+    del data.img_id
+    return data
+
+
+def test_pictures_have_their_own_settings_whoever_asks(model):
+    model.settings['pictures'].update(pose_score_thr=0.999)
+    inputs = [torch.zeros(3, 128, 192, dtype=torch.uint8)]
+    with torch.no_grad():
+        for step in (model.test_step, model.val_step):
+            counts = [
+                len(step(dict(inputs=inputs, data_samples=[data]))[0].pred_instances)
+                for data in (sample(), picture())
+            ]
+            assert counts[0] > 0 and counts[1] == 0
+        (data,) = model(torch.zeros(1, 3, 128, 192), [picture()], mode='predict')
+        assert len(data.pred_instances) == 0
+
+
+def test_thresholds_for_pictures_of_a_call_change_nothing_else(model):
+    model.picture_thresholds = dict(pose_score_thr=0.123)
+    settings = model.settings
+    assert model.settings_for([picture()], 'evaluation') == (
+        settings['pictures'] | dict(pose_score_thr=0.123)
+    )
+    for use in settings:
+        assert model.settings_for([sample()], use) == settings[use]
 
 
 def test_the_loss_reads_the_labels_of_the_samples(model):

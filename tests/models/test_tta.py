@@ -21,6 +21,7 @@ def sample(flip_indices, input_wh):
     """An image that is the network input."""
     return PoseDataSample(
         metainfo=dict(
+            img_id=7,
             ori_shape=input_wh[::-1],
             input_size=input_wh,
             input_scale=np.array(input_wh, np.float64),
@@ -224,6 +225,14 @@ def test_its_own_settings_apply(wrap, images):
     (data,) = model.test_step(batch(images[:1], [0, 2, 1, 4, 3]))
     assert plain > 0
     assert len(data.pred_instances) == 0
+
+
+def test_pictures_have_their_own_settings(wrap, images):
+    model = wrap()
+    data = batch(images[:1], [0, 2, 1, 4, 3])
+    del data['data_samples'][0].img_id
+    model.module.settings['pictures']['pose_score_thr'] = 0.999
+    assert len(model.test_step(data)[0].pred_instances) == 0
 
 
 def test_merging_predictions_is_refused(wrap):

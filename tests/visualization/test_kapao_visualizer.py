@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mmengine.structures import InstanceData
 from mmpose.engine.hooks import PoseVisualizationHook
+from mmpose.registry import VISUALIZERS
 from mmpose.structures import PoseDataSample, merge_data_samples
 
 from kapao_mm.functional import drawing
@@ -36,7 +37,7 @@ def sample(scores=(0.9,)) -> PoseDataSample:
     """One pose for each score, all at the same place, and one keypoint object."""
     count = len(scores)
     points = np.tile(np.array([TOP, BASE], np.float32), (count, 1, 1))
-    out = PoseDataSample()
+    out = PoseDataSample(metainfo=dict(img_id=7))
     out.pred_instances = InstanceData(
         bboxes=np.tile(np.array([40, 10, 200, 230], np.float32), (count, 1)),
         bbox_scores=np.array(scores, np.float32),
@@ -62,12 +63,19 @@ def at(picture: np.ndarray, point) -> tuple[int, ...]:
     return tuple(picture[point[1], point[0]].tolist())
 
 
-def test_fused_keypoints_are_filled_and_unfused_ones_hollow_whatever_their_score():
-    picture = draw(visualizer(), sample(), kpt_thr=0.9)
+def test_fused_keypoints_are_filled_and_unfused_ones_hollow():
+    picture = draw(visualizer(), sample())
     assert at(picture, TOP) == RED
     assert at(picture, BASE) == WHITE
     ring = picture[BASE[1], BASE[0] - 10 : BASE[0]].astype(int)
     assert (ring[:, 2] - ring[:, 0]).max() > 100  # blue, not grey
+
+
+@pytest.mark.parametrize(('kpt_thr', 'color'), [(0.8, RED), (0.81, WHITE)])
+def test_fused_keypoints_of_low_score_are_hollow_too(kpt_thr, color):
+    data = sample()
+    assert at(draw(visualizer(), data, kpt_thr=kpt_thr), TOP) == color
+    assert data.pred_instances.keypoints_fused[0, 0]  # the sample stays as it is
 
 
 def test_skeleton_has_the_link_colours_of_the_metainfo():
@@ -83,6 +91,12 @@ def test_picture_of_fused_poses_has_the_size_of_the_image_which_stays_as_it_was(
 @pytest.mark.parametrize('score', [0.29, 0.001])
 def test_poses_below_the_threshold_are_not_drawn(score):
     np.testing.assert_array_equal(draw(visualizer(score_thr=0.3), sample([score])), IMAGE)
+
+
+def test_all_poses_of_a_picture_are_drawn():
+    data = sample([0.001])
+    del data.img_id
+    assert (draw(visualizer(score_thr=0.3), data) != IMAGE).any()
 
 
 def test_no_boxes_without_draw_bbox():
@@ -158,6 +172,25 @@ def test_ground_truth_shows_labelled_keypoints_of_people_that_are_no_crowd():
     assert at(panel, TOP) == RED
     assert at(panel, BASE) == at(IMAGE, BASE)
     np.testing.assert_array_equal(panel[:, 220:], IMAGE[:, 220:])
+
+
+def test_ground_truth_of_training_is_drawn():
+    truth = PoseDataSample()
+    truth.gt_instances = InstanceData(
+        bboxes=np.array([[40, 10, 200, 230]]),
+        keypoints=np.array([[TOP, BASE]]),
+        keypoints_visible=np.array([[1, 1]]),
+    )
+    panel = draw(visualizer(), truth, draw_gt=True, draw_pred=False)
+    assert at(panel, TOP) == RED and at(panel, BASE) == BLUE
+
+
+def test_the_registry_builds_visualizers_without_a_name():
+    config = dict(type='KAPAOVisualizer', radius=7)
+    first, second = (VISUALIZERS.build(dict(config)) for _ in range(2))
+    assert first is not second and first.radius == 7
+    named = VISUALIZERS.build(config | dict(name='mine'))
+    assert KAPAOVisualizer.get_instance('mine') is named
 
 
 @pytest.mark.parametrize('metainfo', [{}, {'raw_ann_info': None}])

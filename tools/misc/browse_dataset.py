@@ -30,9 +30,14 @@ class ObjectVisualizer(KAPAOVisualizer):
     """Draws ground-truth objects, which a sample holds where predicted ones would be."""
 
     def _draw_prediction(
-        self, image: np.ndarray, data_sample: PoseDataSample, draw_bbox: bool, show_kpt_idx: bool
+        self,
+        image: np.ndarray,
+        data_sample: PoseDataSample,
+        draw_bbox: bool,
+        show_kpt_idx: bool,
+        kpt_thr: float,
     ) -> dict[str, np.ndarray]:
-        """The pose objects, and the keypoint objects."""
+        """Returns panels of the pose objects, and of the keypoint objects."""
         poses, points = data_sample.pred_instances, data_sample.pred_keypoint_objects
         return {
             f'pose objects: {len(poses)}': self._draw_poses(image, poses, draw_bbox, show_kpt_idx),

@@ -6,6 +6,8 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmpose.registry import TRANSFORMS
 
+from kapao_mm.functional.pixels import round_pixels
+
 
 @TRANSFORMS.register_module()
 class HSVGain(BaseTransform):
@@ -13,7 +15,7 @@ class HSVGain(BaseTransform):
 
     MMPose's YOLOXHSVRandomAug adds a shift instead, and switches each channel off half the time.
 
-    Reads and writes ``img`` (h, w, 3) uint8 BGR.
+    Reads and writes ``img`` (h, w, 3) uint8 BGR; one that is floating-point is rounded.
 
     Args:
         gains: Largest relative change of hue, saturation and value.
@@ -28,6 +30,7 @@ class HSVGain(BaseTransform):
         levels = np.arange(256)[:, None] * factors  # (256, 3)
         levels[:, 0] %= 180  # OpenCV's hue, degrees / 2, is a circle
         table = levels.clip(0, 255).astype(np.uint8)[None]  # (1, 256, 3)
-        hsv = cv2.LUT(cv2.cvtColor(results['img'], cv2.COLOR_BGR2HSV), table)
+        image = round_pixels(results['img'])
+        hsv = cv2.LUT(cv2.cvtColor(image, cv2.COLOR_BGR2HSV), table)
         results['img'] = cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)
         return results

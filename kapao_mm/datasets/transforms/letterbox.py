@@ -24,7 +24,8 @@ class Letterbox(BaseTransform):
         square: Pad to a square instead of the next multiple of ``divisor``.
         divisor: Both sides of the input are multiples of it.
         move_labels: Move boxes and keypoints too (training). In tests the ground truth stays in
-            original-image px, where MMPose's visualizer draws it.
+            original-image px, where MMPose's visualizer draws it, and the moved labels are
+            ``transformed_bbox`` and ``transformed_keypoints``.
     """
 
     def __init__(
@@ -51,8 +52,9 @@ class Letterbox(BaseTransform):
             input_scale=input_scale,
             input_center=0.5 * input_scale - np.array(lb.pad[:2]) / lb.scale,
         )
-        if self.move_labels and 'bbox' in results:
+        if 'keypoints' in results:
+            prefix = '' if self.move_labels else 'transformed_'
             corners = results['bbox'].reshape(-1, 2, 2)
-            results['bbox'] = to_input(corners, lb).reshape(-1, 4)
-            results['keypoints'] = to_input(results['keypoints'], lb)
+            results[f'{prefix}bbox'] = to_input(corners, lb).reshape(-1, 4)
+            results[f'{prefix}keypoints'] = to_input(results['keypoints'], lb)
         return results

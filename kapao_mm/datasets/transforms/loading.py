@@ -1,29 +1,68 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 """Reading of images."""
 
-import os.path as osp
+from pathlib import Path
+from typing import Any
 
+import mmcv
+import numpy as np
+from mmengine import fileio
 from mmpose.datasets.transforms import LoadImage
 from mmpose.registry import TRANSFORMS
 
 from kapao_mm.errors import InputError
+from kapao_mm.functional.pixels import as_bgr
+from kapao_mm.image_files import decode_image, read_image
 
 
 @TRANSFORMS.register_module()
 class CheckedLoadImage(LoadImage):
-    """LoadImage that says what is wrong with a file; MMPose asks for corrupt ones if they exist.
+    """LoadImage that says what is wrong with a file, and understands more kinds of arrays.
+
+    The arguments are those of LoadImage, but for ``ignore_empty``: it never leaves out an image.
 
     Raises:
-        InputError: If the file is missing or not an image.
+        InputError: If ``ignore_empty`` is set. When called: if the file is missing or not an image,
+            if it does not have the size that the annotation file says (:class:`SizeCheck`), or if
+            ``img`` is given and is no image.
     """
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.ignore_empty:
+            raise InputError('CheckedLoadImage leaves out no image: take ignore_empty out of it')
+
     def transform(self, results: dict) -> dict:
-        """Reads ``img_path`` into ``img`` (h, w, 3) uint8 BGR, unless ``img`` is given."""
+        """Reads ``img_path`` into ``img`` (h, w, 3) uint8 BGR.
+
+        If ``img`` is given, it is converted (:func:`as_bgr`) instead. ``size_check`` and
+        ``annotated_size``, if a dataset gives them, are taken out of the sample.
+        """
+        check = results.pop('size_check', None)
+        annotated_size = results.pop('annotated_size', None)
         if 'img' in results:
-            return super().transform(results)
+            image = as_bgr(results['img'])
+            results.setdefault('img_path', None)
+        else:
+            image = self._read(results['img_path'])
+            if check is not None:
+                check(image.shape[1::-1], annotated_size, results['img_path'], results['img_id'])
+        size = image.shape[:2]
+        results['img'] = image.astype(np.float32) if self.to_float32 else image
+        results.update(img_shape=size, ori_shape=size)
+        return results
+
+    def _read(self, path: str) -> np.ndarray:
+        """Reads a file, or what another backend of MMEngine has under that name."""
+        is_plain = (self.color_type, self.imdecode_backend) == ('color', 'cv2')
+        if is_plain and self.backend_args is None and '://' not in path:
+            return read_image(Path(path))
         try:
-            return super().transform(results)
-        except Exception as error:  # of the file backend or the decoder
-            path = osp.abspath(results['img_path'])
-            fault = 'cannot be read as an image' if osp.exists(path) else 'does not exist'
-            raise InputError(f'image {path} {fault}') from error
+            content = fileio.get(path, backend_args=self.backend_args)
+            if is_plain:
+                return decode_image(content, path)
+            return as_bgr(mmcv.imfrombytes(content, self.color_type, backend=self.imdecode_backend))
+        except InputError:
+            raise
+        except Exception as error:  # of the backend or the decoder
+            raise InputError(f'image {path} cannot be read as an image: {error}') from error

@@ -10,6 +10,7 @@ from mmpose.datasets.transforms import Mosaic
 from mmpose.registry import TRANSFORMS
 
 from kapao_mm.functional.letterbox import PAD_VALUE
+from kapao_mm.functional.pixels import round_pixels
 
 from .affine import RandomScaleTranslate
 
@@ -29,7 +30,8 @@ class TracedMosaic(Mosaic):
         """Mixes the images, see :class:`Mosaic`."""
         samples = (results, *results['mixed_data_list'])
         for sample in samples:
-            sample['img'] = self._thicken(sample['img'])
+            # The canvas is uint8: numbers outside 0..255 would wrap around.
+            sample['img'] = self._thicken(round_pixels(sample['img']))
         paths = [sample['img_path'] for sample in samples]
         return {**super().apply_mix(results), 'mosaic_paths': paths}
 

@@ -2,8 +2,10 @@
 import numpy as np
 import pytest
 import torch
+from mmpose.registry import TRANSFORMS
 
-from kapao_mm.datasets.transforms import PackKAPAOInputs
+from kapao_mm.datasets.transforms import Letterbox, PackKAPAOInputs
+from kapao_mm.errors import InputError
 
 
 def sample(people: int) -> dict:
@@ -61,3 +63,53 @@ def test_the_input_is_the_image_with_its_channels_first(view):
     assert inputs.is_contiguous()
     np.testing.assert_array_equal(inputs.numpy(), image.transpose(2, 0, 1))
     assert not np.shares_memory(inputs.numpy(), image)
+
+
+IMAGE = np.random.default_rng(0).integers(0, 256, (20, 31, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ('image', 'expected'),
+    [
+        (IMAGE.astype(np.float32) + 0.3, IMAGE),
+        (IMAGE * 1.0 - 40, IMAGE - np.minimum(IMAGE, 40)),
+        (IMAGE.astype(np.uint16) * 257, IMAGE),
+        (IMAGE[..., 0], np.dstack([IMAGE[..., 0]] * 3)),
+        (IMAGE[..., :1], np.dstack([IMAGE[..., 0]] * 3)),
+        (np.dstack([IMAGE, IMAGE[..., 0]]), IMAGE),
+    ],
+)
+def test_images_of_other_kinds_keep_their_colors(image, expected):
+    inputs = PackKAPAOInputs().transform(sample(1) | dict(img=image))['inputs']
+    assert inputs.dtype == torch.uint8
+    np.testing.assert_array_equal(inputs.numpy(), expected.transpose(2, 0, 1))
+
+
+def test_photometric_distortion_leaves_the_image_alike():
+    distort = TRANSFORMS.build(dict(type='mmdet.PhotoMetricDistortion'))
+    image = np.tile(np.arange(40, 200, 5, dtype=np.uint8)[:, None, None], (1, 30, 3))
+    for seed in range(10):
+        np.random.seed(seed)
+        results = distort(sample(1) | dict(img=image.copy()))
+        inputs = PackKAPAOInputs().transform(results)['inputs'].numpy()
+        rows = inputs.mean((0, 2))
+        assert np.corrcoef(rows, image[:, 0, 0])[0, 1] > 0.95
+
+
+@pytest.mark.parametrize('more', [dict(img=IMAGE / 255), dict(img_norm_cfg=dict(mean=[0]))])
+def test_normalized_images_are_refused(more):
+    with pytest.raises(InputError, match='model.data_preprocessor'):
+        PackKAPAOInputs().transform(sample(1) | more)
+
+
+def test_labels_of_tests_can_be_packed_where_the_input_has_them():
+    image = np.zeros((48, 64, 3), np.uint8)
+    labels = dict(bbox=np.array([[8, 6, 60, 40]]), keypoints=np.array([[[40, 30]]]))
+    results = Letterbox(128, move_labels=False).transform(sample(1) | labels | dict(img=image))
+    for pack_transformed, scale in ((False, 1), (True, 2)):
+        pack = PackKAPAOInputs(pack_transformed=pack_transformed)
+        found = pack.transform(dict(results))['data_samples'].gt_instances
+        offset = np.array([0, (128 - 96) / 2]) if pack_transformed else 0
+        np.testing.assert_allclose(found.keypoints, scale * labels['keypoints'] + offset)
+        corners = found.bboxes.reshape(-1, 2, 2)
+        np.testing.assert_allclose(corners, scale * labels['bbox'].reshape(-1, 2, 2) + offset)

@@ -58,3 +58,12 @@ def test_factors_fill_their_range():
     grey = np.full((1, 1, 3), 100, np.uint8)
     values = [HSVGain((0, 0, 0.4)).transform(dict(img=grey))['img'][0, 0, 0] for _ in range(300)]
     assert 59 <= min(values) <= 63 and 137 <= max(values) <= 140
+
+
+def test_floating_point_colors_are_rounded(factors):
+    factors([0, 0, -0.5])
+    image = picture()
+    gain = HSVGain((0.015, 0.7, 0.4))
+    expected = gain.transform(dict(img=image))['img']
+    found = gain.transform(dict(img=image + np.float32(0.2)))['img']
+    np.testing.assert_array_equal(found, expected)

@@ -32,3 +32,46 @@ def test_corrupt_file_is_named(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(InputError, match=f'image {path} cannot be read as an image'):
         CheckedLoadImage().transform(dict(img_path=str(path)))
+
+
+@pytest.mark.parametrize('options', [{}, dict(color_type='grayscale'), dict(to_float32=True)])
+def test_gray_and_16_bit_files_become_bgr(tmp_path, options):
+    gray = np.random.default_rng(0).integers(0, 256, (4, 6), np.uint8)
+    path = str(tmp_path / 'a.png')
+    cv2.imwrite(path, gray.astype(np.uint16) * 257)
+    image = CheckedLoadImage(**options).transform(dict(img_path=path))['img']
+    assert image.dtype == (np.float32 if options.get('to_float32') else np.uint8)
+    np.testing.assert_array_equal(image, np.dstack([gray] * 3))
+
+
+def test_arrays_become_bgr():
+    gray = np.random.default_rng(0).integers(0, 256, (4, 6), np.uint8)
+    results = CheckedLoadImage().transform(dict(img=gray.astype(np.uint16) * 257))
+    np.testing.assert_array_equal(results['img'], np.dstack([gray] * 3))
+    assert results['img_shape'] == (4, 6)
+
+
+def test_what_is_no_image_is_refused():
+    with pytest.raises(InputError, match='an image must'):
+        CheckedLoadImage().transform(dict(img='a.jpg'))
+
+
+def test_files_of_another_backend_are_read(tmp_path):
+    path = str(tmp_path / 'a.png')
+    cv2.imwrite(path, np.full((4, 6, 3), 3, np.uint8))
+    load = CheckedLoadImage(backend_args=dict(backend='local'))
+    assert load.transform(dict(img_path=path))['img'].shape == (4, 6, 3)
+    with pytest.raises(InputError, match='gone.png cannot be read'):
+        load.transform(dict(img_path=str(tmp_path / 'gone.png')))
+
+
+def test_sizes_are_compared_once(tmp_path):
+    path = str(tmp_path / 'a.png')
+    cv2.imwrite(path, np.full((4, 6, 3), 3, np.uint8))
+    seen = []
+    results = dict(
+        img_path=path, img_id=7, annotated_size=(6, 5), size_check=lambda *args: seen.append(args)
+    )
+    CheckedLoadImage().transform(results)
+    assert seen == [((6, 4), (6, 5), path, 7)]
+    assert not {'annotated_size', 'size_check'} & results.keys()

@@ -206,3 +206,13 @@ def test_of_images_enlarged_by_whole_numbers_only_the_visible_part_is_resized():
         assert tile.resized(np.array([30, 120]), np.array([60, 270])).shape == (150, 30, 3)
     (part, size), _ = resize.call_args
     assert part.shape == (52, 12, 3) and tuple(size) == (36, 156)
+
+
+def test_colors_beyond_white_and_black_do_not_wrap_around(mosaic):
+    class Bright(Sources):
+        def get_data_info(self, index: int) -> dict:
+            info = super().get_data_info(index)
+            return info | dict(img=np.where(info['img'] > 99, 300, -20).astype(np.float32))
+
+    image = run(mosaic, Bright([(64, 64)] * 4), 0)['img']
+    assert set(np.unique(image)) == {0, PAD_VALUE, 255}

@@ -1,0 +1,444 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+"""Images of every kind and fault, given to the inferencer, the runtime and the pipeline.
+
+The three ways in must agree: each ends in the network input that PIL's decoding gives, or in one
+clear error.
+"""
+
+import contextlib
+import io
+import json
+import os
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest import mock
+
+import cv2
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.logging import MMLogger
+from mmpose.registry import DATASETS, TRANSFORMS
+from PIL import Image, ImageOps
+
+from kapao_mm import register_all_modules
+from kapao_mm.apis import KAPAOInferencer
+from kapao_mm.deploy import runtime as runtime_module
+from kapao_mm.deploy.metadata import ModelMetadata
+from kapao_mm.errors import InputError
+from kapao_mm.functional.letterbox import letterbox, resize_and_pad
+from kapao_mm.image_files import predict_files
+
+REPO = Path(__file__).parents[2]
+SIDE = 64  # of the network input, px
+STEPS = (
+    dict(type='CheckedLoadImage'),
+    dict(type='Letterbox', input_size=SIDE, move_labels=False),
+    dict(type='PackKAPAOInputs'),
+)
+Rng = np.random.Generator
+
+
+class Case(NamedTuple):
+    """An image to attack with.
+
+    Attributes:
+        given: The file or the array.
+        expected: BGR (h, w, 3) that the ways in must see; None where only an error is right; and
+            ``...`` where either is, as long as they agree.
+        tolerance: Mean difference of pixels, for lossy formats.
+    """
+
+    given: Any
+    expected: Any
+    tolerance: float = 0.0
+
+
+def picture(rng: Rng, height: int = 0, width: int = 0) -> np.ndarray:
+    """A smooth picture, RGB (h, w, 3)."""
+    height, width = height or int(rng.integers(8, 90)), width or int(rng.integers(8, 90))
+    small = rng.integers(0, 256, (3, 3, 3), np.uint8)
+    return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+def save(path: Path, image: Image.Image, format: str, **options: Any) -> Path:
+    """Writes a PIL image, whatever its suffix says."""
+    content = io.BytesIO()
+    image.save(content, format, **options)
+    path.write_bytes(content.getvalue())
+    return path
+
+
+def good_file(mode: str, format: str, **options: Any) -> Callable[[Rng, Path], Case]:
+    """A file that must be read; PIL is the oracle."""
+
+    def make(rng: Rng, path: Path) -> Case:
+        image = Image.fromarray(picture(rng)).convert(mode)
+        save(path, image, format, **options)
+        with Image.open(path) as read:
+            expected = np.array(ImageOps.exif_transpose(read).convert('RGB'))[..., ::-1]
+        return Case(path, expected, tolerance=6.0 if format in ('JPEG', 'WEBP') else 1.0)
+
+    return make
+
+
+def turned(orientation: int) -> Callable[[Rng, Path], Case]:
+    """A photograph with an EXIF orientation."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return good_file('RGB', 'JPEG', exif=exif, quality=95)
+
+
+def deep(suffix: str, color: bool) -> Callable[[Rng, Path], Case]:
+    """A file of 16 bits."""
+
+    def make(rng: Rng, path: Path) -> Case:
+        image = picture(rng)[..., ::-1] if color else picture(rng)[..., :1].repeat(3, 2)
+        pixels = (image if color else image[..., 0]).astype(np.uint16) * 257
+        path = path.with_suffix(suffix)
+        cv2.imwrite(str(path), pixels)
+        return Case(path, image)
+
+    return make
+
+
+def cut(format: str) -> Callable[[Rng, Path], Case]:
+    """A file whose end is missing."""
+
+    def make(rng: Rng, path: Path) -> Case:
+        save(path, Image.fromarray(picture(rng, 80, 80)), format)
+        content = path.read_bytes()
+        path.write_bytes(content[: int(len(content) * rng.uniform(0, 0.9))])
+        return Case(path, None)
+
+    return make
+
+
+def damaged(format: str) -> Callable[[Rng, Path], Case]:
+    """A file with changed bytes, which may still be an image."""
+
+    def make(rng: Rng, path: Path) -> Case:
+        save(path, Image.fromarray(picture(rng, 80, 80)), format)
+        content = bytearray(path.read_bytes())
+        for place in rng.integers(0, len(content), int(rng.integers(1, 20))):
+            content[place] = int(rng.integers(0, 256))
+        path.write_bytes(content)
+        return Case(path, ...)
+
+    return make
+
+
+def bomb(rng: Rng, path: Path) -> Case:
+    """A few bytes that say they are a huge PNG."""
+    size = b''.join(int(s).to_bytes(4, 'big') for s in rng.integers(20_000, 2_000_000, 2))
+    chunks = [b'IHDR' + size + bytes([8, 0, 0, 0, 0]), b'IDAT' + zlib.compress(bytes(99))]
+    path.write_bytes(
+        b'\x89PNG\r\n\x1a\n'
+        + b''.join(
+            (len(c) - 4).to_bytes(4, 'big') + c + zlib.crc32(c).to_bytes(4, 'big') for c in chunks
+        )
+    )
+    return Case(path, None)
+
+
+def content(make_bytes: Callable[[Rng], bytes]) -> Callable[[Rng, Path], Case]:
+    """A file that is no image."""
+
+    def make(rng: Rng, path: Path) -> Case:
+        path.write_bytes(make_bytes(rng))
+        return Case(path, None)
+
+    return make
+
+
+def no_file(make_entry: Callable[[Path], Any]) -> Callable[[Rng, Path], Case]:
+    """A path that is no file."""
+
+    def make(rng: Rng, path: Path) -> Case:
+        make_entry(path)
+        return Case(path, None)
+
+    return make
+
+
+def sized(height: int, width: int) -> Callable[[Rng, Path], Case]:
+    """A PNG of an extreme size."""
+
+    def make(rng: Rng, path: Path) -> Case:
+        image = np.resize(rng.integers(0, 256, (1, 7, 3), np.uint8), (height, width, 3))
+        save(path, Image.fromarray(image), 'PNG')
+        return Case(path, image[..., ::-1])
+
+    return make
+
+
+def named(name: bytes) -> Callable[[Rng, Path], Case]:
+    """A good image of an odd name."""
+
+    def make(rng: Rng, path: Path) -> Case:
+        path = path.with_name(os.fsdecode(name))
+        image = picture(rng)
+        return Case(save(path, Image.fromarray(image), 'PNG'), image[..., ::-1])
+
+    return make
+
+
+def array(change: Callable[[np.ndarray], Any], works: bool = True) -> Callable[[Rng, Path], Case]:
+    """An array or PIL image made of a BGR picture; of gray ones all channels are the first."""
+
+    def make(rng: Rng, path: Path) -> Case:
+        image = picture(rng)[..., ::-1].copy()
+        image[0, 0] = 255, 255, 254  # white somewhere, so that floats of 0..255 are clear
+        given = change(image)
+        if not works:
+            return Case(given, None)
+        shape = np.shape(given)
+        is_gray = len(shape) == 2 or shape[2] == 1
+        return Case(given, image[..., :1].repeat(3, 2) if is_gray else image)
+
+    return make
+
+
+CASES: dict[str, Callable[[Rng, Path], Case]] = {
+    **{f'{m} {f}': good_file(m, f) for m in ('RGB', 'L') for f in ('JPEG', 'PNG', 'WEBP', 'BMP')},
+    **{f'{m} PNG': good_file(m, 'PNG') for m in ('P', '1', 'LA')},
+    **{f'{m} TIFF': good_file(m, 'TIFF') for m in ('RGB', 'L', 'P')},
+    'opaque alpha': good_file('RGBA', 'PNG'),
+    'CMYK': good_file('CMYK', 'TIFF'),
+    **{f'turned {o}': turned(o) for o in range(1, 9)},
+    **{f'16 bits {s} {c}': deep(s, c) for s in ('.png', '.tif') for c in (False, True)},
+    **{f'cut {f}': cut(f) for f in ('JPEG', 'PNG', 'WEBP', 'BMP', 'TIFF', 'GIF')},
+    **{f'damaged {f}': damaged(f) for f in ('JPEG', 'PNG', 'WEBP', 'BMP', 'TIFF', 'GIF')},
+    'bomb': bomb,
+    'empty': content(lambda rng: b''),
+    'text': content(lambda rng: b'no image at all\n' * 20),
+    'noise': content(lambda rng: rng.bytes(2000)),
+    'start of a JPEG': content(lambda rng: b'\xff\xd8\xff\xe0' + rng.bytes(200)),
+    'missing': no_file(lambda path: None),
+    'folder': no_file(lambda path: path.mkdir()),
+    'pipe': no_file(os.mkfifo),
+    'name with a zero': lambda rng, path: Case(path.with_name('a\0.png'), None),
+    'link loop': no_file(lambda path: path.symlink_to(path)),
+    'dangling link': no_file(lambda path: path.symlink_to('nowhere')),
+    **{
+        f'{h} x {w} px': sized(h, w)
+        for h, w in ((1, 1), (1, 900), (900, 1), (2, 70000), (70000, 2), (7, 3))
+    },
+    'not UTF-8': named(b'\xff\xfe \xe4.png'),
+    'long name': named(b'n' * 251 + b'.png'),
+    'odd name': named(b' [*] %s "\'\n?.png'),
+    'gray (h, w)': array(lambda image: image[..., 0]),
+    'gray (h, w, 1)': array(lambda image: image[..., :1]),
+    'BGRA': array(lambda image: np.dstack([image, image[..., 0]])),
+    'float32': array(lambda image: image.astype(np.float32)),
+    'float64 fractions': array(lambda image: (image - 0.3).clip(0)),
+    'uint16': array(lambda image: image.astype(np.uint16) * 257),
+    'int64': array(lambda image: image.astype(np.int64)),
+    'not contiguous': array(lambda image: np.asfortranarray(image)),
+    'turned view': array(lambda image: image[::-1, ::-1].copy()[::-1, ::-1]),
+    'read only': array(lambda image: np.frombuffer(image.tobytes(), np.uint8).reshape(image.shape)),
+    'PIL': array(lambda image: Image.fromarray(image[..., ::-1].copy())),
+    'float 0..1': array(lambda image: image / 256, works=False),
+    'uint16 of 8 bits': array(lambda image: image.astype(np.uint16), works=False),
+    'NaN': array(lambda image: image * np.nan, works=False),
+    'infinite': array(lambda image: image + np.inf, works=False),
+    'negative': array(lambda image: image - 300.0, works=False),
+    'complex': array(lambda image: image + 1j, works=False),
+    'objects': array(lambda image: image.astype(object), works=False),
+    'channels first': array(lambda image: image.transpose(2, 0, 1), works=False),
+    'two channels': array(lambda image: image[..., :2], works=False),
+    'batch': array(lambda image: np.stack([image] * 2), works=False),
+    'no rows': array(lambda image: image[:0], works=False),
+    'number': array(lambda image: np.array(3, np.uint8), works=False),
+    'None': array(lambda image: None, works=False),
+}
+
+
+class Ways:
+    """The ways in; each returns the network input (H, W, 3) that it makes of an image."""
+
+    def __init__(self, folder: Path) -> None:
+        register_all_modules()
+        MMLogger.get_current_instance().setLevel('CRITICAL')
+        self.seen: np.ndarray | None = None
+        self.pipeline = Compose([TRANSFORMS.build(dict(step)) for step in STEPS])
+        self.inferencer = self._make_inferencer()
+        self.runtime = self._make_runtime(folder)
+
+    def _make_inferencer(self) -> KAPAOInferencer:
+        cfg = Config.fromfile(REPO / 'configs/kapao/kapao_n_coco.py')
+        widths = [32, 64, 96, 128]
+        cfg.model.backbone.widen_factor = 0.125
+        cfg.model.neck.in_channels = cfg.model.head.in_channels = widths
+        cfg.test_dataloader.dataset.pipeline = list(STEPS)
+        torch.manual_seed(0)
+        inferencer = KAPAOInferencer(cfg, device='cpu')
+        step = inferencer.model.test_step
+
+        def record(data: dict) -> list:
+            self.seen = data['inputs'][0].permute(1, 2, 0).numpy()
+            return step(data)
+
+        inferencer.model.test_step = record
+        return inferencer
+
+    def _make_runtime(self, folder: Path) -> runtime_module.KAPAORuntime:
+        metadata = ModelMetadata(
+            config='attack',
+            use='pictures',
+            settings=dict(fusion_score_thr=0.2, fusion_distance=50),
+            input_size=SIDE,
+            square_input=False,
+            categories=[dict(name='mast', keypoint_ids=[0, 1])],
+            keypoint_names=['top', 'base'],
+            flip_pairs=[],
+            sigmas=[0.1, 0.1],
+            skeleton_links=[[0, 1]],
+            keypoint_colors=[(255, 0, 0)] * 2,
+            link_colors=[(0, 255, 0)],
+        )
+        one, none = np.zeros(1, np.int64), np.zeros(0, np.int64)
+        found = dict(
+            pose_image=one,
+            boxes=np.array([[4.0, 4, 60, 60]]),
+            scores=np.ones(1),
+            categories=one,
+            keypoints=np.array([[[9.0, 9], [40, 40]]]),
+            point_image=none,
+            point_boxes=np.zeros((0, 4)),
+            point_scores=np.zeros(0),
+            point_types=none,
+        )
+
+        def network(batch: np.ndarray) -> dict[str, np.ndarray]:
+            self.seen = batch[0]
+            return found
+
+        path = folder / 'model.onnx'
+        path.touch()
+        backend = {'.onnx': lambda *args: (metadata.to_json(), network)}
+        with mock.patch.dict(runtime_module.BACKENDS, backend):
+            return runtime_module.KAPAORuntime(path)
+
+    def by_pipeline(self, given: Any) -> np.ndarray:
+        """Goes through the pipeline of a config."""
+        is_path = isinstance(given, Path)
+        data = self.pipeline(dict(img_path=str(given)) if is_path else dict(img=given))
+        return data['inputs'].permute(1, 2, 0).numpy()
+
+    def by_inferencer(self, given: Any) -> np.ndarray:
+        """Goes through the inferencer, and draws."""
+        result = next(self.inferencer([given], return_vis=True))
+        prediction, drawn = result['predictions'][0], result['visualization'][0]
+        assert drawn.shape == (prediction['height'], prediction['width'], 3)
+        return self.seen
+
+    def by_runtime(self, given: Any) -> np.ndarray:
+        """Goes through the runtime, and draws."""
+        if isinstance(given, Path):
+            prediction, drawn = self.runtime.predict_file(given, draw_objects=True)
+            assert json.loads(json.dumps(prediction))['image'] == str(given)
+        else:
+            (prediction,) = self.runtime([given])
+            drawn = self.runtime.draw(given, prediction)
+        assert drawn.dtype == np.uint8 and drawn.shape[2] == 3
+        return self.seen
+
+    def check(self, case: Case) -> None:
+        """Goes all three ways, and raises if one is wrong or they do not agree."""
+        found, errors = [], []
+        for way in (self.by_pipeline, self.by_inferencer, self.by_runtime):
+            try:
+                found.append(way(case.given))
+            except InputError as error:
+                errors.append(error)
+        if errors:
+            assert not found, f'refused by some only: {errors[0]}'
+            assert case.expected is None or case.expected is ..., f'refused: {errors[0]}'
+            raise errors[0]
+        assert case.expected is not None, 'accepted'
+        assert all(np.array_equal(other, found[0]) for other in found), 'seen differently'
+        if case.expected is not ...:
+            box = letterbox(case.expected.shape[1::-1], SIDE)
+            expected = resize_and_pad(np.ascontiguousarray(case.expected), box)
+            assert found[0].shape == expected.shape, f'{found[0].shape}, not {expected.shape}'
+            difference = np.abs(found[0].astype(int) - expected).mean()
+            assert difference <= case.tolerance, f'colors are off by {difference:.1f}'
+
+    def check_folder(self, rng: Rng, folder: Path) -> None:
+        """Runs over a folder of good and bad files, of which the good ones must be predicted."""
+        given = [make(rng, folder / f'{i}.png') for i, make in enumerate(FILES)]
+        good = sum(case.expected is not None for case in given)
+        silence = (
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        )
+        with silence[0], silence[1]:
+            complete = predict_files(
+                [str(folder)], folder / 'out', lambda: self.runtime.predict_file
+            )
+        written = sorted(path.suffix for path in (folder / 'out').iterdir())
+        assert not complete and written == ['.jpg'] * good + ['.json'] * good, written
+
+
+FILES = [
+    good_file('RGB', 'PNG'),
+    content(lambda rng: b''),
+    cut('JPEG'),
+    named(b'n' * 251 + b'.png'),
+    bomb,
+    no_file(lambda path: path.symlink_to(path)),
+    named(b'\xff.png'),
+    no_file(lambda path: path.mkdir()),
+    no_file(os.mkfifo),
+]
+
+
+def check_annotated_size(rng: Rng, folder: Path) -> None:
+    """Loads an image by an annotation file that may have another size for it."""
+    image = picture(rng)
+    height, width = image.shape[:2]
+    save(folder / 'a.png', Image.fromarray(image), 'PNG')
+    sizes = [(width, height), (height, width), (1, 1), (width + 1, height), (9000, 9000)]
+    annotated = sizes[rng.integers(len(sizes))]
+    content = dict(
+        images=[dict(id=1, file_name='a.png', width=annotated[0], height=annotated[1])],
+        annotations=[],
+        categories=[dict(id=1, name='person')],
+    )
+    (folder / 'a.json').write_text(json.dumps(content))
+    dataset = DATASETS.build(
+        dict(
+            type='KeypointDataset',
+            metainfo=dict(from_file='configs/_base_/datasets/coco.py'),
+            data_root=str(folder),
+            ann_file='a.json',
+            data_prefix=dict(img=''),
+            pipeline=list(STEPS),
+            test_mode=bool(rng.integers(2)),
+            image_cache=None,
+        )
+    )
+    data = dataset[0]['data_samples']
+    assert data.ori_shape == (height, width) and annotated == (width, height)
+
+
+def attempts(count: int, seed: int, folder: Path) -> Iterator[tuple[str, Callable[[], None]]]:
+    """Yields each case once, and again with other numbers until there are ``count`` attempts."""
+    ways = Ways(folder)
+    number = 0
+    while number < count:
+        for name in [*CASES, 'annotated size', 'folder run']:
+            rng, place = np.random.default_rng([seed, number]), folder / str(number)
+            place.mkdir()
+            number += 1
+            if name == 'annotated size':
+                yield name, lambda rng=rng, place=place: check_annotated_size(rng, place)
+            elif name == 'folder run':
+                yield name, lambda rng=rng, place=place: ways.check_folder(rng, place)
+            else:
+                case = CASES[name](rng, place / 'a.png')
+                yield name, lambda case=case: ways.check(case)
