@@ -276,7 +276,7 @@ def test_a_missing_area_is_told_before_the_predictions(people):
     del content['annotations'][1]['area']
     path.write_text(json.dumps(content))
     meta = dict(dataset_name='people', num_keypoints=17, sigmas=np.full(17, 0.05))
-    with pytest.raises(InputError, match="annotation 2 has no 'area'"):
+    with pytest.raises(InputError, match="annotations without 'area', .*: 2; .*use_area=False"):
         KAPAOMetric(ann_file=str(path)).dataset_meta = meta
     KAPAOMetric(ann_file=str(path), use_area=False).dataset_meta = meta
     KAPAOMetric(ann_file=str(path), format_only=True, outfile_prefix='x').dataset_meta = meta
@@ -308,6 +308,8 @@ def test_predictions_with_another_number_of_keypoints_are_refused(people):
 def test_predictions_of_an_image_that_the_file_lacks_are_refused(people, tmp_path):
     path, keypoints = people
     content = json.loads(path.read_text())
+    for ann in content['annotations']:
+        ann['image_id'] = 8
     content['images'][0]['id'] = 8
     path.write_text(json.dumps(content))
     with pytest.raises(InputError, match='result 0 of the predictions .image 7.: .* no image'):

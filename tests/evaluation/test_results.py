@@ -83,8 +83,8 @@ def test_no_records_are_a_list_too(tmp_path):
 @pytest.mark.parametrize(
     ('text', 'message'),
     [
-        (None, r'result file .*/a\.json does not exist'),
-        ('[{"image_id": 1', r'result file .*/a\.json is no JSON: .*column'),
+        (None, r'result file .*/a\.json: No such file or directory'),
+        ('[{"image_id": 1', r'result file .*/a\.json is not JSON .*column'),
         ('{"annotations": []}', r'result file .*/a\.json is no list of results, but a dict'),
     ],
 )

@@ -148,7 +148,7 @@ def test_a_missing_annotation_file_is_named(evaluate, data):
 
 
 def test_a_missing_result_file_is_named(evaluate, tmp_path):
-    assert evaluate() == f'error: result file {tmp_path}/a.json does not exist'
+    assert evaluate() == f'error: result file {tmp_path}/a.json: No such file or directory'
 
 
 def test_a_result_that_does_not_fit_is_named(evaluate, truth, tmp_path):
