@@ -296,9 +296,9 @@ def test_anchors_that_do_not_fit_name_the_tool_that_finds_others(new, data):
 @pytest.mark.parametrize(
     'changes, flags, message',
     [
-        (dict(images=[]), [], 'of 0 images'),
-        (dict(images=[dict(id=1)]), [], "images[0] has no 'file_name'"),
-        (dict(annotations=None), [], "has no list 'annotations'"),
+        (dict(images=[], annotations=[]), [], 'of 0 images'),
+        (dict(images=[dict(id=1)]), [], "images without 'file_name': 1"),
+        (dict(annotations=None), [], "it has no list of objects 'annotations'"),
         (dict(), ['--images', '.'], 'is not in'),
         (dict(), ['--name', 'a/b'], "--name 'a/b'"),
         (dict(), ['--val', 'missing.json'], 'missing.json: No such file'),

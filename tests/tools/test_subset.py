@@ -35,5 +35,6 @@ def test_too_few_images_are_an_error(run_tool, source, tmp_path):
 
 def test_a_missing_file_is_named(run_tool, tmp_path):
     missing = tmp_path / 'missing.json'
-    message = run_tool('dataset_converters/subset.py', missing, missing, '--images', 1)
-    assert message == f'error: annotation file {missing} does not exist'
+    target = tmp_path / 'new.json'
+    message = run_tool('dataset_converters/subset.py', missing, target, '--images', 1)
+    assert message == f'error: annotation file {missing}: No such file or directory'

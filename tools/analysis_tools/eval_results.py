@@ -2,8 +2,6 @@
 """Evaluates a file of COCO results, as tools/test.py writes it, without the model."""
 
 import argparse
-import contextlib
-import io
 from pathlib import Path
 
 import mmengine
@@ -14,6 +12,9 @@ from kapao_mm import register_all_modules
 from kapao_mm.configuration import add_config_options, load_config
 from kapao_mm.errors import InputError, exit_on_input_error
 from kapao_mm.evaluation import KAPAOMetric, read_results
+from kapao_mm.utils.atomic_file import atomic_path
+
+SUFFIXES = ('.json', '.yaml', '.yml')
 
 
 def parse_args() -> argparse.Namespace:
@@ -21,7 +22,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file, for its test dataset and test_evaluator')
     parser.add_argument('results', type=Path, help='result file (.json)')
-    parser.add_argument('--out', help='write the metrics to this file (.json, .yaml)')
+    parser.add_argument('--out', type=Path, help='write the metrics to this file (.json, .yaml)')
     add_config_options(parser, 'data_root=DIR test_evaluator.box_ap=False')
     return parser.parse_args()
 
@@ -39,22 +40,23 @@ def build_metric(cfg: Config) -> KAPAOMetric:
         raise InputError(
             f'{cfg.filename} has {len(evaluators)} KAPAOMetric as test_evaluator, not 1'
         )
-    source = cfg.test_dataloader.dataset
+    source = cfg.get('test_dataloader', {}).get('dataset', {})
     if 'ann_file' not in source:
-        raise InputError(f'the test dataset of {cfg.filename} is no single one: {source.type}')
-    with contextlib.redirect_stdout(io.StringIO()):  # what COCO's tools say when they load
-        # Loaded for its checks; images are not needed.
-        dataset = DATASETS.build({**source, 'data_prefix': dict(img=''), 'pipeline': []})
-        metric = METRICS.build(
-            {'ann_file': dataset.ann_file, **evaluators[0], 'format_only': False}
+        raise InputError(
+            f'the test dataset of {cfg.filename} is no single one: {source.get("type")}'
         )
-        metric.dataset_meta = dataset.metainfo
+    # Loaded for its checks; images are not needed.
+    dataset = DATASETS.build({**source, 'data_prefix': dict(img=''), 'pipeline': []})
+    metric = METRICS.build({'ann_file': dataset.ann_file, **evaluators[0], 'format_only': False})
+    metric.dataset_meta = dataset.metainfo
     return metric
 
 
 def main() -> None:
     """Reads, checks, evaluates, and prints."""
     args = parse_args()
+    if args.out and (args.out.suffix not in SUFFIXES or not args.out.parent.is_dir()):
+        raise InputError(f'--out {args.out}: give a {", ".join(SUFFIXES)} file in a folder that exists')
     register_all_modules()
     metric = build_metric(load_config(args.config, args.cfg_options))
     results = read_results(args.results)
@@ -63,9 +65,8 @@ def main() -> None:
     print(f'{args.results}: {len(results)} poses in {images} images, against {metric.ann_file}')
     print(metric.table(metrics))
     if args.out:
-        mmengine.dump(
-            {f'{metric.prefix}/{name}': value for name, value in metrics.items()}, args.out
-        )
+        with atomic_path(args.out) as temporary:
+            mmengine.dump({f'{metric.prefix}/{key}': metrics[key] for key in metrics}, temporary)
         print(f'metrics: {args.out}')
 
 
