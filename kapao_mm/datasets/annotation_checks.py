@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from .metainfo import category_ids
 
 SHOWN = 3  # ids in a message
@@ -75,9 +77,10 @@ def found_only(faults: Sequence[Finding]) -> list[Finding]:
 
 
 def structure_faults(annotations: Any, needed: Sequence[str]) -> list[Finding]:
-    """Finds what is wrong with the lists of a file, the needed ones and the others that it has."""
+    """Finds what is wrong with the lists of a file, those needed and any others that it has."""
     if not isinstance(annotations, dict):
-        return [Finding('file', f'it is a {type(annotations).__name__}, not an object', COCO_FORMAT)]
+        kind = type(annotations).__name__
+        return [Finding('file', f'it is a {kind}, not an object', COCO_FORMAT)]
     faults = []
     for key in ('images', 'annotations', 'categories'):
         entries = annotations.get(key, None if key in needed else [])
@@ -117,7 +120,7 @@ def find_entries(
 
 
 def are_numbers(values: Any) -> bool:
-    """Whether a value is a list of numbers that can be coordinates: finite, at most :data:`LIMIT`."""
+    """Whether a value is a list of numbers that can be coordinates, none beyond :data:`LIMIT`."""
     try:
         return (
             isinstance(values, list)
@@ -135,7 +138,7 @@ def is_name(value: Any) -> bool:
 
 
 def has_id(entry: dict, key: str = 'id') -> bool:
-    """Whether an entry has a whole number, which fits into an array, for its own or another's id."""
+    """Whether an entry's own id, or the id that it refers to, is a whole number of 64 bits."""
     value = entry.get(key)
     return type(value) is int and abs(value) < 2**63  # no bool
 
@@ -204,7 +207,7 @@ def image_faults(images: list[dict]) -> list[Finding]:
 
 
 def annotation_faults(annotations: dict) -> list[Finding]:
-    """Faults of annotations that no metainfo is needed for; findings without ids if there are none."""
+    """Faults of annotations, without a metainfo; findings without ids where there are none."""
     entries = annotations.get('annotations', [])
     images = {image['id'] for image in annotations['images'] if has_id(image)}
     listed = {entry['id'] for entry in annotations.get('categories', []) if has_id(entry)}
@@ -253,6 +256,11 @@ def annotation_faults(annotations: dict) -> list[Finding]:
             "annotations whose 'iscrowd' is not 0 or 1",
             'write 1 for a region with many objects that nobody labelled one by one, otherwise 0',
             lambda entry: entry.get('iscrowd', 0) not in (0, 1),
+        ),
+        find(
+            "annotations whose 'area' is not a number",
+            'write the area of the object in px, or take it out',
+            lambda entry: not _is_number(entry.get('area', 0)),
         ),
     ]
 
@@ -320,9 +328,11 @@ def category_faults(categories: list[dict]) -> list[Finding]:
         find(
             "categories whose 'keypoints' are not a list of names",
             'write the name of each keypoint type',
-            lambda entry: not (
-                isinstance(entry.get('keypoints') or [], list)
-                and all(map(is_name, entry.get('keypoints') or []))
+            lambda entry: (
+                not (
+                    isinstance(entry.get('keypoints') or [], list)
+                    and all(map(is_name, entry.get('keypoints') or []))
+                )
             ),
         ),
         find(
@@ -360,6 +370,11 @@ def id_faults(kind: str, entries: list[dict]) -> list[Finding]:
 def _is_listed(entry: dict, listed: set[int]) -> bool:
     """Whether an annotation is of a category that the file lists, or the file lists none."""
     return has_id(entry, 'category_id') and (not listed or entry['category_id'] in listed)
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value becomes a float32; NaN does."""
+    return type(value) in (int, float) and not abs(value) > np.finfo(np.float32).max
 
 
 def _are_links(value: Any) -> bool:

@@ -56,8 +56,9 @@ def evaluate_results(
         unfused: The records with the keypoints before fusion; adds their keypoint AP.
 
     Returns:
-        The keypoint metrics, then the box metrics, then 'AP without fusion', in 0..1 or :data:`NO_TRUTH`. With several
-        categories the means over those with ground truth, then those of each, 'category/AP'.
+        The keypoint metrics, then the box metrics, then 'AP without fusion', in 0..1 or
+        :data:`NO_TRUTH`. With several categories the means over those with ground truth, then those
+        of each, 'category/AP'.
 
     Raises:
         InputError: an annotation or image lacks what its evaluation needs.

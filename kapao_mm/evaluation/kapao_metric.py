@@ -159,8 +159,8 @@ class KAPAOMetric(CocoMetric):
         if empty:
             lost = ', and no checkpoint becomes the best' if len(empty) == len(counts) else ''
             MMLogger.get_current_instance().warning(
-                f'annotation file {path} has no object with labelled keypoints of {", ".join(empty)} '
-                f'that is no crowd region: there is no keypoint AP{lost}'
+                f'annotation file {path} has no object of {", ".join(empty)} with labelled '
+                f'keypoints that is no crowd region: there is no keypoint AP{lost}'
             )
 
     def _ground_truth(self) -> dict[str, Any]:

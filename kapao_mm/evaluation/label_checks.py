@@ -65,7 +65,9 @@ def _image_faults(images: list[dict], iou_type: str) -> list[Finding]:
             images,
             "images without a number 'crowdIndex', which iou_type='keypoints_crowd' needs",
             "add it, or evaluate with iou_type='keypoints'",
-            lambda image: iou_type == 'keypoints_crowd' and not are_numbers([image.get('crowdIndex')]),
+            lambda image: (
+                iou_type == 'keypoints_crowd' and not are_numbers([image.get('crowdIndex')])
+            ),
         ),
     ]
 

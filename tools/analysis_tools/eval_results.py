@@ -56,7 +56,9 @@ def main() -> None:
     """Reads, checks, evaluates, and prints."""
     args = parse_args()
     if args.out and (args.out.suffix not in SUFFIXES or not args.out.parent.is_dir()):
-        raise InputError(f'--out {args.out}: give a {", ".join(SUFFIXES)} file in a folder that exists')
+        raise InputError(
+            f'--out {args.out}: give a {", ".join(SUFFIXES)} file in a folder that exists'
+        )
     register_all_modules()
     metric = build_metric(load_config(args.config, args.cfg_options))
     results = read_results(args.results)

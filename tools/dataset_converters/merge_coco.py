@@ -66,7 +66,7 @@ def merge(sources: list[tuple[str, str, dict]]) -> dict[str, Any]:
                 )
     images, annotations = [], []
     image_ids, annotation_ids = count(1), count(1)
-    for name, folder, content in sources:
+    for _, folder, content in sources:
         category_ids = {c['id']: categories[c['name']]['id'] for c in content['categories']}
         others = {c['id'] for c in categories.values()} - set(category_ids.values())
         new_ids = {}

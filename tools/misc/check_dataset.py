@@ -317,8 +317,7 @@ def main() -> None:
     cfg = load_config(args.config, args.cfg_options)
     args.out_dir.mkdir(parents=True, exist_ok=True)
     reports = {
-        '_'.join(names): check(names, dataset, args, cfg)
-        for names, dataset in datasets_of(cfg)
+        '_'.join(names): check(names, dataset, args, cfg) for names, dataset in datasets_of(cfg)
     }
     ids = args.out_dir / 'report.json'
     with atomic_path(ids) as temporary:
