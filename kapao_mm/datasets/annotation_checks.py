@@ -11,12 +11,11 @@ from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from .metainfo import category_ids
 
 SHOWN = 3  # ids in a message
 LIMIT = 1e9  # px; numbers beyond it are no coordinates, and their squares overflow float32
+LARGEST_FLOAT32 = 3.4e38
 LARGEST_SIDE = 2**31 - 1  # px
 UNPRINTABLE = re.compile('[\0\ud800-\udfff]')  # NUL and halves of characters: no name has them
 COCO_FORMAT = 'write it in COCO format, an object with the lists images, annotations and categories'
@@ -374,7 +373,7 @@ def _is_listed(entry: dict, listed: set[int]) -> bool:
 
 def _is_number(value: Any) -> bool:
     """Whether a value becomes a float32; NaN does."""
-    return type(value) in (int, float) and not abs(value) > np.finfo(np.float32).max
+    return type(value) in (int, float) and not abs(value) > LARGEST_FLOAT32
 
 
 def _are_links(value: Any) -> bool:
