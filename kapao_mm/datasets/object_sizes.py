@@ -53,7 +53,11 @@ def find_small_objects(
     shown = (sides > 0).all(1) & ~instances.crowd
     missing = _missing_factors(sides[shown], head, stride)  # (n,)
     small = instances.ids[shown][missing > 1].tolist()
-    wanted = _round_up(input_size * np.quantile(missing, SHARE, method='higher')) if small else input_size
+    wanted = (
+        _round_up(input_size * np.quantile(missing, SHARE, method='higher'))
+        if small
+        else input_size
+    )
     remedy = f'input_size={wanted} or more would do for {SHARE:.0%} of all objects'
     if wanted <= input_size:
         remedy = f'they are few, less than {1 - SHARE:.0%} of all objects'

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from mmengine.logging import MessageHub, MMLogger
 from mmpose.evaluation import CocoMetric
 from mmpose.evaluation.functional import transform_ann, transform_pred
@@ -25,7 +26,7 @@ from .coco_evaluation import (
     index_annotations,
 )
 from .label_checks import label_faults
-from .results import check_results, make_results, write_results
+from .results import KEYPOINT_POSES, check_results, make_results, write_results
 
 
 @METRICS.register_module()
@@ -180,14 +181,14 @@ class KAPAOMetric(CocoMetric):
         """Stores the predictions of a batch, the records of each image."""
         for sample in data_samples:
             poses = dict(sample['pred_instances'])
-            fused = self._make_records(sample['img_id'], poses)
             regressed = poses.get('pose_keypoints') if self.compare_fusion else None
-            unfused = fused
-            if regressed is not None:
-                unfused = self._make_records(sample['img_id'], poses | dict(keypoints=regressed))
-            self.results.append((fused, unfused))
+            unfused = None
+            if regressed is not None and not np.array_equal(regressed, poses['keypoints']):
+                before = poses | dict(keypoints=regressed)
+                unfused = self._make_records(sample['img_id'], before, KEYPOINT_POSES)
+            self.results.append((self._make_records(sample['img_id'], poses), unfused))
 
-    def _make_records(self, image_id: int, poses: dict) -> list[dict]:
+    def _make_records(self, image_id: int, poses: dict, *max_poses: int) -> list[dict]:
         """Turns the poses of an image into records, with the keypoints of the dataset."""
         expected = self.dataset_meta['num_keypoints']
         if self.pred_converter:
@@ -199,20 +200,26 @@ class KAPAOMetric(CocoMetric):
                 f'{self.dataset_meta["dataset_name"]!r} has {expected}: give the metric a '
                 'pred_converter'
             )
-        return make_results(image_id, poses, self.dataset_meta)
+        return make_results(image_id, poses, self.dataset_meta, *max_poses)
 
-    def compute_metrics(self, results: list[tuple[list[dict], list[dict]]]) -> dict[str, float]:
+    def compute_metrics(
+        self, results: list[tuple[list[dict], list[dict] | None]]
+    ) -> dict[str, float]:
         """Writes the records where wanted, and evaluates them.
 
         Args:
-            results: The records of each image, with fused keypoints and with those before fusion.
+            results: The records of each image, and those with the keypoints before fusion, None
+                where nothing was fused.
 
         Returns:
             The metrics of :func:`evaluate_results`; none with ``format_only``.
         """
         logger = MMLogger.get_current_instance()
         records = [record for fused, _ in results for record in fused]
-        unfused = [record for _, image in results for record in image]
+        unfused = None
+        if any(before is not None for _, before in results):
+            pairs = (after if before is None else before for after, before in results)
+            unfused = [record for image in pairs for record in image]
         if not records:
             logger.warning(
                 f'no pose in {len(results)} images scored above model.test_cfg.pose_score_thr'
@@ -223,7 +230,7 @@ class KAPAOMetric(CocoMetric):
             logger.info(f'results: {path}, {len(records)} poses in {len(results)} images')
         if self.format_only:
             return {}
-        metrics = self.score(records, 'the predictions', unfused if unfused != records else None)
+        metrics = self.score(records, 'the predictions', unfused)
         logger.info(f'{self.prefix}\n{self.table(metrics)}')
         if metrics.get(WITHOUT_FUSION, NO_TRUTH) != NO_TRUTH:
             logger.info(describe_fusion(metrics))

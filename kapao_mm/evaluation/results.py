@@ -15,7 +15,8 @@ from kapao_mm.datasets.metainfo import category_ids
 from kapao_mm.errors import InputError
 from kapao_mm.utils.atomic_file import atomic_path
 
-MAX_POSES = 100  # of a category and image: COCO's box AP looks at no more, its keypoint AP at 20
+MAX_POSES = 100  # of a category and image: COCO's box AP looks at no more
+KEYPOINT_POSES = 20  # and its keypoint AP at no more than these
 COORDINATE_DECIMALS = 3
 SCORE_DECIMALS = 9  # ties would change the order of poses
 # xtcocotools drops a pose whose keypoints all score 0, which means "not fused" here.
@@ -23,12 +24,15 @@ UNFUSED_SCORE = 1e-6
 
 
 def make_results(
-    image_id: int | str, poses: Mapping[str, np.ndarray], metainfo: Mapping[str, Any]
+    image_id: int | str,
+    poses: Mapping[str, np.ndarray],
+    metainfo: Mapping[str, Any],
+    max_poses: int = MAX_POSES,
 ) -> list[dict]:
     """Turns the poses of an image into COCO result records.
 
-    Numbers are rounded, and no more than the best :data:`MAX_POSES` of each category stay, so that
-    a file of records evaluates to the very same metrics as they do.
+    Numbers are rounded, and no more than the best of each category stay, so that a file of records
+    evaluates to the very same metrics as they do.
 
     Args:
         image_id: the annotation file's.
@@ -36,6 +40,7 @@ def make_results(
             (P,), keypoint_scores (P, K), labels (P,), the categories 0..C-1.
         metainfo: with ``categories`` and ``CLASSES``, see :func:`category_ids`. Poses of a category
             that the file does not have have no id there, and make no record.
+        max_poses: How many of each category stay.
 
     Returns:
         For each pose image_id, category_id, the first of the category's in the file, keypoints
@@ -52,7 +57,7 @@ def make_results(
     results = []
     in_file = zip(metainfo['categories'], category_ids(metainfo), strict=True)
     for label, (category, ids) in enumerate(in_file):
-        best = order[poses['labels'][order] == label][:MAX_POSES] if ids else ()
+        best = order[poses['labels'][order] == label][:max_poses] if ids else ()
         results += [
             dict(
                 image_id=image_id,
