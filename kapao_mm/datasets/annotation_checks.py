@@ -327,12 +327,7 @@ def category_faults(categories: list[dict]) -> list[Finding]:
         find(
             "categories whose 'keypoints' are not a list of names",
             'write the name of each keypoint type',
-            lambda entry: (
-                not (
-                    isinstance(entry.get('keypoints') or [], list)
-                    and all(map(is_name, entry.get('keypoints') or []))
-                )
-            ),
+            lambda entry: not _are_names(entry.get('keypoints') or []),
         ),
         find(
             "categories whose 'skeleton' is not a list of pairs of numbers",
@@ -374,6 +369,10 @@ def _is_listed(entry: dict, listed: set[int]) -> bool:
 def _is_number(value: Any) -> bool:
     """Whether a value becomes a float32; NaN does."""
     return type(value) in (int, float) and not abs(value) > LARGEST_FLOAT32
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(map(is_name, value))
 
 
 def _are_links(value: Any) -> bool:
