@@ -4,19 +4,21 @@
 MMPose and COCO's tools fail on most of these with a KeyError, and drop or overwrite the rest.
 """
 
-import json
 import math
-import os.path as osp
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
-from kapao_mm.errors import InputError
-
 from .metainfo import category_ids
 
 SHOWN = 3  # ids in a message
+LIMIT = 1e9  # px; numbers beyond it are no coordinates, and their squares overflow float32
+LARGEST_FLOAT32 = 3.4e38
+LARGEST_SIDE = 2**31 - 1  # px
+UNPRINTABLE = re.compile('[\0\ud800-\udfff]')  # NUL and halves of characters: no name has them
+COCO_FORMAT = 'write it in COCO format, an object with the lists images, annotations and categories'
 KEYPOINT_FILE = 'use a file of keypoint annotations (COCO: person_keypoints_*.json), or add'
 
 
@@ -47,23 +49,6 @@ class Finding(NamedTuple):
         return ', '.join(map(str, self.ids[:SHOWN])) + (f' and {more} more' if more > 0 else '')
 
 
-def read_annotations(path: str) -> Any:
-    """Reads an annotation file.
-
-    Raises:
-        InputError: it is missing or not JSON.
-    """
-    try:
-        with open(path, encoding='utf-8') as file:
-            return json.load(file)
-    except OSError as error:
-        raise InputError(f'annotation file {osp.abspath(path)}: {error.strerror}') from error
-    except ValueError as error:  # of the decoders
-        raise InputError(
-            f'annotation file {osp.abspath(path)} is not JSON ({error}): download or write it anew'
-        ) from error
-
-
 def fatal_faults(annotations: Any, metainfo: dict, test_mode: bool = False) -> list[Finding]:
     """What makes training or evaluation impossible or wrong.
 
@@ -76,12 +61,31 @@ def fatal_faults(annotations: Any, metainfo: dict, test_mode: bool = False) -> l
     Returns:
         The faults. Those of entries are looked for only where the lists are as they should be.
     """
-    faults = _file_faults(annotations, metainfo, test_mode) or [
+    faults = file_faults(annotations, metainfo, test_mode) or [
         _one_way_flips(metainfo),
         *image_faults(annotations['images']),
-        *_annotation_faults(annotations, metainfo),
+        *annotation_faults(annotations),
+        *metainfo_faults(annotations, metainfo),
     ]
+    return found_only(faults)
+
+
+def found_only(faults: Sequence[Finding]) -> list[Finding]:
+    """Leaves out the findings that found nothing."""
     return [fault for fault in faults if fault.ids or fault.kind == 'file']
+
+
+def structure_faults(annotations: Any, needed: Sequence[str]) -> list[Finding]:
+    """Finds what is wrong with the lists of a file, those needed and any others that it has."""
+    if not isinstance(annotations, dict):
+        kind = type(annotations).__name__
+        return [Finding('file', f'it is a {kind}, not an object', COCO_FORMAT)]
+    faults = []
+    for key in ('images', 'annotations', 'categories'):
+        entries = annotations.get(key, None if key in needed else [])
+        if not (isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)):
+            faults.append(Finding('file', f'it has no list of objects {key!r}', COCO_FORMAT))
+    return faults
 
 
 def without_faulty(annotations: dict, faults: Sequence[Finding]) -> dict:
@@ -108,34 +112,48 @@ def find_entries(
     """Finds the entries of a list that are wrong."""
     places = [i for i, entry in enumerate(entries) if wrong(entry)]
     ids = [
-        entries[i]['id'] if _has_id(entries[i]) else f'{kind}[{i}] (id {entries[i].get("id")!r})'
+        entries[i]['id'] if has_id(entries[i]) else f'{kind}[{i}] (id {entries[i].get("id")!r})'
         for i in places
     ]
     return Finding(kind, what, remedy, list(dict.fromkeys(ids)), places)
 
 
 def are_numbers(values: Any) -> bool:
-    """Whether they are a list of finite numbers."""
+    """Whether a value is a list of numbers that can be coordinates, none beyond :data:`LIMIT`."""
     try:
-        return isinstance(values, list) and math.isfinite(sum(values))  # one spoils the sum
-    except (TypeError, OverflowError):
+        return (
+            isinstance(values, list)
+            and {int, float}.issuperset(map(type, values))
+            and math.isfinite(sum(values))  # one that is not spoils the sum
+            and (not values or -LIMIT <= min(values) <= max(values) <= LIMIT)
+        )
+    except OverflowError:
         return False
 
 
-def _file_faults(annotations: Any, metainfo: dict, test_mode: bool) -> list[Finding]:
+def is_name(value: Any) -> bool:
+    """Whether a value is a text that can be printed and be part of a file's name."""
+    return isinstance(value, str) and bool(value) and not UNPRINTABLE.search(value)
+
+
+def has_id(entry: dict, key: str = 'id') -> bool:
+    """Whether an entry's own id, or the id that it refers to, is a whole number of 64 bits."""
+    value = entry.get(key)
+    return type(value) is int and abs(value) < 2**63  # no bool
+
+
+def file_faults(annotations: Any, metainfo: dict, test_mode: bool) -> list[Finding]:
     """Faults of the file's lists, and of its categories."""
-    coco = 'write it in COCO format, an object with the lists images, annotations and categories'
-    if not isinstance(annotations, dict):
-        return [Finding('file', f'it is a {type(annotations).__name__}, not an object', coco)]
     several = len(metainfo['categories']) > 1
     needed = dict(images=True, annotations=not test_mode, categories=test_mode or several)
-    faults = []
-    for key in needed:
-        entries = annotations.get(key, None if needed[key] else [])
-        if not (isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)):
-            faults.append(Finding('file', f'it has no list of objects {key!r}', coco))
-        elif not entries and needed[key] and key != 'annotations':
-            faults.append(Finding('file', f'it lists no {key}', 'list those of the annotations'))
+    needed = [key for key in needed if needed[key]]
+    faults = structure_faults(annotations, needed)
+    if not faults:
+        faults = [
+            Finding('file', f'it lists no {key}', 'list those of the annotations')
+            for key in needed
+            if key != 'annotations' and not annotations[key]
+        ]
     if faults:
         return faults
     categories = annotations.get('categories', [])
@@ -170,7 +188,7 @@ def image_faults(images: list[dict]) -> list[Finding]:
             images,
             "images without 'file_name'",
             'write their paths inside the image folder',
-            lambda image: not (isinstance(image.get('file_name'), str) and image['file_name']),
+            lambda image: not is_name(image.get('file_name')),
         ),
         find_entries(
             'images',
@@ -179,65 +197,34 @@ def image_faults(images: list[dict]) -> list[Finding]:
             'write their sizes',
             lambda image: (
                 not all(
-                    type(side) is int and side > 0 for side in map(image.get, ('width', 'height'))
+                    type(side) is int and 0 < side <= LARGEST_SIDE
+                    for side in map(image.get, ('width', 'height'))
                 )
             ),
         ),
     ]
 
 
-def _annotation_faults(annotations: dict, metainfo: dict) -> list[Finding]:
+def annotation_faults(annotations: dict) -> list[Finding]:
+    """Faults of annotations, without a metainfo; findings without ids where there are none."""
     entries = annotations.get('annotations', [])
-    images = {image['id'] for image in annotations['images'] if _has_id(image)}
-    listed = {category['id'] for category in annotations.get('categories', [])}
-    known = categories_by_id(annotations, metainfo)
-    names = ', '.join(category['name'] for category in metainfo['categories'])
-
-    def is_listed(entry: dict) -> bool:
-        return _has_id(entry, 'category_id') and (not listed or entry['category_id'] in listed)
-
-    def category_of(entry: dict) -> int | None:
-        """Its category of the model; any that is listed is that of a model of one."""
-        if not is_listed(entry):
-            return None
-        return known.get(entry['category_id']) if listed else 0
+    images = {image['id'] for image in annotations['images'] if has_id(image)}
+    listed = {entry['id'] for entry in annotations.get('categories', []) if has_id(entry)}
 
     def find(what: str, remedy: str, wrong: Callable[[dict], bool]) -> Finding:
         return find_entries('annotations', entries, what, remedy, wrong)
-
-    def other_count(index: int, category: dict) -> Finding:
-        """The annotations of a category with another number of keypoints."""
-        count = len(category['keypoint_ids'])
-        fault = find(
-            '',
-            'give the metainfo that describes this file',
-            lambda entry: (
-                category_of(entry) == index
-                and are_numbers(entry.get('keypoints'))
-                and len(entry['keypoints']) != 3 * count
-            ),
-        )
-        found = sorted({len(entries[i]['keypoints']) / 3 for i in fault.places})
-        numbers = ' or '.join(f'{number:g}' for number in found)
-        what = f'annotations with {numbers} keypoints, the metainfo of {category["name"]!r} has'
-        return fault._replace(what=f'{what} {count}')
 
     return [
         *id_faults('annotations', entries),
         find(
             'annotations of images that the file does not list',
             'list the images, or take the annotations out',
-            lambda entry: not (_has_id(entry, 'image_id') and entry['image_id'] in images),
+            lambda entry: not (has_id(entry, 'image_id') and entry['image_id'] in images),
         ),
         find(
             "annotations whose 'category_id' is none of the file's categories",
             'list the category, or correct them',
-            lambda entry: not is_listed(entry),
-        ),
-        find(
-            f'annotations of categories other than {names}, those of the metainfo',
-            'name categories alike in both, or take the annotations out',
-            lambda entry: is_listed(entry) and category_of(entry) is None,
+            lambda entry: not _is_listed(entry, listed),
         ),
         find(
             "annotations without 'bbox'",
@@ -264,7 +251,89 @@ def _annotation_faults(annotations: dict, metainfo: dict) -> list[Finding]:
                 entry.get('keypoints') is not None and not are_numbers(entry['keypoints'])
             ),
         ),
+        find(
+            "annotations whose 'iscrowd' is not 0 or 1",
+            'write 1 for a region with many objects that nobody labelled one by one, otherwise 0',
+            lambda entry: entry.get('iscrowd', 0) not in (0, 1),
+        ),
+        find(
+            "annotations whose 'area' is not a number",
+            'write the area of the object in px, or take it out',
+            lambda entry: not _is_number(entry.get('area', 0)),
+        ),
+    ]
+
+
+def metainfo_faults(annotations: dict, metainfo: dict) -> list[Finding]:
+    """Annotations that do not fit the metainfo; findings without ids where there are none."""
+    entries = annotations.get('annotations', [])
+    listed = {category['id'] for category in annotations.get('categories', [])}
+    known = categories_by_id(annotations, metainfo)
+    names = ', '.join(category['name'] for category in metainfo['categories'])
+
+    def category_of(entry: dict) -> int | None:
+        """Its category of the model; any that is listed is that of a model of one."""
+        if not _is_listed(entry, listed):
+            return None
+        return known.get(entry['category_id']) if listed else 0
+
+    def other_count(index: int, category: dict) -> Finding:
+        """The annotations of a category with another number of keypoints."""
+        count = len(category['keypoint_ids'])
+        fault = find_entries(
+            'annotations',
+            entries,
+            '',
+            'give the metainfo that describes this file',
+            lambda entry: (
+                category_of(entry) == index
+                and are_numbers(entry.get('keypoints'))
+                and len(entry['keypoints']) != 3 * count
+            ),
+        )
+        found = sorted({len(entries[i]['keypoints']) / 3 for i in fault.places})
+        numbers = ' or '.join(f'{number:g}' for number in found)
+        what = f'annotations with {numbers} keypoints, the metainfo of {category["name"]!r} has'
+        return fault._replace(what=f'{what} {count}')
+
+    return [
+        find_entries(
+            'annotations',
+            entries,
+            f'annotations of categories other than {names}, those of the metainfo',
+            'name categories alike in both, or take the annotations out',
+            lambda entry: _is_listed(entry, listed) and category_of(entry) is None,
+        ),
         *(other_count(*numbered) for numbered in enumerate(metainfo['categories'])),
+    ]
+
+
+def category_faults(categories: list[dict]) -> list[Finding]:
+    """Faults of categories that a metainfo, or a merged file, is to be made from.
+
+    Findings without ids where there are none.
+    """
+
+    def find(what: str, remedy: str, wrong: Callable[[dict], bool]) -> Finding:
+        return find_entries('categories', categories, what, remedy, wrong)
+
+    return [
+        *id_faults('categories', categories),
+        find(
+            "categories without 'name'",
+            'write their names',
+            lambda entry: not is_name(entry.get('name')),
+        ),
+        find(
+            "categories whose 'keypoints' are not a list of names",
+            'write the name of each keypoint type',
+            lambda entry: not _are_names(entry.get('keypoints') or []),
+        ),
+        find(
+            "categories whose 'skeleton' is not a list of pairs of numbers",
+            'write each link as [keypoint, keypoint], counted from 1, or take it out',
+            lambda entry: not _are_links(entry.get('skeleton') or []),
+        ),
     ]
 
 
@@ -273,28 +342,43 @@ def id_faults(kind: str, entries: list[dict]) -> list[Finding]:
 
     Findings without ids where there are none.
     """
-    count = Counter(entry['id'] for entry in entries if _has_id(entry))
+    count = Counter(entry['id'] for entry in entries if has_id(entry))
     return [
         find_entries(
             kind,
             entries,
             f'{kind} whose id is not a whole number',
             'number them 1, 2, 3, ... wherever the file names their ids',
-            lambda entry: not _has_id(entry),
+            lambda entry: not has_id(entry),
         ),
         find_entries(
             kind,
             entries,
             f'{kind} that share their id with others',
             'give each its own',
-            lambda entry: _has_id(entry) and count[entry['id']] > 1,
+            lambda entry: has_id(entry) and count[entry['id']] > 1,
         ),
     ]
 
 
-def _has_id(entry: dict, key: str = 'id') -> bool:
-    value = entry.get(key)
-    return type(value) is int and abs(value) < 2**63  # no bool; it fits into an array
+def _is_listed(entry: dict, listed: set[int]) -> bool:
+    """Whether an annotation is of a category that the file lists, or the file lists none."""
+    return has_id(entry, 'category_id') and (not listed or entry['category_id'] in listed)
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value becomes a float32; NaN does."""
+    return type(value) in (int, float) and not abs(value) > LARGEST_FLOAT32
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(map(is_name, value))
+
+
+def _are_links(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(link, list) and [type(end) for end in link] == [int, int] for link in value
+    )
 
 
 def _others(entries: list[dict], places: Sequence[Sequence[int]]) -> list[dict]:

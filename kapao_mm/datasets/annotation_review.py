@@ -72,10 +72,22 @@ def gather_instances(annotations: dict, metainfo: dict) -> Instances:
 
 def box_sides(instances: Instances, input_size: int) -> np.ndarray:
     """Widths and heights of boxes inside their images, (n, 2) input px; no crowd, none of 0."""
+    sides = inner_sides(instances, input_size)
+    return sides[(sides > 0).all(1) & ~instances.crowd]
+
+
+def inner_sides(instances: Instances, input_size: int | None = None) -> np.ndarray:
+    """Widths and heights of boxes inside their images, (N, 2); 0 for what is outside.
+
+    Args:
+        instances: The annotations.
+        input_size: Long side of the network input, whose px are meant; by default px of the
+            original images.
+    """
     sizes = instances.image_sizes
     boxes = instances.boxes.clip(0, np.tile(sizes, 2))
-    sides = (boxes[:, 2:] - boxes[:, :2]) * (input_size / sizes.max(1, keepdims=True))
-    return sides[(sides > 0).all(1) & ~instances.crowd]
+    sides = (boxes[:, 2:] - boxes[:, :2]).clip(0)
+    return sides if input_size is None else sides * (input_size / sizes.max(1, keepdims=True))
 
 
 def image_sizes(images: list[dict]) -> np.ndarray:
@@ -129,13 +141,14 @@ def _other_names(annotations: dict, metainfo: dict) -> Finding:
     for entry in annotations.get('categories', []):
         if not entry.get('keypoints') or entry['id'] not in known:
             continue
+        theirs = entry['keypoints'] if isinstance(entry['keypoints'], list) else []
         category = metainfo['categories'][known[entry['id']]]
         own = [names[i].removeprefix(f'{category["name"]}/') for i in category['keypoint_ids']]
-        if entry['keypoints'] != own:
+        if theirs != own:
             others.append(entry['id'])
-            pairs = zip(entry['keypoints'], own, strict=False)
-            differing = (f'{theirs} for {ours}' for theirs, ours in pairs if theirs != ours)
-            example = example or next(differing, f'{len(entry["keypoints"])} names')
+            pairs = zip(theirs, own, strict=False)
+            differing = (f'{name} for {ours}' for name, ours in pairs if name != ours)
+            example = example or next(differing, f'{len(theirs)} names')
     return Finding(
         'categories',
         f"categories whose names of keypoints are not the metainfo's ({example})",
@@ -213,7 +226,7 @@ def _keypoints(entries: list[dict], instances: Instances) -> list[Finding]:
     off_box = (points < low - TOLERANCE) | (points > high + TOLERANCE)
     counts = np.stack((labelled.sum(1), (instances.visible == 2).sum(1)))  # (2, N)
     written = np.array(
-        [entry.get('num_keypoints', counts[0, i]) for i, entry in enumerate(entries)]
+        [entry.get('num_keypoints', counts[0, i]) for i, entry in enumerate(entries)], float
     )
     findings = [
         Finding('annotations', what, remedy, instances.ids[mask].tolist())

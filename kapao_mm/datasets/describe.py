@@ -91,6 +91,10 @@ def _describe(entry: dict[str, Any], annotations: list[dict], source: str) -> Ca
                 + (f', not {len(names)}' if names else '')
                 + ': correct it, or leave it out of the file'
             )
+    if strange := [name for name in (entry['name'], *names) if '{{' in name]:
+        raise InputError(
+            f'{where}: {strange[0]!r} has {{{{ in it, which configs replace; rename it'
+        )
     if doubles := sorted({name for name in names if names.count(name) > 1}):
         raise InputError(f'{where} has several keypoints named {", ".join(doubles)}')
     links = [tuple(link) for link in entry.get('skeleton') or ()]

@@ -15,7 +15,8 @@ from mmpose.registry import DATASETS
 
 from kapao_mm.errors import InputError
 
-from .annotation_checks import categories_by_id, fatal_faults, read_annotations
+from .annotation_checks import categories_by_id, fatal_faults
+from .annotation_reader import read_annotations
 from .image_cache import ImageCache
 from .image_sizes import SizeCheck
 from .metainfo import read_metainfo

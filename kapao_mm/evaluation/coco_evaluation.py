@@ -27,6 +27,7 @@ KEYPOINT_METRICS = dict(
     ),
 )
 BOX_METRICS = {'box AP': 0, 'box AP .5': 1, 'box AP .75': 2, 'box AR': 8}  # places in pycocotools'
+WITHOUT_FUSION = 'AP without fusion'
 NO_TRUTH = -1.0  # COCO's value of a metric where there was nothing to find
 
 
@@ -38,6 +39,7 @@ def evaluate_results(
     iou_type: str = 'keypoints',
     use_area: bool = True,
     box_ap: bool = True,
+    unfused: list[dict] | None = None,
 ) -> dict[str, float]:
     """Evaluates records against annotations, each category by itself.
 
@@ -51,10 +53,12 @@ def evaluate_results(
         iou_type: 'keypoints', or 'keypoints_crowd' for CrowdPose's easy, medium and hard.
         use_area: take an annotation's ``area`` for OKS, instead of 0.53 of its box (CrowdPose).
         box_ap: add the box metrics, for which people without labelled keypoints count too.
+        unfused: The records with the keypoints before fusion; adds their keypoint AP.
 
     Returns:
-        The keypoint metrics, then the box metrics, in 0..1 or :data:`NO_TRUTH`. With several
-        categories the means over those with ground truth, then those of each, 'category/AP'.
+        The keypoint metrics, then the box metrics, then 'AP without fusion', in 0..1 or
+        :data:`NO_TRUTH`. With several categories the means over those with ground truth, then those
+        of each, 'category/AP'.
 
     Raises:
         InputError: an annotation or image lacks what its evaluation needs.
@@ -66,6 +70,9 @@ def evaluate_results(
         with contextlib.redirect_stdout(io.StringIO()):  # the tables of COCO's tools
             metrics = _keypoint_metrics(*part, sigmas, iou_type, use_area)
             metrics |= _box_metrics(*part) if box_ap else {}
+            if unfused is not None:
+                part = _take_category(annotations, unfused, set(ids), use_area)
+                metrics[WITHOUT_FUSION] = _keypoint_ap(*part, sigmas, iou_type, use_area)
         found[category['name']] = metrics
     if len(found) == 1:
         return metrics
@@ -78,6 +85,22 @@ def metric_names(categories: list[str], iou_type: str, box_ap: bool) -> list[str
     names = [*KEYPOINT_METRICS[iou_type], *(BOX_METRICS if box_ap else ())]
     several = categories if len(categories) > 1 else []
     return names + [f'{category}/{name}' for category in several for name in names]
+
+
+def count_truths(
+    annotations: Mapping[str, Any], metainfo: Mapping[str, Any], iou_type: str, use_area: bool
+) -> dict[str, int]:
+    """Counts the objects of each category that keypoint AP looks for; arguments as above."""
+    counts = {}
+    for category, ids in zip(metainfo['categories'], category_ids(metainfo), strict=True):
+        _, truths, _ = _take_category(annotations, [], set(ids), use_area)
+        numbers = [
+            truth['num_keypoints'] if iou_type == 'keypoints_crowd' else count_labelled(truth)
+            for truth in truths
+            if not truth['iscrowd']
+        ]
+        counts[category['name']] = np.count_nonzero(numbers)
+    return counts
 
 
 def format_metrics(metrics: Mapping[str, float], categories: list[str]) -> str:
@@ -119,7 +142,7 @@ def _take_category(
             area=area_of(ann, use_area),
             iscrowd=ann.get('iscrowd', 0),
             keypoints=ann['keypoints'],
-            num_keypoints=ann.get('num_keypoints', np.count_nonzero(ann['keypoints'][2::3])),
+            num_keypoints=ann.get('num_keypoints', count_labelled(ann)),
         )
         for common, ann in taken(annotations['annotations'])
     ]
@@ -128,6 +151,11 @@ def _take_category(
         for common, result in taken(results)
     ]
     return list(images.values()), truths, detections
+
+
+def count_labelled(ann: Mapping[str, Any]) -> int:
+    """How many keypoints of an annotation are labelled."""
+    return sum(visible > 0 for visible in ann['keypoints'][2::3])
 
 
 def area_of(ann: Mapping[str, Any], use_area: bool) -> float:
@@ -172,35 +200,61 @@ class _PoseEval(xtcocotools.cocoeval.COCOeval):
         return parts
 
 
-def _keypoint_metrics(
+def _pose_eval(
     images: list[dict],
     truths: list[dict],
     detections: list[dict],
     sigmas: np.ndarray,
     iou_type: str,
     use_area: bool,
-) -> dict[str, float]:
-    tables = [_index(xtcocotools.coco.COCO, images, part) for part in (truths, detections)]
+) -> _PoseEval:
+    tables = [_index(images, part) for part in (truths, detections)]
     tables[0].anno_file = [None, None]
-    stats = _stats(_PoseEval(*tables, iou_type, sigmas, use_area))
-    return dict(zip(KEYPOINT_METRICS[iou_type], stats, strict=True))
+    return _PoseEval(*tables, iou_type, sigmas, use_area)
+
+
+def _keypoint_metrics(*args: Any) -> dict[str, float]:
+    """The keypoint metrics; arguments as :func:`_pose_eval`."""
+    evaluation = _pose_eval(*args)
+    iou_type = evaluation.params.iouType
+    return dict(zip(KEYPOINT_METRICS[iou_type], _stats(evaluation), strict=True))
+
+
+def _keypoint_ap(*args: Any) -> float:
+    """The AP of :func:`_keypoint_metrics` alone, without the time for the sizes of objects."""
+    evaluation = _pose_eval(*args)
+    evaluation.params.areaRng = evaluation.params.areaRng[:1]  # all
+    evaluation.evaluate()
+    evaluation.accumulate()
+    precision = evaluation.eval['precision']
+    known = precision[precision > NO_TRUTH]
+    return known.mean().item() if known.size else NO_TRUTH
 
 
 def _box_metrics(
     images: list[dict], truths: list[dict], detections: list[dict]
 ) -> dict[str, float]:
     # Not xtcocotools', whose compiled part does not work with numpy 2.
-    tables = [_index(pycocotools.coco.COCO, images, part) for part in (truths, detections)]
+    tables = [_index(images, part, pycocotools.coco.COCO) for part in (truths, detections)]
     stats = _stats(pycocotools.cocoeval.COCOeval(*tables, 'bbox'))
     return {name: stats[place] for name, place in BOX_METRICS.items()}
 
 
-def _index(coco: type, images: list[dict], annotations: list[dict]) -> Any:
-    """A table of one of COCO's tools."""
+def index_annotations(
+    content: dict[str, Any], coco: type = xtcocotools.coco.COCO
+) -> xtcocotools.coco.COCO:
+    """Makes a table of one of COCO's tools from the content of an annotation file."""
     table = coco()
-    table.dataset = dict(images=images, annotations=annotations, categories=[dict(id=1)])
-    table.createIndex()
+    table.dataset = content
+    with contextlib.redirect_stdout(io.StringIO()):  # it says so
+        table.createIndex()
     return table
+
+
+def _index(images: list[dict], annotations: list[dict], *coco: type) -> Any:
+    """The table of the images and annotations of one category."""
+    content = dict(images=images, annotations=annotations, categories=[dict(id=1)])
+    return index_annotations(content, *coco)
 
 
 def _stats(evaluation: Any) -> list[float]:

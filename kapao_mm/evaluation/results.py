@@ -2,7 +2,7 @@
 """Predictions as COCO result records, and their files."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,14 @@ import numpy as np
 from mmpose.structures.bbox import bbox_xyxy2xywh
 
 from kapao_mm.datasets.annotation_checks import are_numbers, categories_by_id
+from kapao_mm.datasets.annotation_reader import read_json
 from kapao_mm.datasets.metainfo import category_ids
 from kapao_mm.errors import InputError
 from kapao_mm.utils.atomic_file import atomic_path
 
 RESULT_SUFFIX = '.keypoints.json'
-MAX_POSES = 100  # of a category and image: COCO's box AP looks at no more, its keypoint AP at 20
+MAX_POSES = 100  # of a category and image: COCO's box AP looks at no more
+KEYPOINT_POSES = 20  # and its keypoint AP at no more than these
 COORDINATE_DECIMALS = 3
 SCORE_DECIMALS = 9  # ties would change the order of poses
 # xtcocotools drops a pose whose keypoints all score 0, which means "not fused" here.
@@ -23,12 +25,15 @@ UNFUSED_SCORE = 1e-6
 
 
 def make_results(
-    image_id: int | str, poses: Mapping[str, np.ndarray], metainfo: Mapping[str, Any]
+    image_id: int | str,
+    poses: Mapping[str, np.ndarray],
+    metainfo: Mapping[str, Any],
+    max_poses: int = MAX_POSES,
 ) -> list[dict]:
     """Turns the poses of an image into COCO result records.
 
-    Numbers are rounded, and no more than the best :data:`MAX_POSES` of each category stay, so that
-    a file of records evaluates to the very same metrics as they do.
+    Numbers are rounded, and no more than the best of each category stay, so that a file of records
+    evaluates to the very same metrics as they do.
 
     Args:
         image_id: the annotation file's.
@@ -36,6 +41,7 @@ def make_results(
             (P,), keypoint_scores (P, K), labels (P,), the categories 0..C-1.
         metainfo: with ``categories`` and ``CLASSES``, see :func:`category_ids`. Poses of a category
             that the file does not have have no id there, and make no record.
+        max_poses: How many of each category stay.
 
     Returns:
         For each pose image_id, category_id, the first of the category's in the file, keypoints
@@ -52,7 +58,7 @@ def make_results(
     results = []
     in_file = zip(metainfo['categories'], category_ids(metainfo), strict=True)
     for label, (category, ids) in enumerate(in_file):
-        best = order[poses['labels'][order] == label][:MAX_POSES] if ids else ()
+        best = order[poses['labels'][order] == label][:max_poses] if ids else ()
         results += [
             dict(
                 image_id=image_id,
@@ -67,8 +73,15 @@ def make_results(
 
 
 def write_results(results: list[dict], path: Path) -> None:
-    """Writes records as a compact JSON list, one a line."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Writes records as a compact JSON list, one a line; the file is complete or not there.
+
+    Raises:
+        InputError: If it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f'{path.absolute()} cannot be written: {error.strerror}') from error
     with atomic_path(path) as temporary, temporary.open('w') as file:
         file.write('[')
         for i, result in enumerate(results):
@@ -80,14 +93,9 @@ def read_results(path: Path) -> list[dict]:
     """Reads a file of records; :func:`check_results` looks at each.
 
     Raises:
-        InputError: it is missing, no JSON, or no list.
+        InputError: If it is missing, is not JSON, or has no list.
     """
-    if not path.is_file():
-        raise InputError(f'result file {path.absolute()} does not exist')
-    try:
-        results = json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(f'result file {path.absolute()} is no JSON: {error}') from error
+    results = read_json(path, 'result file')
     if not isinstance(results, list):
         raise InputError(
             f'result file {path.absolute()} is no list of results, but a {type(results).__name__}; '
@@ -129,9 +137,9 @@ def check_results(
                 raise InputError(f'{where} has no {key!r}{hint}')
         image_id, category_id = result['image_id'], result['category_id']
         where += f' (image {image_id!r})'
-        if image_id not in images:
+        if not _is_among(image_id, images):
             raise InputError(f'{where}: the annotation file has no image of that id')
-        if category_id not in known:
+        if not _is_among(category_id, known):
             shown = ', '.join(map(repr, [*known][:10])) + ', ...' * (len(known) > 10)
             raise InputError(
                 f'{where} has category_id {category_id!r}, which is none of {shown}, those that '
@@ -139,9 +147,17 @@ def check_results(
             )
         category = metainfo['categories'][known[category_id]]
         lengths = dict(keypoints=3 * len(category['keypoint_ids']), bbox=4)
-        for key in keys[2:]:
+        unused_box = ['bbox'] * (not boxes and result.get('bbox') is not None)  # area comes from it
+        for key in (*keys[2:], *unused_box):
             numbers = [result[key]] if key == 'score' else result[key]
             if not are_numbers(numbers):
                 raise InputError(f'{where}: {key} holds something that is no finite number')
             if (count := lengths.get(key, 1)) != len(numbers):
                 raise InputError(f'{where}: {key} has {len(numbers)} numbers instead of {count}')
+            if key == 'bbox' and min(numbers[2:]) < 0:
+                raise InputError(f'{where}: bbox has a negative width or height: {numbers}')
+
+
+def _is_among(value: Any, ids: Container) -> bool:
+    """Whether a value is one of some ids; true and lists, which cannot be compared, are none."""
+    return type(value) in (int, float, str) and value in ids

@@ -7,12 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kapao_mm.datasets import read_metainfo
-from kapao_mm.datasets.annotation_checks import (
-    Finding,
-    fatal_faults,
-    read_annotations,
-    without_faulty,
-)
+from kapao_mm.datasets.annotation_checks import Finding, fatal_faults, without_faulty
+from kapao_mm.datasets.annotation_reader import read_annotations
 from kapao_mm.errors import InputError
 
 NAN, INF = float('nan'), float('inf')

@@ -132,7 +132,7 @@ def test_an_empty_list_of_annotations_trains_on_empty_images(build, coco_file, l
 def test_images_of_a_pixel(build, coco_file, size):
     coco_file['images'][1].update(width=size[0], height=size[1])
     coco_file['annotations'][2].update(
-        bbox=[0, 0, *size], keypoints=[0.5, 0.5, 2, 0, 0, 0, 0, 0, 0]
+        bbox=[0, 0, *size], keypoints=[0.5, 0.5, 2, 0, 0, 0, 0, 0, 0], area=size[0] * size[1]
     )
     check_both(build, coco_file)
 
@@ -152,7 +152,7 @@ def test_boxes_without_area_are_counted_and_left_out_of_training(build, coco_fil
 
 
 def test_keypoints_of_boxes_without_area_are_evaluated(build, coco_file):
-    coco_file['annotations'][1].update(bbox=[5, 5, 0, 30], area=0, keypoints=[30, 30, 2] * 3)
+    coco_file['annotations'][1].update(bbox=[5, 5, 0, 30], keypoints=[30, 30, 2] * 3)
     found = evaluate(build(coco_file, test_mode=True), coco_file)
     assert found['coco/AP'] == pytest.approx(1)
     assert found['coco/box AR'] == pytest.approx(2 / 3)  # no box overlaps with one of no area

@@ -270,13 +270,132 @@ def test_annotations_are_needed_to_evaluate(people):
             metric().dataset_meta = dict(dataset_name='testdev', num_keypoints=17)
 
 
+@pytest.mark.parametrize('value', [True, '1', 1])
+def test_crowds_that_are_written_otherwise_are_crowds(people, value, log):
+    path, keypoints = people
+    content = json.loads(path.read_text())
+    content['annotations'][1]['iscrowd'] = value
+    path.write_text(json.dumps(content))
+    assert evaluate(path, keypoints[:1], [0.9])['coco/AR'] == pytest.approx(1)
+    said = "people.json: 1 annotations whose 'iscrowd' is true, false, null or text (2): read as"
+    assert (said in log.text) == (value != 1 or value is True)
+
+
+@pytest.mark.parametrize(
+    'change', [dict(iscrowd=1), dict(keypoints=[0] * 51, num_keypoints=0), None]
+)
+def test_nothing_to_find_is_told_before_the_predictions(people, change, log):
+    path, keypoints = people
+    content = json.loads(path.read_text())
+    content['annotations'] = [ann | change for ann in content['annotations'] if change]
+    path.write_text(json.dumps(content))
+    metric = KAPAOMetric(ann_file=str(path))
+    metric.dataset_meta = dict(dataset_name='people', num_keypoints=17, sigmas=np.full(17, 0.05))
+    assert f'{path} has no object of people with labelled keypoints that is no crowd' in log.text
+    assert 'there is no keypoint AP, and no checkpoint becomes the best' in log.text
+    assert evaluate(path, keypoints, [0.9, 0.8])['coco/AP'] == -1
+
+
+def test_a_category_without_keypoints_to_find_is_told(both, log):
+    path, metainfo = both
+    content = json.loads(path.read_text())
+    for ann in content['annotations']:
+        ann['iscrowd'] = int(ann['category_id'] != 2)
+    path.write_text(json.dumps(content))
+    KAPAOMetric(ann_file=str(path)).dataset_meta = metainfo
+    assert 'has no object of wheel with labelled keypoints' in log.text
+    assert 'no checkpoint' not in log.text
+
+
+def with_fusion(samples, shift):
+    """The samples, and their keypoints before fusion: as they are after it, shifted by some px."""
+    return [
+        sample
+        | dict(
+            pred_instances=sample['pred_instances']
+            | dict(pose_keypoints=sample['pred_instances']['keypoints'] + shift)
+        )
+        for sample in samples
+    ]
+
+
+@pytest.mark.parametrize('options', [{}, CROWD])
+def test_the_ap_without_fusion_is_that_of_the_keypoints_before_it(both, both_samples, options):
+    path, metainfo = both
+    plain = run(KAPAOMetric(ann_file=str(path), **options), metainfo, both_samples)
+    moved = with_fusion(both_samples, 10)
+    found = run(KAPAOMetric(ann_file=str(path), **options), metainfo, moved)
+    assert {key: found[key] for key in plain} == plain
+    names = [
+        'coco/AP without fusion',
+        *(f'coco/{c}/AP without fusion' for c in ('person', 'wheel')),
+    ]
+    assert [key for key in found if key not in plain] == names
+    before = [
+        sample | dict(pred_instances=s | dict(keypoints=s['pose_keypoints']))
+        for sample in moved
+        for s in (sample['pred_instances'],)
+    ]
+    expected = run(
+        KAPAOMetric(ann_file=str(path), compare_fusion=False, **options), metainfo, before
+    )
+    assert not any('fusion' in key for key in expected)
+    for name in names:
+        assert found[name] == pytest.approx(expected[name.removesuffix(' without fusion')])
+    assert found['coco/AP without fusion'] < found['coco/AP']
+
+
+def test_the_log_says_which_is_better_and_what_to_set(both, both_samples, log):
+    path, metainfo = both
+    run(KAPAOMetric(ann_file=str(path)), metainfo, with_fusion(both_samples, 10))
+    assert 'without; fusion helps on these images' in log.text
+    worse = [
+        s | dict(pred_instances=p | dict(keypoints=p['keypoints'] + 10))
+        for s in with_fusion(both_samples, 0)
+        for p in (s['pred_instances'],)
+    ]
+    found = run(KAPAOMetric(ann_file=str(path)), metainfo, worse)
+    numbers = (found['coco/AP'], found['coco/AP without fusion'])
+    assert 'AP {:.4f} with fusion, {:.4f} without; better without: '.format(*numbers) in log.text
+    assert 'set model.test_cfg.fusion_distance=0' in log.text
+
+
+def test_where_nothing_was_fused_there_is_nothing_to_compare(both, both_samples, log):
+    path, metainfo = both
+    found = run(KAPAOMetric(ann_file=str(path)), metainfo, with_fusion(both_samples, 0))
+    assert not any('fusion' in key for key in found)
+    assert 'without' not in log.text
+
+
+def test_keypoints_before_fusion_are_converted_too(people):
+    path, keypoints = people
+    options = {
+        key: dict(num_keypoints=14, mapping=FOURTEEN) for key in ('gt_converter', 'pred_converter')
+    }
+    poses = dict(
+        keypoints=keypoints + 500,
+        pose_keypoints=keypoints,
+        keypoint_scores=np.ones((2, 17)),
+        bboxes=np.zeros((2, 4)),
+        bbox_scores=np.ones(2),
+        labels=np.zeros(2, int),
+    )
+    metainfo = dict(dataset_name='people', num_keypoints=17, sigmas=np.full(17, 0.05))
+    found = run(
+        KAPAOMetric(ann_file=str(path), **options),
+        metainfo,
+        [dict(img_id=7, pred_instances=poses)],
+    )
+    assert (found['coco/AP'], found['coco/AP without fusion']) == (0, pytest.approx(1))
+
+
 def test_a_missing_area_is_told_before_the_predictions(people):
     path, _ = people
     content = json.loads(path.read_text())
     del content['annotations'][1]['area']
     path.write_text(json.dumps(content))
     meta = dict(dataset_name='people', num_keypoints=17, sigmas=np.full(17, 0.05))
-    with pytest.raises(InputError, match="annotation 2 has no 'area'"):
+    with pytest.raises(InputError, match="annotations without 'area', .*: 2; .*use_area=False"):
         KAPAOMetric(ann_file=str(path)).dataset_meta = meta
     KAPAOMetric(ann_file=str(path), use_area=False).dataset_meta = meta
     KAPAOMetric(ann_file=str(path), format_only=True, outfile_prefix='x').dataset_meta = meta
@@ -308,6 +427,8 @@ def test_predictions_with_another_number_of_keypoints_are_refused(people):
 def test_predictions_of_an_image_that_the_file_lacks_are_refused(people, tmp_path):
     path, keypoints = people
     content = json.loads(path.read_text())
+    for ann in content['annotations']:
+        ann['image_id'] = 8
     content['images'][0]['id'] = 8
     path.write_text(json.dumps(content))
     with pytest.raises(InputError, match='result 0 of the predictions .image 7.: .* no image'):

@@ -83,8 +83,8 @@ def test_no_records_are_a_list_too(tmp_path):
 @pytest.mark.parametrize(
     ('text', 'message'),
     [
-        (None, r'result file .*/a\.json does not exist'),
-        ('[{"image_id": 1', r'result file .*/a\.json is no JSON: .*column'),
+        (None, r'result file .*/a\.json: No such file or directory'),
+        ('[{"image_id": 1', r'result file .*/a\.json is not JSON .*column'),
         ('{"annotations": []}', r'result file .*/a\.json is no list of results, but a dict'),
     ],
 )
@@ -115,6 +115,12 @@ def test_own_records_are_accepted():
         (dict(keypoints=7), r'\(image 1\): keypoints holds .* no finite number'),
         (dict(bbox=[1, 2, 3]), r'\(image 1\): bbox has 3 numbers instead of 4'),
         (dict(score=float('nan')), r'\(image 1\): score holds .* no finite number'),
+        (dict(image_id=[1]), r'\(image \[1\]\): the annotation file has no image of that id'),
+        (dict(image_id=True), r'\(image True\): the annotation file has no image of that id'),
+        (dict(category_id={}), r'has category_id {}, which is none of'),
+        (dict(bbox=[1, 2, -3, 4]), r'bbox has a negative width or height'),
+        (dict(keypoints=[1e300, 2, 1]), r'keypoints holds .* no finite number'),
+        (dict(keypoints=[True, 2, 1]), r'keypoints holds .* no finite number'),
     ],
 )
 def test_a_record_that_does_not_fit_is_named(change, message):
@@ -133,3 +139,21 @@ def test_boxes_are_not_asked_for_where_they_do_not_count():
     record = make_results(1, poses([0]), METAINFO)[0]
     del record['bbox']
     check_results([record], 'a.json', ANNOTATIONS, METAINFO, boxes=False)
+
+
+def test_boxes_that_do_not_count_must_be_boxes_all_the_same():
+    """The area of a result comes from its box where there is one."""
+    record = make_results(1, poses([0]), METAINFO)[0] | dict(bbox='large')
+    with pytest.raises(InputError, match='bbox holds something that is no finite number'):
+        check_results([record], 'a.json', ANNOTATIONS, METAINFO, boxes=False)
+    check_results([record | dict(bbox=None)], 'a.json', ANNOTATIONS, METAINFO, boxes=False)
+
+
+def test_a_result_file_is_complete_or_not_there(tmp_path):
+    path = tmp_path / 'a.json'
+    write_results([], path)
+    with pytest.raises(TypeError):
+        write_results([dict(score=object())], path)
+    assert json.loads(path.read_text()) == []
+    with pytest.raises(InputError, match='a.json/b.json cannot be written'):
+        write_results([], path / 'b.json')

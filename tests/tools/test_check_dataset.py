@@ -201,3 +201,39 @@ def test_a_real_sample_has_no_faults(check, shared_dir):
     assert 'annotations: 4 with labelled keypoints, 1 without, 0 crowd regions' in printed
     found = [finding['what'] for finding in report['train_test']['worth_a_look']]
     assert "annotations without an 'area' above 0" in found
+
+
+def test_objects_too_small_for_the_input_are_told(check, train):
+    content, write = train
+    for person in content['annotations']:
+        person |= dict(bbox=[10, 10, 8, 8], keypoints=[12, 12, 2] * 17, num_keypoints=17)
+    for image in content['images']:
+        image.update(width=384, height=384)
+    write()
+    code, printed, report = check('--skip-images', input_size=384)
+    assert code is None
+    (found,) = (f for f in report['train']['worth_a_look'] if 'too small' in f['what'])
+    shown = [person['id'] for person in content['annotations'] if not person['iscrowd']]
+    assert found['ids'] == shown
+    assert 'objects too small to be learned in an input of 384 px' in printed
+    assert 'input_size=768 or more would do for 98% of all objects' in printed
+
+
+def test_clear_values_are_told_and_read(check, train):
+    content, write = train
+    content['annotations'][0]['iscrowd'] = True
+    write()
+    code, printed, report = check('--skip-images')
+    assert code is None
+    assert f"{TRAIN}: 1 annotations whose 'iscrowd' is true, false, null or text" in printed
+    assert content['annotations'][0]['id'] in next(
+        f['ids'] for f in report['train']['worth_a_look'] if f['what'] == 'crowd regions'
+    )
+
+
+@pytest.mark.parametrize('text', ['', '3', '[' * 100_000, '{"images": [1]}'])
+def test_what_is_no_annotation_file_is_a_fault(check, data, text):
+    (data / TRAIN).write_text(text)
+    code, printed, report = check()
+    assert code == 1 and f'annotation file {data}/{TRAIN}' in printed
+    assert report['val_test']['statistics']['images'] == 2

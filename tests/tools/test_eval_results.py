@@ -148,7 +148,7 @@ def test_a_missing_annotation_file_is_named(evaluate, data):
 
 
 def test_a_missing_result_file_is_named(evaluate, tmp_path):
-    assert evaluate() == f'error: result file {tmp_path}/a.json does not exist'
+    assert evaluate() == f'error: result file {tmp_path}/a.json: No such file or directory'
 
 
 def test_a_result_that_does_not_fit_is_named(evaluate, truth, tmp_path):
@@ -170,3 +170,31 @@ def test_results_without_boxes_have_keypoint_metrics(evaluate, truth, tmp_path):
     assert evaluate(results, '--out', out, test_evaluator__box_ap=False) is None
     found = json.loads(out.read_text())
     assert found['coco/AP'] == pytest.approx(1) and 'coco/box AP' not in found
+
+
+@pytest.mark.parametrize('text', ['', '{}', '[3]', '[' * 100_000, '[{"image_id": []}]', '[[]]'])
+def test_what_is_no_result_file_is_an_error(evaluate, tmp_path, text):
+    (tmp_path / 'a.json').write_text(text)
+    assert f'{tmp_path}/a.json' in evaluate()
+
+
+@pytest.mark.parametrize('change', [dict(area=float('nan')), dict(area=-1), dict(iscrowd='yes')])
+def test_labels_that_would_change_the_numbers_are_an_error(evaluate, data, truth, change):
+    truth['annotations'][1] |= change
+    (data / 'annotations/person_keypoints_val.json').write_text(json.dumps(truth))
+    (key,) = change
+    message = evaluate(records(truth))
+    assert f"annotations whose '{key}' is not" in message
+    assert f': {truth["annotations"][1]["id"]}; ' in message
+
+
+@pytest.mark.parametrize('name', ['m.txt', 'm', 'nowhere/m.json'])
+def test_a_place_for_the_metrics_that_does_not_work_is_told_first(evaluate, tmp_path, name):
+    assert evaluate(None, '--out', tmp_path / name).startswith(f'error: --out {tmp_path / name}')
+
+
+def test_a_config_without_test_data_is_refused(run_tool, tmp_path):
+    config = tmp_path / 'none.py'
+    config.write_text("test_evaluator = dict(type='KAPAOMetric')\n")
+    message = run_tool(TOOL, config, tmp_path / 'a.json')
+    assert message == f'error: the test dataset of {config} is no single one: None'

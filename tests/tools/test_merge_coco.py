@@ -68,14 +68,16 @@ def test_what_an_annotation_names_must_be_there(merge, key):
     broken = content(CAT)
     broken['annotations'][0][key] = 77
     message = merge(a=broken)
-    assert 'a.json: annotation 1 names the image or category 77' in message
+    assert f'a.json: annotations whose {key!r} the file does not list: 1; ' in message
 
 
 @pytest.mark.parametrize('key', ['images', 'annotations', 'categories'])
 def test_a_file_of_another_kind_is_named(merge, tmp_path, key):
     broken = content(CAT)
     del broken[key]
-    assert merge(a=broken) == f'error: {tmp_path}/a.json has no {key}: give a COCO-format file'
+    found = merge(a=broken)
+    assert found.startswith(f'error: annotation file {tmp_path}/a.json: it has no list of objects')
+    assert repr(key) in found
 
 
 @pytest.mark.parametrize(
@@ -85,6 +87,13 @@ def test_a_file_of_another_kind_is_named(merge, tmp_path, key):
         ('images', dict(file_name=None), "images without 'file_name': 5"),
         ('annotations', dict(id='x'), 'annotations whose id is not a whole number'),
         ('categories', dict(id=None), 'categories whose id is not a whole number'),
+        ('categories', dict(name=None), "categories without 'name': 3"),
+        ('categories', dict(keypoints='nose'), "categories whose 'keypoints' are not a list"),
+        ('categories', dict(skeleton=[[1]]), "categories whose 'skeleton' is not a list of pairs"),
+        ('images', dict(file_name='a\0b'), "images without 'file_name': 5"),
+        ('images', dict(not_exhaustive_category_ids=[9]), "'not_exhaustive_category_ids' are not"),
+        ('images', dict(not_exhaustive_category_ids=3), "'not_exhaustive_category_ids' are not"),
+        ('annotations', dict(image_id=[5]), "annotations whose 'image_id' the file does not list"),
     ],
 )
 def test_what_would_be_mixed_up_is_named(merge, kind, changed, message):
@@ -109,3 +118,13 @@ def test_a_missing_image_folder_is_named(run_tool, tmp_path):
         'dataset_converters/merge_coco.py', tmp_path, 'b.json', '--add', 'a.json', 'nowhere'
     )
     assert message == f'error: image folder {tmp_path}/nowhere does not exist'
+
+
+@pytest.mark.parametrize('text', ['', '[]', '{"images": 3}', '[' * 100_000, '{"images": [], "im'])
+def test_what_is_no_annotation_file_is_an_error(run_tool, tmp_path, text):
+    (tmp_path / 'a.json').write_text(text)
+    message = run_tool(
+        'dataset_converters/merge_coco.py', tmp_path, 'b.json', '--add', 'a.json', '.'
+    )
+    assert message.startswith(f'error: annotation file {tmp_path}/a.json')
+    assert not (tmp_path / 'b.json').exists()

@@ -294,9 +294,9 @@ def test_anchors_that_do_not_fit_name_the_tool_that_finds_others(new, data):
 @pytest.mark.parametrize(
     'changes, flags, message',
     [
-        (dict(images=[]), [], 'of 0 images'),
-        (dict(images=[dict(id=1)]), [], "images[0] has no 'file_name'"),
-        (dict(annotations=None), [], "has no list 'annotations'"),
+        (dict(images=[], annotations=[]), [], 'of 0 images'),
+        (dict(images=[dict(id=1)]), [], "images without 'file_name': 1"),
+        (dict(annotations=None), [], "it has no list of objects 'annotations'"),
         (dict(), ['--images', '.'], 'is not in'),
         (dict(), ['--name', 'a/b'], "--name 'a/b'"),
         (dict(), ['--val', 'missing.json'], 'missing.json: No such file'),
@@ -334,3 +334,100 @@ def test_relative_paths_stay_relative(load_file):
     absolute = locate(paths | dict(val_img=Path('/data')))
     assert absolute['data_root'] == '/'
     assert absolute['val_img'] == 'data'
+
+
+@pytest.mark.parametrize('schedule', ['short', 'published'])
+def test_the_tolerance_of_fusion_goes_by_the_size_of_the_objects(new, data, schedule):
+    message, out, config = new(data(size=20), '--schedule', schedule)
+    assert message is None
+    assert 'fusion_distance: 9 px, by the size of the objects' in out
+    assert load_config(config).model.test_cfg.fusion_distance == 9  # 50 * 20 / 109
+    assert load_config(config).model.test_cfg.pose_score_thr == 0.001
+
+
+def test_objects_too_small_to_be_learned_are_told_with_the_input_size_that_would_do(new, data):
+    _, out, _ = new(data(size=8))  # of 100 px
+    assert 'too small' not in out
+    images = [dict(id=i, file_name='images/0.jpg', width=400, height=400) for i in range(1, 7)]
+    _, out, _ = new(data(size=8, images=images), '--force')
+    assert '5 objects too small to be learned in an input of 384 px' in out
+    assert 'input_size=832 or more would do for 98% of all objects' in out
+
+
+BAD_OBJECTS = [
+    dict(keypoints=3),
+    dict(keypoints=[1, 2]),
+    dict(keypoints=['a', 'b', 'c'] * 2),
+    dict(keypoints=[float('nan')] * 6),
+    dict(keypoints=None),
+    dict(category_id=[1]),
+    dict(category_id={}),
+    dict(category_id='1'),
+    dict(image_id=[]),
+    dict(image_id=None),
+    dict(id={}),
+    dict(id=2),
+    dict(bbox=[1, 2]),
+    dict(bbox='box'),
+    dict(bbox=[0, 0, -5, -5]),
+    dict(area=-1),
+    dict(area='x'),
+    dict(iscrowd='x'),
+]
+BAD_CATEGORIES = [
+    dict(name=3),
+    dict(name=None),
+    dict(name='{{cow}}'),
+    dict(name='\ud800'),
+    dict(keypoints='eyes'),
+    dict(keypoints=[1, 2]),
+    dict(keypoints=['a', '']),
+    dict(keypoints=dict(a=1)),
+    dict(skeleton=3),
+    dict(skeleton=[[1, 2, 3]]),
+    dict(skeleton=[['a', 'b']]),
+    dict(skeleton=[None]),
+    dict(id=[]),
+]
+BAD_IMAGES = [dict(file_name=3), dict(file_name='a\0b'), dict(id='1'), dict(width=2**40)]
+
+
+@pytest.mark.parametrize(
+    ('kind', 'change'),
+    [
+        *(('annotations', change) for change in BAD_OBJECTS),
+        *(('categories', change) for change in BAD_CATEGORIES),
+        *(('images', change) for change in BAD_IMAGES),
+    ],
+)
+def test_malformed_entries_are_an_error_before_anything_is_written(new, data, kind, change):
+    path = data()
+    content = read(path)
+    content[kind][0] |= change
+    message, _, config = new(data(**content), '--val', path)
+    if message is None:  # what only evaluation reads
+        message, _, config = new(path, '--val', data('bad.json', **content), '--force')
+    assert message.startswith('error: ') and path.parent.name in message
+    assert config is None
+
+
+@pytest.mark.parametrize('text', ['', '[]', '{"images": 3}', '[' * 100_000, '{"images": [], "im'])
+def test_what_is_no_annotation_file_is_an_error(new, data, text):
+    path = data()
+    path.write_text(text)
+    assert new(path)[0].startswith(f'error: annotation file {path}')
+
+
+def test_files_are_written_all_or_none(new, data, tmp_path):
+    path = data()
+    (tmp_path / 'out/metainfo_cow.py').mkdir(parents=True)  # in the way of a file
+    message, out, config = new(path, '--force')
+    assert 'metainfo_cow.py cannot be written' in message
+    assert 'wrote' not in out
+
+
+def test_areas_that_are_missing_are_told(new, data):
+    objects = [{k: v for k, v in a.items() if k != 'area'} for a in read(data())['annotations']]
+    val = data('val.json', annotations=objects)
+    _, out, _ = new(data(), '--val', val)
+    assert '6 of 6 validation objects have no area: evaluation takes 0.53 of the boxes' in out

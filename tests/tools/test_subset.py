@@ -35,5 +35,47 @@ def test_too_few_images_are_an_error(run_tool, source, tmp_path):
 
 def test_a_missing_file_is_named(run_tool, tmp_path):
     missing = tmp_path / 'missing.json'
-    message = run_tool('dataset_converters/subset.py', missing, missing, '--images', 1)
-    assert message == f'error: annotation file {missing} does not exist'
+    target = tmp_path / 'new.json'
+    message = run_tool('dataset_converters/subset.py', missing, target, '--images', 1)
+    assert message == f'error: annotation file {missing}: No such file or directory'
+
+
+def test_a_file_is_not_replaced_by_a_part_of_itself(run_tool, source):
+    before = source.read_text()
+    message = run_tool('dataset_converters/subset.py', source, source, '--images', 2)
+    assert message == f'error: {source} is the file to take from; give another name'
+    assert source.read_text() == before
+
+
+@pytest.mark.parametrize(
+    ('key', 'change', 'message'),
+    [
+        ('images', dict(id=3), 'images that share their id with others: 3'),
+        ('images', dict(id=[]), 'images whose id is not a whole number: images[0]'),
+        ('annotations', dict(image_id=77), 'annotations of images that the file does not list: 0'),
+        ('annotations', dict(image_id=[]), 'annotations of images that the file does not list: 0'),
+    ],
+)
+def test_what_would_be_lost_is_named(run_tool, source, tmp_path, key, change, message):
+    content = json.loads(source.read_text())
+    content[key][0] |= change
+    source.write_text(json.dumps(content))
+    target = tmp_path / 'some.json'
+    found = run_tool('dataset_converters/subset.py', source, target, '--images', 2)
+    assert message in found
+    assert not target.exists()
+
+
+@pytest.mark.parametrize('text', ['', '[]', '{"images": 3}', '[' * 100_000, '{"images": [], "im'])
+def test_what_is_no_annotation_file_is_an_error(run_tool, source, tmp_path, text):
+    source.write_text(text)
+    found = run_tool('dataset_converters/subset.py', source, tmp_path / 'b.json', '--images', 1)
+    assert found.startswith(f'error: annotation file {source}')
+
+
+@pytest.mark.parametrize('count', [0, -1])
+def test_less_than_an_image_is_refused(run_tool, source, tmp_path, count):
+    assert (
+        run_tool('dataset_converters/subset.py', source, tmp_path / 'b.json', '--images', count)
+        == 2
+    )

@@ -11,7 +11,6 @@ error that names the line.
 """
 
 import argparse
-import json
 import math
 from collections import Counter
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from kapao_mm.datasets import read_metainfo
+from kapao_mm.datasets.annotation_reader import write_annotations
 from kapao_mm.errors import InputError, exit_on_input_error
 
 METAINFO = Path(__file__).parents[2] / 'configs/_base_/datasets/carfusion.py'
@@ -213,8 +213,7 @@ def main() -> None:
     for split in args.splits:
         content, counts, left_out = convert_split(args.root, split)
         path = args.root / f'annotations/car_keypoints_{split}.json'
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(content))
+        write_annotations(path, content)
         found, missed = (
             ', '.join(f'{count} {what}' for what, count in counter.items()) or 'nothing'
             for counter in (counts, left_out)

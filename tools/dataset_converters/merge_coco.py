@@ -7,13 +7,22 @@ field ``not_exhaustive_category_ids``: evaluation leaves them out there.
 """
 
 import argparse
-import json
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-from kapao_mm.datasets.annotation_checks import id_faults, image_faults, read_annotations
+from kapao_mm.datasets.annotation_checks import (
+    Finding,
+    category_faults,
+    find_entries,
+    found_only,
+    id_faults,
+    image_faults,
+)
+from kapao_mm.datasets.annotation_reader import raise_faults, read_annotations, write_annotations
 from kapao_mm.errors import InputError, exit_on_input_error
+
+LISTS = ('images', 'annotations', 'categories')
 
 
 def parse_args() -> argparse.Namespace:
@@ -42,8 +51,7 @@ def merge(sources: list[tuple[str, str, dict]]) -> dict[str, Any]:
         The merged content.
 
     Raises:
-        InputError: a category has other keypoints in another file; a category, or an image, that an
-            annotation names is missing.
+        InputError: If a category has other keypoints in another file.
     """
     categories: dict[str, dict] = {}
     for name, _, content in sources:
@@ -58,7 +66,7 @@ def merge(sources: list[tuple[str, str, dict]]) -> dict[str, Any]:
                 )
     images, annotations = [], []
     image_ids, annotation_ids = count(1), count(1)
-    for name, folder, content in sources:
+    for _, folder, content in sources:
         category_ids = {c['id']: categories[c['name']]['id'] for c in content['categories']}
         others = {c['id'] for c in categories.values()} - set(category_ids.values())
         new_ids = {}
@@ -76,47 +84,69 @@ def merge(sources: list[tuple[str, str, dict]]) -> dict[str, Any]:
                 }
             )
         for annotation in content['annotations']:
-            try:
-                ids = dict(
-                    image_id=new_ids[annotation['image_id']],
-                    category_id=category_ids[annotation['category_id']],
-                )
-            except KeyError as error:
-                raise InputError(
-                    f'{name}: annotation {annotation.get("id")} names the image or category '
-                    f'{error}, which the file does not have; tools/misc/check_dataset.py lists all'
-                ) from error
+            ids = dict(
+                image_id=new_ids[annotation['image_id']],
+                category_id=category_ids[annotation['category_id']],
+            )
             annotations.append({**annotation, 'id': next(annotation_ids), **ids})
     return dict(images=images, annotations=annotations, categories=list(categories.values()))
+
+
+def mixed_up(content: dict[str, Any]) -> list[Finding]:
+    """Finds what would be mixed up in a merged file: ids, names, and what annotations refer to."""
+    images, annotations, categories = (content[key] for key in LISTS)
+    known = dict(
+        image_id={image.get('id') for image in images if isinstance(image.get('id'), int)},
+        category_id={c.get('id') for c in categories if isinstance(c.get('id'), int)},
+    )
+
+    def is_known(value: Any, key: str) -> bool:
+        return type(value) is int and value in known[key]
+
+    def are_known(values: Any) -> bool:
+        return isinstance(values, list) and all(is_known(v, 'category_id') for v in values)
+
+    return found_only(
+        [
+            *category_faults(categories),
+            *image_faults(images),
+            *id_faults('annotations', annotations),
+            *(
+                find_entries(
+                    'annotations',
+                    annotations,
+                    f'annotations whose {key!r} the file does not list',
+                    'list it, or take them out; tools/misc/check_dataset.py lists all',
+                    lambda entry, key=key: not is_known(entry.get(key), key),
+                )
+                for key in known
+            ),
+            find_entries(
+                'images',
+                images,
+                "images whose 'not_exhaustive_category_ids' are not ids of the file's categories",
+                'correct them',
+                lambda image: not are_known(image.get('not_exhaustive_category_ids', [])),
+            ),
+        ]
+    )
 
 
 def main() -> None:
     """Reads, merges, writes, and says what was written."""
     args = parse_args()
-    sources = [
-        (str(args.root / file), folder, read_annotations(args.root / file))
-        for file, folder in args.add
-    ]
-    for (file, _, content), (_, folder) in zip(sources, args.add, strict=True):
+    sources = []
+    for file, folder in args.add:
+        content = read_annotations(args.root / file, LISTS, say=print)
         if not (args.root / folder).is_dir():
             raise InputError(f'image folder {(args.root / folder).absolute()} does not exist')
-        lacks = [key for key in ('images', 'annotations', 'categories') if key not in content]
-        if lacks:
-            raise InputError(f'{file} has no {" and no ".join(lacks)}: give a COCO-format file')
-        faults = [
-            *image_faults(content['images']),
-            *id_faults('annotations', content['annotations']),
-            *id_faults('categories', content['categories']),
-        ]
-        for fault in faults:
-            if fault.ids:
-                raise InputError(f'{file}: {fault}')
+        raise_faults(args.root / file, mixed_up(content))
+        sources.append((str(args.root / file), folder, content))
     out = args.root / args.out
     if out.resolve() in [(args.root / file).resolve() for file, _ in args.add]:
         raise InputError(f'{out} is one of the files to merge; give another name')
     merged = merge(sources)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(merged))
+    write_annotations(out, merged)
     print(f'{out}: {len(merged["images"])} images, {len(merged["annotations"])} annotations')
     for category in merged['categories']:
         number = sum(a['category_id'] == category['id'] for a in merged['annotations'])

@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Sequence
+from contextlib import ExitStack
 from keyword import iskeyword
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,15 @@ import numpy as np
 
 from kapao_mm.configuration import load_config
 from kapao_mm.datasets import read_metainfo
-from kapao_mm.datasets.annotation_checks import fatal_faults, read_annotations
-from kapao_mm.datasets.annotation_review import box_sides, gather_instances
+from kapao_mm.datasets.annotation_checks import (
+    annotation_faults,
+    category_faults,
+    fatal_faults,
+    found_only,
+    image_faults,
+)
+from kapao_mm.datasets.annotation_reader import raise_faults, read_annotations
+from kapao_mm.datasets.annotation_review import Instances, box_sides, gather_instances
 from kapao_mm.datasets.describe import (
     Category,
     find_categories,
@@ -24,14 +32,12 @@ from kapao_mm.datasets.describe import (
     make_metainfo,
     sigmas_of_two,
 )
+from kapao_mm.datasets.object_sizes import choose_fusion_distance, find_small_objects
 from kapao_mm.errors import InputError, exit_on_input_error
+from kapao_mm.evaluation.label_checks import label_faults
 from kapao_mm.models.task_modules.anchors import TARGET_RECALL, measure_fit
+from kapao_mm.utils.atomic_file import atomic_path
 
-NEEDED = dict(
-    images=('id', 'file_name'),
-    annotations=('id', 'image_id', 'category_id'),
-    categories=('id', 'name'),
-)
 BASES = Path(__file__).resolve().parents[2] / 'configs/_base_'
 WIDTH = 100  # of a line of the written files
 
@@ -90,12 +96,18 @@ SHORT = """\
 input_size = 384  # long side of the network input, px, a multiple of 64; larger sees smaller things
 batch_size = 8
 
-model = dict(head=dict(num_keypoints=num_keypoints, loss=dict(scale_gains=False)))"""
+model = dict(
+    head=dict(num_keypoints=num_keypoints, loss=dict(scale_gains=False)),
+    test_cfg=dict(fusion_distance={fusion_distance}),  # px of the original image; 0: no fusion
+)"""
 PUBLISHED = """\
 input_size = 1280  # long side of the network input, px, a multiple of 64
 batch_size = {batch_size}  # on each of four GPUs
 
-model = dict(head=dict(num_keypoints=num_keypoints))"""
+model = dict(
+    head=dict(num_keypoints=num_keypoints),
+    test_cfg=dict(fusion_distance={fusion_distance}),  # px of the original image; 0: no fusion
+)"""
 SHORT_GEOMETRY = """\
     dict(type='Letterbox', input_size=input_size, square=True),
     dict(type='RandomScaleTranslate', input_size=input_size, scale_range=(0.5, 1.5), max_shift=0.1),
@@ -168,18 +180,14 @@ def positive(text: str) -> float:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A COCO-format annotation file.
+    """Reads a COCO-format annotation file, and checks all that needs no metainfo.
 
     Raises:
-        InputError: it is missing, no JSON, or lacks what this tool needs.
+        InputError: If it cannot be read, or has a fault.
     """
-    content = read_annotations(str(path))
-    for key, fields in NEEDED.items():
-        if not isinstance(content, dict) or not isinstance(content.get(key), list):
-            raise InputError(f'{path.absolute()} has no list {key!r}, as COCO keypoint files have')
-        for i, entry in enumerate(content[key]):
-            if missing := [field for field in fields if field not in entry]:
-                raise InputError(f'{path.absolute()}: {key}[{i}] has no {missing[0]!r}: add it')
+    content = read_annotations(path, ('images', 'annotations', 'categories'), say=print)
+    faults = [*category_faults(content['categories']), *image_faults(content['images'])]
+    raise_faults(path, found_only([*faults, *annotation_faults(content)]))
     return content
 
 
@@ -190,7 +198,7 @@ def split(content: dict[str, Any], fraction: float) -> list[dict[str, Any]]:
         InputError: one of the two would have no image.
     """
     images = content['images']
-    count = round(fraction * len(images))
+    count = round(fraction * len(images)) if 0 < fraction < 1 else 0
     if not 0 < count < len(images):
         raise InputError(
             f'--val-fraction {fraction:g} of {len(images)} images leaves none for training or for '
@@ -236,7 +244,7 @@ def find_data(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Path]
     for part, flag in (('train', '--images'), ('val', '--val-images')):
         folder = paths[f'{part}_img']
         for image in content[part]['images'][:1]:
-            if not (folder / image['file_name']).is_file():
+            if not os.path.isfile(folder / image['file_name']):  # Path's fails for long names
                 raise InputError(
                     f'image {image["file_name"]} is not in {folder.absolute()}: give its folder '
                     f'with {flag}'
@@ -304,7 +312,7 @@ def estimate_sigmas(category: Category, path: Path) -> list[float]:
         raise InputError(f'{path.absolute()} shares no annotation ids with the first file')
     sigmas, counts = sigmas_of_two(*zip(*pairs, strict=True))
     found = list(zip(category.keypoints, sigmas.tolist(), counts.tolist(), strict=True))
-    if missing := [name for name, sigma, _ in found if not sigma > 0]:
+    if missing := [name for name, sigma, _ in found if not 0 < sigma < np.inf]:
         raise InputError(
             f'{path.absolute()}: no object has two different locations of {", ".join(missing)}, so '
             'there is nothing to estimate a sigma from'
@@ -349,6 +357,17 @@ def literal(value: Any, indent: int = 0, before: int = 0) -> str:
     return f'{opening}\n{body}{" " * indent}{closing}'
 
 
+def has_areas(content: dict[str, Any]) -> bool:
+    """Whether OKS can go by the areas of all objects; says what becomes of it otherwise."""
+    lacking = [a['id'] for a in content['annotations'] if not a.get('area')]
+    if lacking:
+        print(
+            f'{len(lacking)} of {len(content["annotations"])} validation objects have no area: '
+            'evaluation takes 0.53 of the boxes (use_area=False)'
+        )
+    return not lacking
+
+
 def metainfo_paths(categories: Sequence[Category], out: Path) -> dict[Path, Category]:
     """The categories by the files of their metainfos.
 
@@ -375,7 +394,11 @@ def locate(paths: dict[str, Path]) -> dict[str, str]:
 
 
 def config_text(
-    args: argparse.Namespace, metainfos: dict[Path, Category], data: dict[str, str], area: bool
+    args: argparse.Namespace,
+    metainfos: dict[Path, Category],
+    data: dict[str, str],
+    area: bool,
+    fusion_distance: int,
 ) -> str:
     """The config file.
 
@@ -384,6 +407,7 @@ def config_text(
         metainfos: the categories of the model by their metainfo files.
         data: data_root, train_ann, train_img, val_ann, val_img.
         area: whether all validation objects have an area.
+        fusion_distance: Tolerance of fusion, px of the original image.
     """
     short = args.schedule == 'short'
     names = (
@@ -399,7 +423,11 @@ def config_text(
         metainfo = dict(dataset_name=args.name, categories=metainfo)
     else:
         ((metainfo,), (counts,)) = metainfo.values(), counts
-    published = PUBLISHED.format(batch_size=PUBLISHED_BATCH[args.size])
+    if short:
+        schedule = SHORT.format(fusion_distance=fusion_distance)
+    else:
+        batch_size = PUBLISHED_BATCH[args.size]
+        schedule = PUBLISHED.format(batch_size=batch_size, fusion_distance=fusion_distance)
     flips = all(map(can_flip, metainfos.values()))
     return CONFIG.format(
         size=args.size.upper(),
@@ -409,7 +437,7 @@ def config_text(
         **data,
         metainfo=literal(metainfo, before=len('metainfo = ')),
         num_keypoints=counts,
-        schedule=SHORT if short else published,
+        schedule=schedule,
         geometry=SHORT_GEOMETRY if short else PUBLISHED_GEOMETRY,
         flip=FLIP if flips else NO_FLIP,
         tta='' if flips else TTA_WITHOUT_FLIP,
@@ -419,29 +447,36 @@ def config_text(
 
 
 def write(files: dict[Path, str], force: bool) -> None:
-    """Writes files, all or none where one is there already.
+    """Writes files, all or none.
 
     Raises:
-        InputError: one is there, or a folder cannot be written to.
+        InputError: If one is there already, or a folder cannot be written to.
     """
-    there = [str(path) for path in files if path.exists()]
+    there = [str(path) for path in files if os.path.exists(path)]
     if there and not force:
         raise InputError(f'{", ".join(there)} exists already: --force replaces it')
-    for path, text in files.items():
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding='utf-8')
-        except OSError as error:
-            raise InputError(f'{path.absolute()} cannot be written: {error.strerror}') from error
+    with ExitStack() as stack:
+        for path, text in files.items():
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise InputError(f'{path.absolute()} cannot be written: {error}') from error
+            stack.enter_context(atomic_path(path)).write_text(text, encoding='utf-8')
+    for path in files:
         print(f'wrote {path}')
 
 
-def check_anchors(config: Path, content: dict[str, Any], metainfo: dict[str, Any]) -> None:
-    """Prints the best possible recall of the anchors, and what to do where it is low."""
+def check_sizes(config: Path, objects: Instances) -> None:
+    """Prints what is too small for the network, and the best possible recall of the anchors."""
     cfg = load_config(config)
-    head, objects = cfg.model.head, gather_instances(content, metainfo)
+    head = cfg.model.head
+    for finding in find_small_objects(objects, cfg.input_size, head):
+        print(f'{len(finding.ids)} {finding.what} ({finding.first_ids()}); {finding.remedy}')
     poses = box_sides(objects, cfg.input_size)
     points = np.unique(head.keypoint_size)[:, None].repeat(2, 1) * cfg.input_size
+    if not len(poses):
+        print('anchors: no box has area inside its image, so there is nothing to learn')
+        return
     recalls = [
         measure_fit(boxes, np.array(head.anchors, float), head.assigner.max_ratio).recall
         for boxes in (poses, points)
@@ -479,18 +514,21 @@ def main() -> None:
     several = dict(dataset_name=args.name, categories=infos)
     metainfo = read_metainfo(several if len(infos) > 1 else infos[args.name])
     for part, entries in content.items():
-        if faults := fatal_faults(entries, metainfo, test_mode=part == 'val'):
-            raise InputError(f'{paths[f"{part}_ann"].absolute()}: {"; ".join(map(str, faults))}')
+        raise_faults(paths[f'{part}_ann'], fatal_faults(entries, metainfo, part == 'val'))
+    area = has_areas(content['val'])
+    raise_faults(paths['val_ann'], label_faults(content['val'], metainfo, area))
+    objects = gather_instances(content['train'], metainfo)
+    fusion_distance = choose_fusion_distance(objects)
+    print(f'fusion_distance: {fusion_distance} px, by the size of the objects')
 
     metainfos = metainfo_paths(categories, args.out)
     config = args.out / f'kapao_{args.size}_{args.name}.py'
     for path, category in metainfos.items():
         text = literal(infos[category.name], before=len('dataset_info = '))
         files[path] = f'dataset_info = {text}\n'
-    area = all(a.get('area') for a in content['val']['annotations'])
-    files[config] = config_text(args, metainfos, data, area)
+    files[config] = config_text(args, metainfos, data, area, fusion_distance)
     write(files, args.force)
-    check_anchors(config, content['train'], metainfo)
+    check_sizes(config, objects)
     print(
         f'Next:\n  python tools/misc/check_dataset.py {config}\n'
         f'  python tools/misc/browse_dataset.py {config}\n'

@@ -2,9 +2,11 @@
 """Writes the first images of a COCO-format annotation file, with their annotations."""
 
 import argparse
-import json
 from pathlib import Path
 
+from kapao_mm.configuration import positive
+from kapao_mm.datasets.annotation_checks import find_entries, found_only, has_id, id_faults
+from kapao_mm.datasets.annotation_reader import raise_faults, read_annotations, write_annotations
 from kapao_mm.errors import InputError, exit_on_input_error
 
 
@@ -27,13 +29,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('source', type=Path, help='annotation file')
     parser.add_argument('target', type=Path, help='where the smaller one goes')
-    parser.add_argument('--images', type=int, required=True, help='how many images to take')
+    parser.add_argument('--images', type=positive, required=True, help='how many images to take')
     args = parser.parse_args()
-    if not args.source.is_file():
-        raise InputError(f'annotation file {args.source.absolute()} does not exist')
-    subset = take_images(json.loads(args.source.read_text()), args.images)
-    args.target.parent.mkdir(parents=True, exist_ok=True)
-    args.target.write_text(json.dumps(subset))
+    if args.target.resolve() == args.source.resolve():
+        raise InputError(f'{args.target} is the file to take from; give another name')
+    content = read_annotations(args.source, ('images', 'annotations'), say=print)
+    ids = {image['id'] for image in content['images'] if has_id(image)}
+    homeless = find_entries(
+        'annotations',
+        content['annotations'],
+        'annotations of images that the file does not list',
+        'list the images, or take the annotations out',
+        lambda entry: not (has_id(entry, 'image_id') and entry['image_id'] in ids),
+    )
+    raise_faults(args.source, found_only([*id_faults('images', content['images']), homeless]))
+    subset = take_images(content, args.images)
+    write_annotations(args.target, subset)
     print(f'{args.target}: {args.images} images, {len(subset["annotations"])} annotations')
 
 

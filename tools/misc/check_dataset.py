@@ -6,6 +6,7 @@ Ends with exit code 1 when there are faults.
 
 import argparse
 import json
+import os
 import sys
 import textwrap
 from collections.abc import Iterable
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
+from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
@@ -29,17 +30,19 @@ from kapao_mm.datasets.annotation_checks import (
     Finding,
     fatal_faults,
     find_entries,
-    read_annotations,
     without_faulty,
 )
+from kapao_mm.datasets.annotation_reader import read_annotations
 from kapao_mm.datasets.annotation_review import (
     Instances,
     box_sides,
     gather_instances,
     things_to_look_at,
 )
+from kapao_mm.datasets.object_sizes import find_small_objects
 from kapao_mm.datasets.transforms import CheckedLoadImage
 from kapao_mm.errors import InputError, exit_on_input_error
+from kapao_mm.utils.atomic_file import atomic_path
 
 COLORS = colormaps['tab20']
 PERCENTILES = (5, 50, 95)
@@ -101,7 +104,7 @@ def check_images(images: list[dict], folder: str) -> list[Finding]:
         try:
             pixels = CheckedLoadImage().transform(dict(img_path=str(path)))['img']
         except InputError:
-            return 'unreadable' if path.exists() else 'missing'
+            return 'unreadable' if os.path.exists(path) else 'missing'  # Path's may fail
         return None if pixels.shape[:2] == (image['height'], image['width']) else 'size'
 
     print(f'  reading {len(images):,} images', flush=True)
@@ -213,7 +216,7 @@ def draw_places(axes: Axes, metainfo: dict, category: dict, instances: Instances
 
 
 def check(
-    names: list[str], dataset: KeypointDataset, args: argparse.Namespace, input_size: int
+    names: list[str], dataset: KeypointDataset, args: argparse.Namespace, cfg: Config
 ) -> dict:
     """Checks one dataset, prints and draws what it found, and returns it for the JSON file."""
     metainfo, folder = dataset.metainfo, dataset.data_prefix['img']
@@ -221,10 +224,11 @@ def check(
     title = f'{", ".join(names)}: {dataset.ann_file}'
     print(f'\n{title}')
     try:
-        annotations = read_annotations(dataset.ann_file)
+        annotations = read_annotations(dataset.ann_file, say=print_wrapped)
         faults = fatal_faults(annotations, metainfo, dataset.test_mode)
     except InputError as error:
-        faults = [Finding('file', str(error), 'point at it with --cfg-options data_root=DIR')]
+        remedy = 'mend it, or point at another with --cfg-options data_root=DIR'
+        faults = [Finding('file', str(error), remedy)]
     if any(fault.kind == 'file' for fault in faults):
         print_findings('faults', faults)
         return report | dict(faults=as_json(faults))
@@ -240,9 +244,11 @@ def check(
 
     instances = gather_instances(sound, metainfo)
     to_look_at = things_to_look_at(sound, metainfo, instances)
-    statistics = measure(metainfo, instances, len(sound['images']), input_size)
+    to_look_at += find_small_objects(instances, cfg.input_size, cfg.model.head)
+    statistics = measure(metainfo, instances, len(sound['images']), cfg.input_size)
     plot = args.out_dir / f'{"_".join(names)}.png'
-    draw(title, metainfo, instances, statistics).savefig(plot)
+    with rc_context({'text.parse_math': False}), atomic_path(plot) as temporary:  # $ in names
+        draw(title, metainfo, instances, statistics).savefig(temporary)
     print_findings(f'worth a look{" in the rest" if faults else ""}', to_look_at)
     print_statistics(statistics)
     print(f'  plots: {plot}')
@@ -311,11 +317,11 @@ def main() -> None:
     cfg = load_config(args.config, args.cfg_options)
     args.out_dir.mkdir(parents=True, exist_ok=True)
     reports = {
-        '_'.join(names): check(names, dataset, args, cfg.input_size)
-        for names, dataset in datasets_of(cfg)
+        '_'.join(names): check(names, dataset, args, cfg) for names, dataset in datasets_of(cfg)
     }
     ids = args.out_dir / 'report.json'
-    ids.write_text(json.dumps(reports, indent=1))
+    with atomic_path(ids) as temporary:
+        temporary.write_text(json.dumps(reports, indent=1))
     print(f'\nall ids: {ids}')
     if any(report['faults'] for report in reports.values()):
         print('Next: mend the faults, and check again.')

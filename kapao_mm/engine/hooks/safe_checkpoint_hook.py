@@ -114,6 +114,10 @@ class SafeCheckpointHook(CheckpointHook):
     def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, Any]) -> None:
         if not self.save_best:
             return
+        (watched,) = self.key_indicators
+        watched = next(iter(metrics), None) if watched == 'auto' else watched
+        if metrics.get(watched) == -1:  # COCO's AP of data without anything to find
+            return
         # MMEngine would remove the one before it writes the next, and write the other again.
         previous, last = self.best_ckpt_path, self.last_ckpt
         self.best_ckpt_path = self.last_ckpt = None

@@ -73,6 +73,13 @@ def test_a_checkpoint_knows_its_place_and_the_best(make_run, tmp_path):
         assert info(path)['keep_ckpt_ids'] == [epoch - 1, epoch]
 
 
+@pytest.mark.parametrize('save_best', ['coco/AP', 'auto'])
+def test_an_ap_of_nothing_to_find_is_never_the_best(make_run, tmp_path, save_best):
+    make_run(tmp_path, scores=[-1.0, -1.0], max_epochs=2, save_best=save_best).train()
+    assert files(tmp_path) == ['epoch_1.pth', 'epoch_2.pth', 'last_checkpoint']
+    assert 'best_score' not in info(tmp_path / 'epoch_2.pth')
+
+
 def test_a_best_ap_that_was_resumed_is_not_replaced_by_a_lower_one(make_run, tmp_path):
     make_run(tmp_path, scores=[0.1, 0.4], max_epochs=2).train()
     make_run(tmp_path, scores=[0.1, 0.4, 0.2, 0.3], resume=True).train()

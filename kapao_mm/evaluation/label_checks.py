@@ -1,0 +1,129 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+"""Faults in labels that would change what COCO's evaluation computes without a word."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from kapao_mm.datasets.annotation_checks import (
+    Finding,
+    annotation_faults,
+    are_numbers,
+    file_faults,
+    find_entries,
+    found_only,
+    id_faults,
+    metainfo_faults,
+)
+
+LARGEST_AREA = 1e10  # px^2; COCO's evaluation ignores what is larger
+OR_FROM_BOX = 'or have it estimated from the box with test_evaluator.use_area=False'
+
+
+def label_faults(
+    annotations: dict,
+    metainfo: Mapping[str, Any],
+    use_area: bool = True,
+    iou_type: str = 'keypoints',
+) -> list[Finding]:
+    """Checks every value of an annotation file that COCO's evaluation reads.
+
+    Args:
+        annotations: The content of the file, as :func:`read_annotations` returns it.
+        metainfo: With ``categories``.
+        use_area: See :func:`evaluate_results`.
+        iou_type: See :func:`evaluate_results`.
+
+    Returns:
+        What was found; nothing in a file that can be evaluated.
+    """
+    return (
+        file_faults(annotations, metainfo, test_mode=True)
+        or found_only(
+            [
+                *_image_faults(annotations['images'], iou_type),
+                *annotation_faults(annotations),
+                *metainfo_faults(annotations, metainfo),
+            ]
+        )
+        or found_only(_area_faults(annotations, use_area))
+    )
+
+
+def _image_faults(images: list[dict], iou_type: str) -> list[Finding]:
+    """Faults of images in evaluation; findings without ids where there are none."""
+    return [
+        *id_faults('images', images),
+        find_entries(
+            'images',
+            images,
+            "images whose 'not_exhaustive_category_ids' is not a list of ids",
+            'list the ids of the categories that nobody looked for in the image',
+            lambda image: not _are_ids(image.get('not_exhaustive_category_ids', [])),
+        ),
+        find_entries(
+            'images',
+            images,
+            "images without a number 'crowdIndex', which iou_type='keypoints_crowd' needs",
+            "add it, or evaluate with iou_type='keypoints'",
+            lambda image: (
+                iou_type == 'keypoints_crowd' and not are_numbers([image.get('crowdIndex')])
+            ),
+        ),
+    ]
+
+
+def _area_faults(annotations: dict, use_area: bool) -> list[Finding]:
+    """Areas and boxes that OKS cannot be computed with; findings without ids if there are none.
+
+    With an area of NaN every pose is right, with one of 0 none is, and with one larger than the
+    image OKS tolerates everything.
+    """
+    sizes = {im['id']: [im.get('width'), im.get('height')] for im in annotations['images']}
+    image_areas = {key: w * h for key, (w, h) in sizes.items() if are_numbers([w, h])}
+
+    def find(what: str, remedy: str, wrong: Callable[[dict], bool]) -> Finding:
+        return find_entries('annotations', annotations['annotations'], what, remedy, wrong)
+
+    def of_box(entry: dict) -> float:
+        return entry['bbox'][2] * entry['bbox'][3]
+
+    def is_too_large(entry: dict) -> bool:
+        limit = max(image_areas.get(entry['image_id'], LARGEST_AREA), of_box(entry))
+        return _is_area(entry.get('area')) and entry['area'] > limit
+
+    of_area = [
+        find(
+            "annotations without 'area', which OKS needs",
+            f'add it, {OR_FROM_BOX}',
+            lambda entry: entry.get('area') is None,
+        ),
+        find(
+            "annotations whose 'area' is not a number above 0",
+            f'write the area of the object in px, {OR_FROM_BOX}',
+            lambda entry: entry.get('area') is not None and not _is_area(entry['area']),
+        ),
+        find(
+            "annotations whose 'area' is larger than their image",
+            f'write the area of the object in px, {OR_FROM_BOX}',
+            is_too_large,
+        ),
+    ]
+    of_boxes = find(
+        "annotations whose 'bbox' has no area, from which use_area=False takes that of OKS",
+        'correct it, or take the annotations out',
+        lambda entry: any(entry['keypoints'][2::3]) and not _is_area(of_box(entry)),
+    )
+    negative = find(
+        "annotations whose 'bbox' has a negative width or height",
+        'write x, y, width and height',
+        lambda entry: min(entry['bbox'][2:]) < 0,
+    )
+    return [negative, *(of_area if use_area else [of_boxes])]
+
+
+def _is_area(value: Any) -> bool:
+    return type(value) in (int, float) and 0 < value <= LARGEST_AREA  # NaN is not
+
+
+def _are_ids(value: Any) -> bool:
+    return isinstance(value, list) and all(type(number) is int for number in value)
