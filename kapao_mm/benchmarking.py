@@ -6,7 +6,6 @@ import platform
 import subprocess
 import sys
 import time
-from argparse import ArgumentTypeError
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
@@ -17,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from kapao_mm.functional.letterbox import INPUT_DIVISOR
 from kapao_mm.utils.atomic_file import atomic_path
 
 WARM_UP = 2  # runs that are not counted, unless a tool says otherwise
@@ -136,14 +134,3 @@ def write_report(report: dict[str, Any], path: Path) -> None:
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(report, indent=2) + '\n')
     print(f'\nfigures: {path}')
-
-
-def input_shape(text: str) -> tuple[int, int]:
-    """``896x1280`` (h x w), or ``1280`` for a square -> (h, w) px; a type for argparse."""
-    sides = text.split('x') * (1 if 'x' in text else 2)
-    if len(sides) != 2 or not all(
-        s.isdecimal() and int(s) and not int(s) % INPUT_DIVISOR for s in sides
-    ):
-        raise ArgumentTypeError(f'{text}: give multiples of {INPUT_DIVISOR} px, 1280 or 896x1280')
-    height, width = map(int, sides)
-    return height, width

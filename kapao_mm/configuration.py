@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Loads configs with ``--cfg-options``, and has the flags of a run."""
+"""Loads configs with ``--cfg-options`` and applies the flags of a run."""
 
 import argparse
 import difflib
@@ -23,18 +23,15 @@ from kapao_mm.utils.config_names import (
     has_followers,
     set_everywhere,
 )
+from kapao_mm.utils.flags import OptionText
 from kapao_mm.utils.plain_yaml import read_yaml_as_data
 
 __all__ = [
     'LOADERS',
-    'ConfigOptions',
-    'add_config_options',
-    'add_run_options',
     'apply_run_options',
     'fit_loaders',
     'inner_datasets',
     'load_config',
-    'positive',
     'read_config',
     'set_everywhere',
 ]
@@ -51,7 +48,8 @@ def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
 
     Args:
         path: Config file.
-        options: Values by key as :class:`ConfigOptions` gives them; nested keys have dots.
+        options: Values by key; nested keys have dots. Texts of the command line
+            (:class:`kapao_mm.utils.flags.OptionText`) get the type that MMEngine gives them.
 
     Raises:
         InputError: If the file is missing or broken, a key is unknown to it, or a name at its top
@@ -61,6 +59,7 @@ def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
     options = options or {}
     _check_keys(cfg, options)
     try:
+        options = {key: _typed(value) for key, value in options.items()}
         for line in _set_names(cfg, options):
             print_log(line, 'current')
         cfg.merge_from_dict(options)
@@ -99,77 +98,18 @@ def read_config(path: str | Path) -> Config:
     return cfg
 
 
-class ConfigOptions(DictAction):
-    """MMEngine's DictAction, which takes blanks out of paths and fails where the = is missing."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: list[str],
-        option_string: str | None = None,
-    ) -> None:
-        """Adds the options of one flag."""
-        for text in values:
-            if '=' not in text:
-                parser.error(f'{option_string} {text}: give KEY=VALUE')
-        super().__call__(parser, namespace, values, option_string)
-
-    @staticmethod
-    def _parse_iterable(val: str) -> Any:
-        single = val.strip('\'"')
-        if set(single).isdisjoint('[(,'):
-            return DictAction._parse_int_float_bool(single)
-        return DictAction._parse_iterable(val)
-
-
-def add_config_options(parser: argparse.ArgumentParser, example: str) -> None:
-    """Adds ``--cfg-options``, whose value is for :func:`load_config`.
-
-    Args:
-        parser: The parser of the tool.
-        example: Config values, KEY=VALUE, that its help shows.
-    """
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=ConfigOptions,
-        default={},
-        metavar='KEY=VALUE',
-        help=f'replace config values, as in: {example}',
-    )
-
-
-def add_run_options(parser: argparse.ArgumentParser, example: str) -> None:
-    """Adds the flags that training and testing share, as MMPose's tools have them.
-
-    Args:
-        parser: The parser of the tool.
-        example: A config value, KEY=VALUE, that its help shows.
-    """
-    parser.add_argument('--work-dir', help='where logs and checkpoints go [work_dirs/CONFIG]')
-    parser.add_argument('--show-dir', help='draw predictions of the evaluation into this directory')
-    parser.add_argument('--interval', type=positive, default=1, help='draw every n-th image [1]')
-    add_config_options(parser, f'data_root=DIR input_size=640 {example}')
-    parser.add_argument(
-        '--launcher',
-        choices=['none', 'pytorch', 'slurm', 'mpi'],
-        default='none',
-        help='what started the processes that work together, as tools/dist_*.sh set it [none]',
-    )
-    # torch.distributed.launch, the forerunner of torchrun, gives it to every tool.
-    parser.add_argument('--local_rank', '--local-rank', help=argparse.SUPPRESS)
-
-
-def positive(text: str) -> int:
-    """A number of at least 1; a type for argparse."""
-    if (number := int(text)) < 1:
-        raise ValueError(text)
-    return number
+def _typed(value: Any) -> Any:
+    """Returns a value with the type that MMEngine's DictAction gives to such a text."""
+    if not isinstance(value, OptionText):
+        return value
+    text = value.strip('\'"')
+    if set(text).isdisjoint('[(,'):  # DictAction takes blanks out of lists, and out of paths
+        return DictAction._parse_int_float_bool(text)
+    return DictAction._parse_iterable(value)
 
 
 def apply_run_options(cfg: Config, args: argparse.Namespace) -> None:
-    """Writes the flags of :func:`add_run_options`, but for ``--cfg-options``, into a config.
+    """Writes the flags of ``add_run_options``, but for ``--cfg-options``, into a config.
 
     With a launcher, this process then belongs to a group, see :func:`join_processes`.
     """

@@ -1,7 +1,6 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 """Reads image files, and writes a picture and a JSON file for each that a command line names."""
 
-import argparse
 import glob
 import io
 import json
@@ -27,17 +26,6 @@ MAX_JPEG_SIDE = 65500  # px
 MAX_NAME = 240  # bytes of a name; most file systems have 255, a number and a suffix follow
 
 Predictor = Callable[[Path], tuple[dict[str, Any], np.ndarray]]
-
-
-def add_image_options(parser: argparse.ArgumentParser, out_dir: str) -> None:
-    """Adds the images, ``--out-dir`` with its default, and ``--objects``."""
-    parser.add_argument('images', nargs='+', metavar='IMAGE', help='images, folders or patterns')
-    parser.add_argument(
-        '--out-dir', type=Path, default=out_dir, help='where pictures and JSON go [%(default)s]'
-    )
-    parser.add_argument(
-        '--objects', action='store_true', help='draw pose objects and keypoint objects as well'
-    )
 
 
 def predict_files(given: list[str], out_dir: Path, load: Callable[[], Predictor]) -> bool:

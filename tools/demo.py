@@ -7,14 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import mmcv
-import numpy as np
-import torch
-
-from kapao_mm.apis import KAPAOInferencer
-from kapao_mm.configuration import add_config_options, load_config
 from kapao_mm.errors import InputError, exit_on_input_error
-from kapao_mm.image_files import Predictor, add_image_options, predict_files
+from kapao_mm.utils.flags import add_config_options, add_image_options
 
 
 def parse_args() -> argparse.Namespace:
@@ -34,6 +28,18 @@ def parse_args() -> argparse.Namespace:
     )
     add_config_options(parser, 'input_size=640 model.test_cfg.pictures.keypoint_score_thr=0.3')
     return parser.parse_args()
+
+
+if __name__ == '__main__':
+    parse_args()  # answers --help and wrong arguments before the imports below, which take seconds
+
+import mmcv
+import numpy as np
+import torch
+
+from kapao_mm.apis import KAPAOInferencer
+from kapao_mm.configuration import load_config
+from kapao_mm.image_files import Predictor, predict_files
 
 
 def build_inferencer(args: argparse.Namespace) -> KAPAOInferencer:

@@ -8,6 +8,7 @@ set -euo pipefail
 if (($# < 2)); then
     echo "usage: $0 CONFIG GPUS [flags of tools/train.py]" >&2
     echo "several machines: NNODES=2 NODE_RANK=0|1 MASTER_ADDR=address of 0 [PORT=29500] $0 ..." >&2
+    [[ ${1:-} == -h || ${1:-} == --help ]] && exit
     exit 2
 fi
 config=$1 gpus=$2

@@ -7,6 +7,7 @@ set -euo pipefail
 if (($# < 4)); then
     echo "usage: [GPUS=8] [GPUS_PER_NODE=8] [CPUS_PER_TASK=5] [SRUN_ARGS=...]" \
         "$0 PARTITION JOB_NAME CONFIG WORK_DIR [flags of tools/train.py]" >&2
+    [[ ${1:-} == -h || ${1:-} == --help ]] && exit
     exit 2
 fi
 tools=$(dirname "${BASH_SOURCE[0]}")

@@ -3,22 +3,9 @@
 
 import argparse
 
-import mmengine
-import torch
-from mmengine.config import Config, ConfigDict
-from mmengine.device import get_device
-from mmengine.dist import is_main_process
-from mmengine.runner import Runner
-from mmpose.registry import MODELS
-
-from kapao_mm import register_all_modules
-from kapao_mm.configuration import add_run_options, apply_run_options, load_config
-from kapao_mm.distributed import leave_processes
-from kapao_mm.engine import check_checkpoint
 from kapao_mm.errors import InputError, exit_on_input_error
-from kapao_mm.evaluation.results import RESULT_SUFFIX
-from kapao_mm.models.inference_cost import half_precision
 from kapao_mm.utils.atomic_file import atomic_path, check_writable
+from kapao_mm.utils.flags import add_run_options
 
 
 def parse_args() -> argparse.Namespace:
@@ -47,6 +34,25 @@ def parse_args() -> argparse.Namespace:
     )
     add_run_options(parser, example='model.test_cfg.fusion_distance=0')
     return parser.parse_args()
+
+
+if __name__ == '__main__':
+    parse_args()  # answers --help and wrong arguments before the imports below, which take seconds
+
+import mmengine
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.device import get_device
+from mmengine.dist import is_main_process
+from mmengine.runner import Runner
+from mmpose.registry import MODELS
+
+from kapao_mm import register_all_modules
+from kapao_mm.configuration import apply_run_options, load_config
+from kapao_mm.distributed import leave_processes
+from kapao_mm.engine import check_checkpoint
+from kapao_mm.evaluation.results import RESULT_SUFFIX
+from kapao_mm.models.inference_cost import half_precision
 
 
 def apply_args(cfg: Config, args: argparse.Namespace) -> None:

@@ -3,21 +3,8 @@
 
 import argparse
 
-import torch
-from mmengine.config import Config
-from mmengine.dist import is_main_process
-from mmpose.registry import MODELS, RUNNERS
-
-from kapao_mm.configuration import add_run_options, apply_run_options, load_config
-from kapao_mm.distributed import leave_processes
-from kapao_mm.engine import (
-    check_checkpoint,
-    check_training_start,
-    checkpoint_to_resume,
-    latest_checkpoint,
-    require_no_checkpoints,
-)
 from kapao_mm.errors import InputError, exit_on_input_error
+from kapao_mm.utils.flags import add_run_options
 
 
 def parse_args() -> argparse.Namespace:
@@ -49,6 +36,25 @@ def parse_args() -> argparse.Namespace:
     )
     add_run_options(parser, example='train_dataloader.batch_size=8')
     return parser.parse_args()
+
+
+if __name__ == '__main__':
+    parse_args()  # answers --help and wrong arguments before the imports below, which take seconds
+
+import torch
+from mmengine.config import Config
+from mmengine.dist import is_main_process
+from mmpose.registry import MODELS, RUNNERS
+
+from kapao_mm.configuration import apply_run_options, load_config
+from kapao_mm.distributed import leave_processes
+from kapao_mm.engine import (
+    check_checkpoint,
+    check_training_start,
+    checkpoint_to_resume,
+    latest_checkpoint,
+    require_no_checkpoints,
+)
 
 
 def apply_args(cfg: Config, args: argparse.Namespace) -> None:

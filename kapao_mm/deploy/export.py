@@ -21,13 +21,11 @@ from kapao_mm.functional.letterbox import INPUT_DIVISOR
 from kapao_mm.models.kapao import KAPAO
 from kapao_mm.utils.atomic_file import atomic_path
 
+from .formats import MIN_OPSET, TENSORRT_CANDIDATES, TENSORRT_MIN_SIZE
 from .graph import ExportGraph, KeptObjects, class_nms
 from .metadata import KEY, ModelMetadata
 from .runtime import Network
 
-MIN_OPSET, MAX_OPSET = 18, 23  # of what torch's exporter writes
-TENSORRT_CANDIDATES = 3840  # the most that its TopK finds
-TENSORRT_MIN_SIZE = 256  # px, of height and width: smaller inputs have fewer outputs than that
 EXTRA_FILE = f'{KEY}.json'  # of the metadata, in TorchScript
 EXAMPLE = torch.zeros(2, 256, 320, 3, dtype=torch.uint8)  # traced
 
@@ -79,7 +77,7 @@ def write_onnx(model: KAPAO, metadata: ModelMetadata, path: Path, opset: int = M
         model: in its final weights, float32.
         metadata: with the settings to export.
         path: the file.
-        opset: version of ONNX's operators, from :data:`MIN_OPSET` to :data:`MAX_OPSET`.
+        opset: version of ONNX's operators, from ``MIN_OPSET`` to ``MAX_OPSET`` of :mod:`.formats`.
     """
     program = _trace_onnx(ExportGraph(model, metadata.settings), metadata, opset)
     with _whole_file(path) as temporary:
@@ -91,7 +89,7 @@ def write_tensorrt(
 ) -> None:
     """Writes an ONNX file that TensorRT can build an engine from; see :func:`write_onnx`.
 
-    Each image has :data:`TENSORRT_CANDIDATES` candidates; what is less confident is left out. The
+    Each image has ``TENSORRT_CANDIDATES`` candidates; what is less confident is left out. The
     file was run with onnxruntime, not with TensorRT yet.
     """
     graph = ExportGraph(model, metadata.settings, num_candidates=TENSORRT_CANDIDATES)
@@ -134,6 +132,14 @@ def write_torchscript(model: KAPAO, metadata: ModelMetadata, path: Path) -> None
         # Not by its path: torch would abort the process on a full disk.
         with _whole_file(path) as temporary, temporary.open('wb') as file:
             torch.jit.save(traced, file, _extra_files={EXTRA_FILE: metadata.to_json()})
+
+
+WRITERS = {  # by the names of FORMATS
+    'onnx': write_onnx,
+    'openvino': write_openvino,
+    'torchscript': write_torchscript,
+    'tensorrt': write_tensorrt,
+}
 
 
 def open_torchscript(path: Path) -> tuple[str, Network]:

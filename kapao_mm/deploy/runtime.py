@@ -27,7 +27,8 @@ from kapao_mm.functional.prediction import (
     predict_from_letterbox,
     prediction_dict,
 )
-from kapao_mm.image_files import Predictor, add_image_options, predict_files, read_image
+from kapao_mm.image_files import Predictor, predict_files, read_image
+from kapao_mm.utils.flags import add_image_options
 
 from .metadata import KEY, ModelMetadata
 

@@ -9,11 +9,10 @@ from mmcv.cnn import ConvModule, fuse_conv_bn
 from torch import Tensor
 
 from kapao_mm.errors import InputError
+from kapao_mm.utils.flags import PRECISIONS
 
 if TYPE_CHECKING:
     from .kapao import KAPAO
-
-PRECISIONS = ('float32', 'bfloat16', 'float16')
 
 
 def half_precision(device: str | torch.device) -> str:

@@ -14,7 +14,6 @@ from mmpose.registry import MODELS
 from kapao_mm.configuration import load_config
 from kapao_mm.deploy.comparison import compare_objects
 from kapao_mm.deploy.export import (
-    TENSORRT_CANDIDATES,
     make_metadata,
     open_torchscript,
     write_onnx,
@@ -22,6 +21,7 @@ from kapao_mm.deploy.export import (
     write_tensorrt,
     write_torchscript,
 )
+from kapao_mm.deploy.formats import TENSORRT_CANDIDATES
 from kapao_mm.deploy.metadata import KEY, ModelMetadata
 from kapao_mm.deploy.runtime import BACKENDS, split_by_image
 from kapao_mm.errors import InputError

@@ -18,79 +18,13 @@ from itertools import cycle, islice, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
-import numpy as np
-import torch
-from matplotlib.figure import Figure
-from mmpose.registry import MODELS
-from mmpose.structures import PoseDataSample
-from torch import Tensor
-
-from kapao_mm import register_all_modules
-from kapao_mm.benchmarking import (
-    Part,
-    describe_machine,
-    find_device,
-    input_shape,
-    memory,
-    peak,
-    run_alone,
-    summarise,
-    time_parts,
-    write_report,
-)
-from kapao_mm.configuration import load_config, positive
-from kapao_mm.datasets.toy import make_toy_dataset
-from kapao_mm.deploy.metadata import ModelMetadata
-from kapao_mm.deploy.runtime import BACKENDS, Network, split_by_image
-from kapao_mm.engine import load_weights
 from kapao_mm.errors import InputError, exit_on_input_error
-from kapao_mm.functional.letterbox import PAD_VALUE, letterbox, resize_and_pad
-from kapao_mm.functional.prediction import DetectedObjects, predict_from_letterbox
-from kapao_mm.image_files import find_images, read_image
-from kapao_mm.models.inference_cost import PRECISIONS, prepare_for_inference
-from kapao_mm.models.kapao import KAPAO
-from kapao_mm.models.task_modules.candidates import decode_candidates
-from kapao_mm.synthetic_crowd import confident, make_crowds
 from kapao_mm.utils.atomic_file import atomic_path, check_writable
+from kapao_mm.utils.flags import PRECISIONS, input_shape, positive
 
 SUFFIXES = {'onnxruntime': '.onnx', 'openvino': '.xml', 'torchscript': '.pt'}
 BACKEND_OF = {suffix: backend for backend, suffix in SUFFIXES.items()}
 PICTURES = 32  # at most
-IN_GRAPH = 'forward + NMS'  # of an exported model
-COLOURS = {'pre-processing': 'C0', 'forward': 'C1', IN_GRAPH: 'C4', 'NMS': 'C2', 'fusion': 'C3'}
-
-
-class Model(NamedTuple):
-    """What is measured.
-
-    Attributes:
-        config: its file.
-        input_size: what it sets, px.
-        checkpoint: None for random weights.
-        exported: files by backend.
-    """
-
-    config: str
-    input_size: int
-    checkpoint: str | None
-    exported: dict[str, str]
-
-
-class Predictor(NamedTuple):
-    """What a backend does between letterbox and fusion.
-
-    Attributes:
-        prepare: the rest of the pre-processing, from a batch (N, H, W, 3) uint8.
-        detect: from there to the objects of each image, in timed parts.
-        settings: of fusion.
-        keypoint_counts: the keypoint types of each category.
-    """
-
-    prepare: Callable[[np.ndarray], Any]
-    detect: Callable[[Any, Part], list[DetectedObjects]]
-    settings: Mapping[str, float]
-    keypoint_counts: list[int]
 
 
 def parse_args() -> argparse.Namespace:
@@ -137,6 +71,78 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--job', type=json.loads, help=argparse.SUPPRESS)  # of one process
     return parser.parse_args()
+
+
+if __name__ == '__main__':
+    parse_args()  # answers --help and wrong arguments before the imports below, which take seconds
+
+import cv2
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from mmpose.registry import MODELS
+from mmpose.structures import PoseDataSample
+from torch import Tensor
+
+from kapao_mm import register_all_modules
+from kapao_mm.benchmarking import (
+    Part,
+    describe_machine,
+    find_device,
+    memory,
+    peak,
+    run_alone,
+    summarise,
+    time_parts,
+    write_report,
+)
+from kapao_mm.configuration import load_config
+from kapao_mm.datasets.toy import make_toy_dataset
+from kapao_mm.deploy.metadata import ModelMetadata
+from kapao_mm.deploy.runtime import BACKENDS, Network, split_by_image
+from kapao_mm.engine import load_weights
+from kapao_mm.functional.letterbox import PAD_VALUE, letterbox, resize_and_pad
+from kapao_mm.functional.prediction import DetectedObjects, predict_from_letterbox
+from kapao_mm.image_files import find_images, read_image
+from kapao_mm.models.inference_cost import prepare_for_inference
+from kapao_mm.models.kapao import KAPAO
+from kapao_mm.models.task_modules.candidates import decode_candidates
+from kapao_mm.synthetic_crowd import confident, make_crowds
+
+IN_GRAPH = 'forward + NMS'  # of an exported model
+COLOURS = {'pre-processing': 'C0', 'forward': 'C1', IN_GRAPH: 'C4', 'NMS': 'C2', 'fusion': 'C3'}
+
+
+class Model(NamedTuple):
+    """What is measured.
+
+    Attributes:
+        config: its file.
+        input_size: what it sets, px.
+        checkpoint: None for random weights.
+        exported: files by backend.
+    """
+
+    config: str
+    input_size: int
+    checkpoint: str | None
+    exported: dict[str, str]
+
+
+class Predictor(NamedTuple):
+    """What a backend does between letterbox and fusion.
+
+    Attributes:
+        prepare: the rest of the pre-processing, from a batch (N, H, W, 3) uint8.
+        detect: from there to the objects of each image, in timed parts.
+        settings: of fusion.
+        keypoint_counts: the keypoint types of each category.
+    """
+
+    prepare: Callable[[np.ndarray], Any]
+    detect: Callable[[Any, Part], list[DetectedObjects]]
+    settings: Mapping[str, float]
+    keypoint_counts: list[int]
 
 
 def group_files(files: list[str]) -> list[Model]:

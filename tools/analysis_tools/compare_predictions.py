@@ -8,32 +8,9 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from mmengine.config import Config
-from mmengine.evaluator import Evaluator
-from mmengine.logging import MMLogger
-from mmengine.runner import Runner
-from mmpose.registry import MODELS
-from mmpose.structures import PoseDataSample
-from torch.utils.data import DataLoader
-from torchvision.ops import box_iou
-
-from kapao_mm import register_all_modules
-from kapao_mm.benchmarking import describe_machine, find_device, write_report
-from kapao_mm.configuration import add_config_options, fit_loaders, load_config
-from kapao_mm.deploy.runtime import KAPAORuntime
-from kapao_mm.engine import load_weights
 from kapao_mm.errors import InputError, exit_on_input_error
-from kapao_mm.image_files import read_image
-from kapao_mm.models.inference_cost import PRECISIONS, prepare_for_inference
-from kapao_mm.models.kapao import add_prediction_to_datasample, inference_settings
 from kapao_mm.utils.atomic_file import check_writable
-
-SAME_POSE = 0.8  # IoU of the boxes, at least
-NEAR = 0.5  # original-image px
-
-Predict = Callable[[dict], list[PoseDataSample]]  # of a batch of the test data
+from kapao_mm.utils.flags import PRECISIONS, add_config_options
 
 
 def parse_args() -> argparse.Namespace:
@@ -57,6 +34,34 @@ def parse_args() -> argparse.Namespace:
     if not args.precisions + args.model_files:
         parser.error('give --precisions or --model-files, to compare with PyTorch in float32')
     return args
+
+
+if __name__ == '__main__':
+    parse_args()  # answers --help and wrong arguments before the imports below, which take seconds
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.evaluator import Evaluator
+from mmengine.logging import MMLogger
+from mmengine.runner import Runner
+from mmpose.registry import MODELS
+from mmpose.structures import PoseDataSample
+from torch.utils.data import DataLoader
+from torchvision.ops import box_iou
+
+from kapao_mm import register_all_modules
+from kapao_mm.benchmarking import describe_machine, find_device, write_report
+from kapao_mm.configuration import fit_loaders, load_config
+from kapao_mm.deploy.runtime import KAPAORuntime
+from kapao_mm.engine import load_weights
+from kapao_mm.image_files import read_image
+from kapao_mm.models.inference_cost import prepare_for_inference
+from kapao_mm.models.kapao import add_prediction_to_datasample, inference_settings
+
+SAME_POSE = 0.8  # IoU of the boxes, at least
+NEAR = 0.5  # original-image px
+Predict = Callable[[dict], list[PoseDataSample]]  # of a batch of the test data
 
 
 def torch_model(cfg: Config, checkpoint: str, precision: str | None = None) -> Predict:

@@ -4,15 +4,9 @@
 import argparse
 from pathlib import Path
 
-import mmengine
-from mmengine.config import Config
-from mmpose.registry import DATASETS, METRICS
-
-from kapao_mm import register_all_modules
-from kapao_mm.configuration import add_config_options, load_config
 from kapao_mm.errors import InputError, exit_on_input_error
-from kapao_mm.evaluation import KAPAOMetric, read_results
 from kapao_mm.utils.atomic_file import atomic_path, check_writable
+from kapao_mm.utils.flags import add_config_options
 
 
 def parse_args() -> argparse.Namespace:
@@ -23,6 +17,18 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--out', type=Path, help='write the metrics to this file (.json, .yaml)')
     add_config_options(parser, 'data_root=DIR test_evaluator.box_ap=False')
     return parser.parse_args()
+
+
+if __name__ == '__main__':
+    parse_args()  # answers --help and wrong arguments before the imports below, which take seconds
+
+import mmengine
+from mmengine.config import Config
+from mmpose.registry import DATASETS, METRICS
+
+from kapao_mm import register_all_modules
+from kapao_mm.configuration import load_config
+from kapao_mm.evaluation import KAPAOMetric, read_results
 
 
 def build_metric(cfg: Config) -> KAPAOMetric:

@@ -8,16 +8,8 @@ count a multiply-add as one FLOP or as two: both numbers are given.
 import argparse
 from collections import OrderedDict
 
-import torch
-from mmengine.analysis import FlopAnalyzer, parameter_count
-from mmpose.registry import MODELS
-from torch import nn
-
-from kapao_mm import register_all_modules
-from kapao_mm.benchmarking import input_shape
-from kapao_mm.configuration import load_config
 from kapao_mm.errors import exit_on_input_error
-from kapao_mm.models.kapao import KAPAO
+from kapao_mm.utils.flags import input_shape
 
 
 def parse_args() -> argparse.Namespace:
@@ -30,6 +22,19 @@ def parse_args() -> argparse.Namespace:
         help="px, as 1280 for a square, or 896x1280 (h x w) [the config's, a square]",
     )
     return parser.parse_args()
+
+
+if __name__ == '__main__':
+    parse_args()  # answers --help and wrong arguments before the imports below, which take seconds
+
+import torch
+from mmengine.analysis import FlopAnalyzer, parameter_count
+from mmpose.registry import MODELS
+from torch import nn
+
+from kapao_mm import register_all_modules
+from kapao_mm.configuration import load_config
+from kapao_mm.models.kapao import KAPAO
 
 
 def count(model: KAPAO, input_hw: tuple[int, int]) -> dict[str, tuple[int, int]]:

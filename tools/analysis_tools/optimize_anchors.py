@@ -9,25 +9,9 @@ import argparse
 import os
 from pathlib import Path
 
-import mmengine
-import numpy as np
-from mmengine.config import Config
-from mmpose.registry import DATASETS
-
-from kapao_mm import register_all_modules
-from kapao_mm.configuration import add_config_options, inner_datasets, load_config
-from kapao_mm.datasets.transforms.affine import MAX_ASPECT, MIN_SIDE
 from kapao_mm.errors import InputError, exit_on_input_error
-from kapao_mm.models.task_modules.anchors import TARGET_RECALL, find_anchors, measure_fit
 from kapao_mm.utils.atomic_file import atomic_path, check_writable
-
-NUM_SCALES = 19  # in steps of 0.1 where the recipe scales from 0.1 to 1.9
-POSES, TRAINING, POINTS = 'pose objects', '  in training', 'keypoint objects'
-
-LEGEND = f"""
-recall: share that an anchor matches; anchors: how many do; P3...: share that this level learns
-in training: at {NUM_SCALES} scales of the config's range, but whole (mosaic and crops cut some)
-keypoint objects: one of each size"""
+from kapao_mm.utils.flags import add_config_options
 
 
 def parse_args() -> argparse.Namespace:
@@ -37,8 +21,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--target-recall',
         type=float,
-        default=TARGET_RECALL,
-        help=f'find anchors if the recall of a kind of objects is lower [{TARGET_RECALL}]',
+        help="find anchors if the recall of a kind of objects is lower [the search's own target]",
     )
     parser.add_argument('--force', action='store_true', help='find anchors in any case')
     parser.add_argument(
@@ -46,6 +29,27 @@ def parse_args() -> argparse.Namespace:
     )
     add_config_options(parser, 'data_root=DIR input_size=640')
     return parser.parse_args()
+
+
+if __name__ == '__main__':
+    parse_args()  # answers --help and wrong arguments before the imports below, which take seconds
+
+import mmengine
+import numpy as np
+from mmengine.config import Config
+from mmpose.registry import DATASETS
+
+from kapao_mm import register_all_modules
+from kapao_mm.configuration import inner_datasets, load_config
+from kapao_mm.datasets.transforms.affine import MAX_ASPECT, MIN_SIDE
+from kapao_mm.models.task_modules.anchors import TARGET_RECALL, find_anchors, measure_fit
+
+NUM_SCALES = 19  # in steps of 0.1 where the recipe scales from 0.1 to 1.9
+POSES, TRAINING, POINTS = 'pose objects', '  in training', 'keypoint objects'
+LEGEND = f"""
+recall: share that an anchor matches; anchors: how many do; P3...: share that this level learns
+in training: at {NUM_SCALES} scales of the config's range, but whole (mosaic and crops cut some)
+keypoint objects: one of each size"""
 
 
 def pose_sides(cfg: dict, input_size: int) -> tuple[np.ndarray, int]:
@@ -133,6 +137,8 @@ def as_config(anchors: np.ndarray) -> str:
 def main() -> None:
     """Measures, and finds anchors where they are needed."""
     args = parse_args()
+    if args.target_recall is None:
+        args.target_recall = TARGET_RECALL
     if args.out and args.out.exists():
         raise InputError(f'--out {args.out} exists; give another name')
     if args.out:

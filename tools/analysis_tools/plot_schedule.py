@@ -5,18 +5,9 @@ import argparse
 import math
 from pathlib import Path
 
-import numpy as np
-from matplotlib.figure import Figure
-from mmengine.config import Config
-from mmpose.registry import DATASETS
-
-from kapao_mm import register_all_modules
-from kapao_mm.configuration import add_config_options, load_config, positive
-from kapao_mm.engine.schedule import Recipe, ema_decay
 from kapao_mm.errors import InputError, exit_on_input_error
 from kapao_mm.utils.atomic_file import atomic_path, check_writable
-
-GROUPS = dict(weights='-', norms='--', biases=':')  # and how their lr is drawn
+from kapao_mm.utils.flags import add_config_options, positive
 
 
 def parse_args() -> argparse.Namespace:
@@ -30,6 +21,21 @@ def parse_args() -> argparse.Namespace:
     )
     add_config_options(parser, 'data_root=DIR train_dataloader.batch_size=8')
     return parser.parse_args()
+
+
+if __name__ == '__main__':
+    parse_args()  # answers --help and wrong arguments before the imports below, which take seconds
+
+import numpy as np
+from matplotlib.figure import Figure
+from mmengine.config import Config
+from mmpose.registry import DATASETS
+
+from kapao_mm import register_all_modules
+from kapao_mm.configuration import load_config
+from kapao_mm.engine.schedule import Recipe, ema_decay
+
+GROUPS = dict(weights='-', norms='--', biases=':')  # and how their lr is drawn
 
 
 def count_iterations(cfg: Config, gpus: int) -> int:

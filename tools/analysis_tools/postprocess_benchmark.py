@@ -10,6 +10,40 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from kapao_mm.errors import InputError, exit_on_input_error
+from kapao_mm.utils.atomic_file import atomic_path, check_writable
+from kapao_mm.utils.flags import positive
+
+PEOPLE = (1, 2, 5, 10, 20, 40, 60, 80, 100)
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file of a model with one category')
+    parser.add_argument(
+        '--people', type=positive, nargs='+', default=PEOPLE, help='in an image [1 to 100]'
+    )
+    parser.add_argument(
+        '--golden',
+        type=Path,
+        help='measure the crowds of this file (.npz) as well, arrays NAME_pred of decoded rows: '
+        'centre, size, objectness, classes, keypoints',
+    )
+    parser.add_argument(
+        '--use',
+        choices=['evaluation', 'pictures'],
+        default='evaluation',
+        help='whose thresholds apply [%(default)s]',
+    )
+    parser.add_argument('--runs', type=positive, default=50, help='measured runs [%(default)s]')
+    parser.add_argument('--out', type=Path, help='write figures here (.json), and a plot (.png)')
+    return parser.parse_args()
+
+
+if __name__ == '__main__':
+    parse_args()  # answers --help and wrong arguments before the imports below, which take seconds
+
 import numpy as np
 import torch
 from matplotlib.figure import Figure
@@ -25,17 +59,14 @@ from kapao_mm.benchmarking import (
     time_parts,
     write_report,
 )
-from kapao_mm.configuration import load_config, positive
-from kapao_mm.errors import InputError, exit_on_input_error
+from kapao_mm.configuration import load_config
 from kapao_mm.functional.fusion import fuse
 from kapao_mm.functional.prediction import predict_in_image
 from kapao_mm.models.heads import KAPAOHead
 from kapao_mm.models.kapao import inference_settings
 from kapao_mm.models.task_modules.candidates import Candidates
 from kapao_mm.synthetic_crowd import confident, make_crowds
-from kapao_mm.utils.atomic_file import atomic_path, check_writable
 
-PEOPLE = (1, 2, 5, 10, 20, 40, 60, 80, 100)
 WARM_UP = 20  # runs that are not counted; they are short
 SCALE = np.array([0.5, 0.5])  # original px per input px
 IMAGE_SIZE = (640, 640)
@@ -63,30 +94,6 @@ def fuse_by_object(
         if gaps[nearest] < distance and point_scores[q] > confidences[pose, kind]:
             keypoints[pose, kind], confidences[pose, kind] = points[q], point_scores[q]
     return keypoints, confidences
-
-
-def parse_args() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file of a model with one category')
-    parser.add_argument(
-        '--people', type=positive, nargs='+', default=PEOPLE, help='in an image [1 to 100]'
-    )
-    parser.add_argument(
-        '--golden',
-        type=Path,
-        help='measure the crowds of this file (.npz) as well, arrays NAME_pred of decoded rows: '
-        'centre, size, objectness, classes, keypoints',
-    )
-    parser.add_argument(
-        '--use',
-        choices=['evaluation', 'pictures'],
-        default='evaluation',
-        help='whose thresholds apply [%(default)s]',
-    )
-    parser.add_argument('--runs', type=positive, default=50, help='measured runs [%(default)s]')
-    parser.add_argument('--out', type=Path, help='write figures here (.json), and a plot (.png)')
-    return parser.parse_args()
 
 
 def read_crowds(path: Path, num_keypoints: int) -> dict[str, Candidates]:

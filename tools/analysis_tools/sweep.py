@@ -23,19 +23,9 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-from mmengine.config import Config
-
-from kapao_mm.configuration import add_config_options, load_config
-from kapao_mm.datasets import read_metainfo
-from kapao_mm.engine import fetch, latest_checkpoint
 from kapao_mm.errors import InputError, exit_on_input_error
-from kapao_mm.evaluation import KAPAOMetric
-from kapao_mm.evaluation.coco_evaluation import metric_names
 from kapao_mm.utils.atomic_file import atomic_path, check_writable
-
-TOOLS = Path(__file__).parents[1]
-WIDE_RANGE = 50  # values that differ by more than this factor get a logarithmic axis
+from kapao_mm.utils.flags import add_config_options
 
 
 def parse_args() -> argparse.Namespace:
@@ -56,6 +46,22 @@ def parse_args() -> argparse.Namespace:
     )
     add_config_options(parser, 'data_root=DIR max_epochs=50')
     return parser.parse_args()
+
+
+if __name__ == '__main__':
+    parse_args()  # answers --help and wrong arguments before the imports below, which take seconds
+
+from matplotlib.figure import Figure
+from mmengine.config import Config
+
+from kapao_mm.configuration import load_config
+from kapao_mm.datasets import read_metainfo
+from kapao_mm.engine import fetch, latest_checkpoint
+from kapao_mm.evaluation import KAPAOMetric
+from kapao_mm.evaluation.coco_evaluation import metric_names
+
+TOOLS = Path(__file__).parents[1]
+WIDE_RANGE = 50  # values that differ by more than this factor get a logarithmic axis
 
 
 def parse_value(key: str, text: str) -> Any:

@@ -16,41 +16,10 @@ import time
 from itertools import chain, cycle, islice, repeat
 from pathlib import Path
 
-import numpy as np
-import torch
-from mmengine.config import Config
-from mmengine.model import BaseModel
-from mmengine.optim import build_optim_wrapper
-from mmengine.runner import Runner
-from mmpose.registry import DATASETS, MODELS
-from torch.utils.data import DataLoader
-
-from kapao_mm import register_all_modules
-from kapao_mm.benchmarking import (
-    WARM_UP,
-    Part,
-    describe_machine,
-    find_device,
-    memory,
-    peak,
-    run_alone,
-    time_parts,
-    write_report,
-)
-from kapao_mm.configuration import add_config_options, load_config
-from kapao_mm.datasets.toy import KEYPOINTS, make_toy_dataset
 from kapao_mm.errors import InputError, exit_on_input_error
 from kapao_mm.utils.atomic_file import check_writable
+from kapao_mm.utils.flags import add_config_options
 
-PICTURES = 32  # at least
-MARGIN = 0.02  # gains below are taken for noise
-
-BASELINE = {
-    'model.channels_last': False,
-    'model.checkpoint_activations': False,
-    'model.compile_network': False,
-    'optim_wrapper.precision': 'float32',
-}
 SWITCHES = {
     'channels_last': {'model.channels_last': True},
     'bfloat16': {'optim_wrapper.precision': 'bfloat16'},
@@ -81,11 +50,50 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.iters < 1:
         parser.error('--iters must be at least 1')
-    if args.switches is None:
-        args.switches = [*SWITCHES, LOADER_SWITCH]
-        if not torch.cuda.is_available():
-            args.switches.remove('float16')
     return args
+
+
+if __name__ == '__main__':
+    parse_args()  # answers --help and wrong arguments before the imports below, which take seconds
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.model import BaseModel
+from mmengine.optim import build_optim_wrapper
+from mmengine.runner import Runner
+from mmpose.registry import DATASETS, MODELS
+from torch.utils.data import DataLoader
+
+from kapao_mm import register_all_modules
+from kapao_mm.benchmarking import (
+    WARM_UP,
+    Part,
+    describe_machine,
+    find_device,
+    memory,
+    peak,
+    run_alone,
+    time_parts,
+    write_report,
+)
+from kapao_mm.configuration import load_config
+from kapao_mm.datasets.toy import KEYPOINTS, make_toy_dataset
+
+PICTURES = 32  # at least
+MARGIN = 0.02  # gains below are taken for noise
+BASELINE = {
+    'model.channels_last': False,
+    'model.checkpoint_activations': False,
+    'model.compile_network': False,
+    'optim_wrapper.precision': 'float32',
+}
+
+
+def default_switches() -> list[str]:
+    """Returns all switches that run on this machine."""
+    switches = [*SWITCHES, LOADER_SWITCH]
+    return [name for name in switches if name != 'float16' or torch.cuda.is_available()]
 
 
 def benchmark_config(args: argparse.Namespace, folder: Path | None = None) -> Config:
@@ -252,6 +260,7 @@ def format_row(name: str, row: dict, baseline: dict) -> str:
 def main() -> None:
     """Measures all rows, and prints them."""
     args = parse_args()
+    args.switches = args.switches or default_switches()
     if args.job:
         print(json.dumps(run_job(args)))
         return

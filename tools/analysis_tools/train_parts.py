@@ -13,33 +13,9 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-import torch
-from mmengine.config import Config
-from mmengine.dataset import BaseDataset
-from mmpose.registry import DATASETS, MODELS
-from torch import Tensor
-
-from kapao_mm import register_all_modules
-from kapao_mm.benchmarking import (
-    Part,
-    describe_machine,
-    find_device,
-    input_shape,
-    summarise,
-    time_parts,
-    write_report,
-)
-from kapao_mm.configuration import add_config_options, load_config
-from kapao_mm.datasets.toy import make_toy_dataset
-from kapao_mm.datasets.transforms import MosaicScaleTranslate, TracedMosaic
 from kapao_mm.errors import InputError, exit_on_input_error
-from kapao_mm.models.heads import KAPAOHead
 from kapao_mm.utils.atomic_file import check_writable
-
-PICTURES = 32
-LABELLED = 0.85  # of the keypoints of the loss's people
+from kapao_mm.utils.flags import add_config_options, input_shape
 
 
 def parse_args() -> argparse.Namespace:
@@ -63,6 +39,35 @@ def parse_args() -> argparse.Namespace:
     if min(args.samples, args.batch_size, args.people, args.runs) < 1:
         parser.error('--samples, --batch-size, --people and --runs must be at least 1')
     return args
+
+
+if __name__ == '__main__':
+    parse_args()  # answers --help and wrong arguments before the imports below, which take seconds
+
+import cv2
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import BaseDataset
+from mmpose.registry import DATASETS, MODELS
+from torch import Tensor
+
+from kapao_mm import register_all_modules
+from kapao_mm.benchmarking import (
+    Part,
+    describe_machine,
+    find_device,
+    summarise,
+    time_parts,
+    write_report,
+)
+from kapao_mm.configuration import load_config
+from kapao_mm.datasets.toy import make_toy_dataset
+from kapao_mm.datasets.transforms import MosaicScaleTranslate, TracedMosaic
+from kapao_mm.models.heads import KAPAOHead
+
+PICTURES = 32
+LABELLED = 0.85  # of the keypoints of the loss's people
 
 
 def build_dataset(cfg: Config, folder: Path | None) -> BaseDataset:

@@ -16,12 +16,29 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from kapao_mm.errors import InputError, exit_on_input_error
+
+
+def parse_args() -> argparse.Namespace:
+    """Parses the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('root', type=Path, help='folder of the released dataset')
+    parser.add_argument(
+        '--splits', nargs='+', default=['train', 'test'], help='its parts [train test]'
+    )
+    return parser.parse_args()
+
+
+if __name__ == '__main__':
+    parse_args()  # answers --help and wrong arguments before the imports below, which take seconds
+
 import numpy as np
 from PIL import Image
 
 from kapao_mm.datasets import read_metainfo
 from kapao_mm.datasets.annotation_reader import write_annotations
-from kapao_mm.errors import InputError, exit_on_input_error
 
 METAINFO = Path(__file__).parents[2] / 'configs/_base_/datasets/carfusion.py'
 COCO_VISIBILITY = {1: 2, 2: 1, 3: 1}
@@ -202,14 +219,7 @@ def convert_split(root: Path, split: str) -> tuple[dict, Counter, Counter]:
 
 def main() -> None:
     """Converts, and says what was found and left out."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('root', type=Path, help='folder of the released dataset')
-    parser.add_argument(
-        '--splits', nargs='+', default=['train', 'test'], help='its parts [train test]'
-    )
-    args = parser.parse_args()
+    args = parse_args()
     for split in args.splits:
         content, counts, left_out = convert_split(args.root, split)
         path = args.root / f'annotations/car_keypoints_{split}.json'

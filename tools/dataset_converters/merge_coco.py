@@ -11,18 +11,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from kapao_mm.datasets.annotation_checks import (
-    Finding,
-    category_faults,
-    find_entries,
-    found_only,
-    id_faults,
-    image_faults,
-)
-from kapao_mm.datasets.annotation_reader import raise_faults, read_annotations, write_annotations
 from kapao_mm.errors import InputError, exit_on_input_error
-
-LISTS = ('images', 'annotations', 'categories')
 
 
 def parse_args() -> argparse.Namespace:
@@ -39,6 +28,22 @@ def parse_args() -> argparse.Namespace:
         help='an annotation file and the folder that its file names start from; once for each',
     )
     return parser.parse_args()
+
+
+if __name__ == '__main__':
+    parse_args()  # answers --help and wrong arguments before the imports below, which take seconds
+
+from kapao_mm.datasets.annotation_checks import (
+    Finding,
+    category_faults,
+    find_entries,
+    found_only,
+    id_faults,
+    image_faults,
+)
+from kapao_mm.datasets.annotation_reader import raise_faults, read_annotations, write_annotations
+
+LISTS = ('images', 'annotations', 'categories')
 
 
 def merge(sources: list[tuple[str, str, dict]]) -> dict[str, Any]:

@@ -11,6 +11,63 @@ from keyword import iskeyword
 from pathlib import Path
 from typing import Any
 
+from kapao_mm.errors import InputError, exit_on_input_error
+from kapao_mm.utils.atomic_file import atomic_path
+
+# Halfway, by ratio, between COCO's smallest and largest: 0.025 (eyes) and 0.107 (hips). A sigma is
+# the tolerance of OKS and nothing else; with made-up ones APs of different datasets do not compare.
+SIGMA = 0.05
+
+
+def positive(text: str) -> float:
+    """A number above 0, for argparse."""
+    if not (number := float(text)) > 0:
+        raise ValueError(text)
+    return number
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('annotation', type=Path, help='COCO keypoint JSON of the training images')
+    parser.add_argument('--name', help="of the dataset [its data's folder]")
+    parser.add_argument(
+        '--images', type=Path, help="what the JSON's file_name is relative to [the JSON's folder]"
+    )
+    parser.add_argument('--val', type=Path, help='COCO keypoint JSON of the validation images')
+    parser.add_argument('--val-images', type=Path, help='their folder [as --images]')
+    parser.add_argument(
+        '--val-fraction',
+        type=float,
+        default=0.1,
+        help='without --val: validate on this part of the images, drawn at random (give --val '
+        'where images come in series, such as frames of videos) [0.1]',
+    )
+    parser.add_argument('--size', choices='nsml', default='n', help='of the model [n]')
+    parser.add_argument(
+        '--schedule',
+        choices=['short', 'published'],
+        default='short',
+        help='minutes to hours from scratch, or 500 epochs as in the paper [short]',
+    )
+    sigmas = parser.add_mutually_exclusive_group()
+    sigmas.add_argument(
+        '--sigma', type=positive, default=SIGMA, help=f'of every keypoint [{SIGMA}]'
+    )
+    sigmas.add_argument(
+        '--second',
+        type=Path,
+        help='JSON of the same annotations (by id) by other annotators, to estimate sigmas from',
+    )
+    parser.add_argument('--no-skeleton', action='store_true', help='draw no links')
+    parser.add_argument('--out', type=Path, help='folder of the written files [configs/NAME]')
+    parser.add_argument('--force', action='store_true', help='replace files that are there')
+    return parser.parse_args()
+
+
+if __name__ == '__main__':
+    parse_args()  # answers --help and wrong arguments before the imports below, which take seconds
+
 import numpy as np
 
 from kapao_mm.configuration import load_config
@@ -33,20 +90,12 @@ from kapao_mm.datasets.describe import (
     sigmas_of_two,
 )
 from kapao_mm.datasets.object_sizes import choose_fusion_distance, find_small_objects
-from kapao_mm.errors import InputError, exit_on_input_error
 from kapao_mm.evaluation.label_checks import label_faults
 from kapao_mm.models.task_modules.anchors import TARGET_RECALL, measure_fit
-from kapao_mm.utils.atomic_file import atomic_path
 
 BASES = Path(__file__).resolve().parents[2] / 'configs/_base_'
 WIDTH = 100  # of a line of the written files
-
-# Halfway, by ratio, between COCO's smallest and largest: 0.025 (eyes) and 0.107 (hips). A sigma is
-# the tolerance of OKS and nothing else; with made-up ones APs of different datasets do not compare.
-SIGMA = 0.05
-
 PUBLISHED_BATCH = dict(n=32, s=32, m=18, l=12)  # on each of four GPUs, as configs/kapao/ has it
-
 CONFIG = '''\
 """KAPAO-{size} on {name}. {about}"""
 
@@ -131,52 +180,6 @@ NO_FLIP = """\
 TTA_WITHOUT_FLIP = """
 tta_model = dict(passes=[(0.8, False), (1.0, False), (1.2, False)])  # no flip here, either
 """
-
-
-def parse_args() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('annotation', type=Path, help='COCO keypoint JSON of the training images')
-    parser.add_argument('--name', help="of the dataset [its data's folder]")
-    parser.add_argument(
-        '--images', type=Path, help="what the JSON's file_name is relative to [the JSON's folder]"
-    )
-    parser.add_argument('--val', type=Path, help='COCO keypoint JSON of the validation images')
-    parser.add_argument('--val-images', type=Path, help='their folder [as --images]')
-    parser.add_argument(
-        '--val-fraction',
-        type=float,
-        default=0.1,
-        help='without --val: validate on this part of the images, drawn at random (give --val '
-        'where images come in series, such as frames of videos) [0.1]',
-    )
-    parser.add_argument('--size', choices='nsml', default='n', help='of the model [n]')
-    parser.add_argument(
-        '--schedule',
-        choices=['short', 'published'],
-        default='short',
-        help='minutes to hours from scratch, or 500 epochs as in the paper [short]',
-    )
-    sigmas = parser.add_mutually_exclusive_group()
-    sigmas.add_argument(
-        '--sigma', type=positive, default=SIGMA, help=f'of every keypoint [{SIGMA}]'
-    )
-    sigmas.add_argument(
-        '--second',
-        type=Path,
-        help='JSON of the same annotations (by id) by other annotators, to estimate sigmas from',
-    )
-    parser.add_argument('--no-skeleton', action='store_true', help='draw no links')
-    parser.add_argument('--out', type=Path, help='folder of the written files [configs/NAME]')
-    parser.add_argument('--force', action='store_true', help='replace files that are there')
-    return parser.parse_args()
-
-
-def positive(text: str) -> float:
-    """A number above 0, for argparse."""
-    if not (number := float(text)) > 0:
-        raise ValueError(text)
-    return number
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -4,10 +4,24 @@
 import argparse
 from pathlib import Path
 
-from kapao_mm.configuration import positive
+from kapao_mm.errors import InputError, exit_on_input_error
+from kapao_mm.utils.flags import positive
+
+
+def parse_args() -> argparse.Namespace:
+    """Parses the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('source', type=Path, help='annotation file')
+    parser.add_argument('target', type=Path, help='where the smaller one goes')
+    parser.add_argument('--images', type=positive, required=True, help='how many images to take')
+    return parser.parse_args()
+
+
+if __name__ == '__main__':
+    parse_args()  # answers --help and wrong arguments before the imports below, which take seconds
+
 from kapao_mm.datasets.annotation_checks import find_entries, found_only, has_id, id_faults
 from kapao_mm.datasets.annotation_reader import raise_faults, read_annotations, write_annotations
-from kapao_mm.errors import InputError, exit_on_input_error
 
 
 def take_images(annotations: dict, count: int) -> dict:
@@ -26,11 +40,7 @@ def take_images(annotations: dict, count: int) -> dict:
 
 def main() -> None:
     """Reads, takes, writes, and says what was written."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('source', type=Path, help='annotation file')
-    parser.add_argument('target', type=Path, help='where the smaller one goes')
-    parser.add_argument('--images', type=positive, required=True, help='how many images to take')
-    args = parser.parse_args()
+    args = parse_args()
     if args.target.resolve() == args.source.resolve():
         raise InputError(f'{args.target} is the file to take from; give another name')
     content = read_annotations(args.source, ('images', 'annotations'), say=print)

@@ -4,50 +4,15 @@
 import argparse
 from pathlib import Path
 
-import numpy as np
-import torch
-import torchvision  # noqa: F401 - TorchScript files need its operators
-from mmpose.registry import MODELS
-from mmpose.structures import PoseDataSample
-
-from kapao_mm import register_all_modules
-from kapao_mm.configuration import add_config_options, load_config
-from kapao_mm.datasets.toy import draw_scene
-from kapao_mm.deploy.comparison import compare_objects
-from kapao_mm.deploy.export import (
+from kapao_mm.deploy.formats import (
+    FORMATS,
     MAX_OPSET,
     MIN_OPSET,
     TENSORRT_CANDIDATES,
     TENSORRT_MIN_SIZE,
-    make_metadata,
-    open_torchscript,
-    write_onnx,
-    write_openvino,
-    write_tensorrt,
-    write_torchscript,
 )
-from kapao_mm.deploy.runtime import BACKENDS, split_by_image
-from kapao_mm.engine import check_output, load_weights
 from kapao_mm.errors import InputError, exit_on_input_error
-from kapao_mm.functional.letterbox import letterbox, resize_and_pad
-from kapao_mm.functional.prediction import DetectedObjects
-from kapao_mm.image_files import read_image
-from kapao_mm.models.inference_cost import prepare_for_inference
-from kapao_mm.models.kapao import KAPAO
-
-RUNTIME = 'python -m kapao_mm.deploy.runtime {path} IMAGE...'
-ENGINE = (
-    'trtexec --onnx={path} --saveEngine={stem}.engine '
-    '--minShapes=images:1x{least}x{least}x3 --optShapes=images:1x{size}x{size}x3 '
-    '--maxShapes=images:8x{size}x{size}x3'
-)
-FORMATS = {  # what writes it, the ending of the file, what to do with it
-    'onnx': (write_onnx, '.onnx', RUNTIME),
-    'openvino': (write_openvino, '.xml', RUNTIME),
-    'torchscript': (write_torchscript, '.pt', "torch.jit.load('{path}'), after import torchvision"),
-    'tensorrt': (write_tensorrt, '.onnx', ENGINE),
-}
-MAX_POSITION, MAX_SCORE = 0.05, 1e-4  # input px and confidence that rounding may change
+from kapao_mm.utils.flags import add_config_options
 
 
 def parse_args() -> argparse.Namespace:
@@ -85,13 +50,38 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
+if __name__ == '__main__':
+    parse_args()  # answers --help and wrong arguments before the imports below, which take seconds
+
+import numpy as np
+import torch
+import torchvision  # noqa: F401 - TorchScript files need its operators
+from mmpose.registry import MODELS
+from mmpose.structures import PoseDataSample
+
+from kapao_mm import register_all_modules
+from kapao_mm.configuration import load_config
+from kapao_mm.datasets.toy import draw_scene
+from kapao_mm.deploy.comparison import compare_objects
+from kapao_mm.deploy.export import WRITERS, make_metadata, open_torchscript
+from kapao_mm.deploy.runtime import BACKENDS, split_by_image
+from kapao_mm.engine import check_output, load_weights
+from kapao_mm.functional.letterbox import letterbox, resize_and_pad
+from kapao_mm.functional.prediction import DetectedObjects
+from kapao_mm.image_files import read_image
+from kapao_mm.models.inference_cost import prepare_for_inference
+from kapao_mm.models.kapao import KAPAO
+
+MAX_POSITION, MAX_SCORE = 0.05, 1e-4  # input px and confidence that rounding may change
+
+
 def output_path(args: argparse.Namespace) -> Path:
     """Where the file goes.
 
     Raises:
         InputError: its ending is not that of the format, or nothing can be written there.
     """
-    _, suffix, _ = FORMATS[args.format]
+    suffix = FORMATS[args.format].suffix
     given = args.checkpoint  # that of a URL goes into the current folder
     name = Path(given.rpartition('/')[2] if '://' in given else given).with_suffix(suffix)
     if args.format == 'tensorrt':
@@ -148,7 +138,7 @@ def compare(path: Path, picture: np.ndarray, expected: DetectedObjects) -> str:
 
 def advise(args: argparse.Namespace, path: Path, input_size: int) -> str:
     """The next step with the file."""
-    _, _, advice = FORMATS[args.format]
+    advice = FORMATS[args.format].advice
     stem = path.with_suffix('')
     return advice.format(path=path, stem=stem, least=TENSORRT_MIN_SIZE, size=input_size)
 
@@ -169,7 +159,7 @@ def main() -> None:
     expected = detect(model, picture, metadata.settings)
 
     prepare_for_inference(model)
-    write, _, _ = FORMATS[args.format]
+    write = WRITERS[args.format]
     write(model, metadata, path, **(dict(opset=args.opset) if args.opset else {}))
     files = [path, path.with_suffix('.bin')] if args.format == 'openvino' else [path]
     megabytes = sum(file.stat().st_size for file in files) / 1e6

@@ -7,42 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from mmengine.structures import InstanceData
-from mmpose.registry import DATASETS, MODELS
-from mmpose.structures import PoseDataSample
-from torchvision.ops import box_convert
-
-from kapao_mm import register_all_modules
-from kapao_mm.configuration import add_config_options, load_config
 from kapao_mm.errors import InputError, exit_on_input_error
-from kapao_mm.models.heads import KAPAOHead
-from kapao_mm.models.task_modules.objects import make_objects
-from kapao_mm.visualization import KAPAOVisualizer
-
-MIN_SIDE = 800  # px; smaller images are enlarged, so that names can be read
-# Transforms that neither change the image nor move labels.
-NEUTRAL = ('CheckedLoadImage', 'LoadImage', 'KeypointConverter', 'PackKAPAOInputs')
-
-
-class ObjectVisualizer(KAPAOVisualizer):
-    """Draws ground-truth objects, which a sample holds where predicted ones would be."""
-
-    def _draw_prediction(
-        self,
-        image: np.ndarray,
-        data_sample: PoseDataSample,
-        draw_bbox: bool,
-        show_kpt_idx: bool,
-        kpt_thr: float,
-    ) -> dict[str, np.ndarray]:
-        """Returns panels of the pose objects, and of the keypoint objects."""
-        poses, points = data_sample.pred_instances, data_sample.pred_keypoint_objects
-        return {
-            f'pose objects: {len(poses)}': self._draw_poses(image, poses, draw_bbox, show_kpt_idx),
-            f'keypoint objects: {len(points)}': self._draw_keypoint_objects(image, points),
-        }
+from kapao_mm.utils.flags import add_config_options
 
 
 def parse_args() -> argparse.Namespace:
@@ -69,6 +35,46 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--show-interval', type=float, default=2, help='seconds a picture [2]')
     add_config_options(parser, 'data_root=DIR input_size=640')
     return parser.parse_args()
+
+
+if __name__ == '__main__':
+    parse_args()  # answers --help and wrong arguments before the imports below, which take seconds
+
+import numpy as np
+import torch
+from mmengine.structures import InstanceData
+from mmpose.registry import DATASETS, MODELS
+from mmpose.structures import PoseDataSample
+from torchvision.ops import box_convert
+
+from kapao_mm import register_all_modules
+from kapao_mm.configuration import load_config
+from kapao_mm.models.heads import KAPAOHead
+from kapao_mm.models.task_modules.objects import make_objects
+from kapao_mm.visualization import KAPAOVisualizer
+
+MIN_SIDE = 800  # px; smaller images are enlarged, so that names can be read
+# Transforms that neither change the image nor move labels.
+NEUTRAL = ('CheckedLoadImage', 'LoadImage', 'KeypointConverter', 'PackKAPAOInputs')
+
+
+class ObjectVisualizer(KAPAOVisualizer):
+    """Draws ground-truth objects, which a sample holds where predicted ones would be."""
+
+    def _draw_prediction(
+        self,
+        image: np.ndarray,
+        data_sample: PoseDataSample,
+        draw_bbox: bool,
+        show_kpt_idx: bool,
+        kpt_thr: float,
+    ) -> dict[str, np.ndarray]:
+        """Returns panels of the pose objects, and of the keypoint objects."""
+        poses, points = data_sample.pred_instances, data_sample.pred_keypoint_objects
+        return {
+            f'pose objects: {len(poses)}': self._draw_poses(image, poses, draw_bbox, show_kpt_idx),
+            f'keypoint objects: {len(points)}': self._draw_keypoint_objects(image, points),
+        }
 
 
 def prepare(dataset: dict[str, Any], mode: str) -> dict[str, Any]:

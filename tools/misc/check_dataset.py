@@ -14,6 +14,28 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from kapao_mm.errors import InputError, exit_on_input_error
+from kapao_mm.utils.atomic_file import atomic_path
+from kapao_mm.utils.flags import add_config_options
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', type=Path, help='config file')
+    parser.add_argument(
+        '--out-dir', type=Path, help='where plots and ids go [work_dirs/CONFIG/check_dataset]'
+    )
+    parser.add_argument(
+        '--skip-images', action='store_true', help='do not read the images, which takes longest'
+    )
+    add_config_options(parser, 'data_root=DIR input_size=640')
+    return parser.parse_args()
+
+
+if __name__ == '__main__':
+    parse_args()  # answers --help and wrong arguments before the imports below, which take seconds
+
 import numpy as np
 from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
@@ -24,7 +46,7 @@ from mmengine.config import Config
 from mmpose.registry import DATASETS
 
 from kapao_mm import register_all_modules
-from kapao_mm.configuration import LOADERS, add_config_options, inner_datasets, load_config
+from kapao_mm.configuration import LOADERS, inner_datasets, load_config
 from kapao_mm.datasets import KeypointDataset
 from kapao_mm.datasets.annotation_checks import (
     Finding,
@@ -41,26 +63,10 @@ from kapao_mm.datasets.annotation_review import (
 )
 from kapao_mm.datasets.object_sizes import find_small_objects
 from kapao_mm.datasets.transforms import CheckedLoadImage
-from kapao_mm.errors import InputError, exit_on_input_error
-from kapao_mm.utils.atomic_file import atomic_path
 
 COLORS = colormaps['tab20']
 PERCENTILES = (5, 50, 95)
 POINTS = 2000  # at most so many of a keypoint type are drawn
-
-
-def parse_args() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', type=Path, help='config file')
-    parser.add_argument(
-        '--out-dir', type=Path, help='where plots and ids go [work_dirs/CONFIG/check_dataset]'
-    )
-    parser.add_argument(
-        '--skip-images', action='store_true', help='do not read the images, which takes longest'
-    )
-    add_config_options(parser, 'data_root=DIR input_size=640')
-    return parser.parse_args()
 
 
 def datasets_of(cfg: Config) -> Iterable[tuple[list[str], KeypointDataset]]:

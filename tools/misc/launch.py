@@ -4,16 +4,30 @@
 Where a process fails, torchrun prints a page; here the process's own message is all.
 """
 
+import argparse
 import logging
 import os
 import signal
 import sys
 
+from kapao_mm.errors import InputError, exit_on_input_error
+
+
+def parse_args() -> argparse.Namespace:
+    """Parses the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('gpus', metavar='GPUS', help='processes on this machine')
+    parser.add_argument('tool', metavar='TOOL', help='script to start')
+    parser.add_argument('arguments', nargs=argparse.REMAINDER, help='its arguments')
+    return parser.parse_args()
+
+
+if __name__ == '__main__':
+    parse_args()  # answers --help and wrong arguments before the imports below, which take seconds
+
 from torch.distributed import run
 from torch.distributed.elastic.multiprocessing import ProcessFailure, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-
-from kapao_mm.errors import InputError, exit_on_input_error
 
 
 def torchrun_args(gpus: str, environment: dict[str, str]) -> list[str]:
@@ -61,13 +75,13 @@ def describe(failures: dict[int, ProcessFailure]) -> str | None:
 
 
 def main() -> None:
-    """Runs: launch.py GPUS TOOL ARGUMENT..."""
-    gpus, *command = sys.argv[1:]
+    """Starts the processes."""
+    args = parse_args()
     os.environ.setdefault('OMP_NUM_THREADS', '1')  # as torchrun and MMEngine do, with warnings
     os.environ.setdefault('MKL_NUM_THREADS', '1')
     logging.getLogger('torch.distributed.elastic').setLevel(logging.CRITICAL)
     try:
-        run.main([*torchrun_args(gpus, dict(os.environ)), *command])
+        run.main([*torchrun_args(args.gpus, dict(os.environ)), args.tool, *args.arguments])
     except ChildFailedError as error:
         sys.exit(describe(error.failures) or 1)
     except SignalException as stop:

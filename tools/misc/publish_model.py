@@ -8,10 +8,28 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from kapao_mm.errors import InputError, exit_on_input_error
+
+
+def parse_args() -> argparse.Namespace:
+    """Parses the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('source', metavar='IN', type=Path, help='checkpoint of a training')
+    parser.add_argument(
+        'out', metavar='OUT', type=Path, help='NAME.pth; its hash is added, as in NAME-1a2b3c4d.pth'
+    )
+    parser.add_argument('--half', action='store_true', help='float16 weights, half the size')
+    return parser.parse_args()
+
+
+if __name__ == '__main__':
+    parse_args()  # answers --help and wrong arguments before the imports below, which take seconds
+
 from torch import Tensor
 
 from kapao_mm.engine import check_output, read_checkpoint, write_hashed
-from kapao_mm.errors import InputError, exit_on_input_error
 
 RUN_META = {'epoch', 'iter', 'seed', 'experiment_name', 'time'}  # of the training, not the model
 
@@ -49,15 +67,7 @@ def to_half(name: str, value: Tensor) -> Tensor:
 
 def main() -> None:
     """Reads, takes, writes, and says where."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('source', metavar='IN', type=Path, help='checkpoint of a training')
-    parser.add_argument(
-        'out', metavar='OUT', type=Path, help='NAME.pth; its hash is added, as in NAME-1a2b3c4d.pth'
-    )
-    parser.add_argument('--half', action='store_true', help='float16 weights, half the size')
-    args = parser.parse_args()
+    args = parse_args()
     check_output(args.out, args.source)
     checkpoint = read_checkpoint(args.source)
     out = write_hashed(publishable(checkpoint, args.half), args.out)

@@ -9,6 +9,11 @@
 #   SRUN_ARGS       more flags of srun, separated by blanks
 set -euo pipefail
 
+if (($# < 3)); then
+    sed -n '3,/^set/s/^# \{0,1\}//p' "$0" >&2
+    [[ ${1:-} == -h || ${1:-} == --help ]] && exit
+    exit 2
+fi
 gpus=${GPUS:-8}
 gpus_per_node=${GPUS_PER_NODE:-$((gpus < 8 ? gpus : 8))}
 read -ra srun_args <<<"${SRUN_ARGS:-}"

@@ -11,6 +11,22 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from kapao_mm.errors import InputError, exit_on_input_error
+
+
+def parse_args() -> argparse.Namespace:
+    """Parses the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('source', metavar='IN', type=Path, help='released checkpoint (.pt)')
+    parser.add_argument('out', metavar='OUT', type=Path, help='where the converted one goes (.pth)')
+    return parser.parse_args()
+
+
+if __name__ == '__main__':
+    parse_args()  # answers --help and wrong arguments before the imports below, which take seconds
+
 import numpy as np
 import torch
 from mmengine.config import Config
@@ -21,7 +37,6 @@ from kapao_mm import __version__, register_all_modules
 from kapao_mm.datasets import read_metainfo
 from kapao_mm.engine import AtomicBackend, check_output, checkpoint_bytes
 from kapao_mm.engine.release import Release, read_release
-from kapao_mm.errors import InputError, exit_on_input_error
 
 REPO = Path(__file__).resolve().parents[2]
 MODEL_CONFIGS = 'configs/_base_/models'
@@ -158,12 +173,7 @@ def next_command(release: Release, size: str, options: dict[str, Any], out: Path
 
 def main() -> None:
     """Reads, converts, writes, and says what comes next."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('source', metavar='IN', type=Path, help='released checkpoint (.pt)')
-    parser.add_argument('out', metavar='OUT', type=Path, help='where the converted one goes (.pth)')
-    args = parser.parse_args()
+    args = parse_args()
     check_output(args.out, args.source)
     release = read_release(args.source)
     size, options = find_config(release)

@@ -1,0 +1,36 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+"""Formats of exported models, and their limits."""
+
+from typing import NamedTuple
+
+MIN_OPSET, MAX_OPSET = 18, 23  # of what torch's exporter writes
+TENSORRT_CANDIDATES = 3840  # the most that its TopK finds
+TENSORRT_MIN_SIZE = 256  # px, of height and width: smaller inputs have fewer outputs than that
+
+RUNTIME = 'python -m kapao_mm.deploy.runtime {path} IMAGE...'
+ENGINE = (
+    'trtexec --onnx={path} --saveEngine={stem}.engine '
+    '--minShapes=images:1x{least}x{least}x3 --optShapes=images:1x{size}x{size}x3 '
+    '--maxShapes=images:8x{size}x{size}x3'
+)
+
+
+class Format(NamedTuple):
+    """A format of exported models.
+
+    Attributes:
+        suffix: Suffix of its files.
+        advice: Command that uses a file, with places for ``path``, ``stem``, ``least`` and
+            ``size`` (smallest and common network input, px).
+    """
+
+    suffix: str
+    advice: str
+
+
+FORMATS = {
+    'onnx': Format('.onnx', RUNTIME),
+    'openvino': Format('.xml', RUNTIME),
+    'torchscript': Format('.pt', "torch.jit.load('{path}'), after import torchvision"),
+    'tensorrt': Format('.onnx', ENGINE),
+}

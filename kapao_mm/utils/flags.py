@@ -1,0 +1,109 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+"""Command-line flags that several tools share.
+
+Importing this module imports neither torch nor MM, so that ``--help`` answers at once.
+"""
+
+import argparse
+from pathlib import Path
+
+PRECISIONS = ('float32', 'bfloat16', 'float16')  # of the network in torch
+
+
+class OptionText(str):
+    """Value of a ``--cfg-options`` entry as it was typed; ``load_config`` gives it its type."""
+
+
+class ConfigOptions(argparse.Action):
+    """Collects KEY=VALUE texts in a dict, as MMEngine's DictAction does without their types."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: list[str],
+        option_string: str | None = None,
+    ) -> None:
+        """Adds the options of one flag."""
+        options = dict(getattr(namespace, self.dest))
+        for text in values:
+            key, equals, value = text.partition('=')
+            if not equals:
+                parser.error(f'{option_string} {text}: give KEY=VALUE')
+            options[key] = OptionText(value)
+        setattr(namespace, self.dest, options)
+
+
+def add_config_options(parser: argparse.ArgumentParser, example: str) -> None:
+    """Adds ``--cfg-options``, whose value is for ``kapao_mm.configuration.load_config``.
+
+    Args:
+        parser: The parser of the tool.
+        example: Config values, KEY=VALUE, that its help shows.
+    """
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=ConfigOptions,
+        default={},
+        metavar='KEY=VALUE',
+        help=f'replace config values, as in: {example}',
+    )
+
+
+def add_run_options(parser: argparse.ArgumentParser, example: str) -> None:
+    """Adds the flags that training and testing share, as MMPose's tools have them.
+
+    Args:
+        parser: The parser of the tool.
+        example: A config value, KEY=VALUE, that its help shows.
+    """
+    parser.add_argument('--work-dir', help='where logs and checkpoints go [work_dirs/CONFIG]')
+    parser.add_argument('--show-dir', help='draw predictions of the evaluation into this directory')
+    parser.add_argument('--interval', type=positive, default=1, help='draw every n-th image [1]')
+    add_config_options(parser, f'data_root=DIR input_size=640 {example}')
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='what started the processes that work together, as tools/dist_*.sh set it [none]',
+    )
+    # torch.distributed.launch, the forerunner of torchrun, gives it to every tool.
+    parser.add_argument('--local_rank', '--local-rank', help=argparse.SUPPRESS)
+
+
+def add_image_options(parser: argparse.ArgumentParser, out_dir: str) -> None:
+    """Adds the images, ``--out-dir`` with its default, and ``--objects``."""
+    parser.add_argument('images', nargs='+', metavar='IMAGE', help='images, folders or patterns')
+    parser.add_argument(
+        '--out-dir', type=Path, default=out_dir, help='where pictures and JSON go [%(default)s]'
+    )
+    parser.add_argument(
+        '--objects', action='store_true', help='draw pose objects and keypoint objects as well'
+    )
+
+
+def positive(text: str) -> int:
+    """Converts text to a whole number of at least 1; a type for argparse."""
+    if (number := int(text)) < 1:
+        raise ValueError(text)
+    return number
+
+
+def input_shape(text: str) -> tuple[int, int]:
+    """Converts ``896x1280`` (h x w), or ``1280`` for a square, to (h, w) px; a type for argparse.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is something else, or a side does not fit the network.
+    """
+    from kapao_mm.functional.letterbox import INPUT_DIVISOR  # OpenCV takes a while
+
+    sides = text.split('x') * (1 if 'x' in text else 2)
+    if len(sides) != 2 or not all(
+        side.isdecimal() and int(side) and not int(side) % INPUT_DIVISOR for side in sides
+    ):
+        raise argparse.ArgumentTypeError(
+            f'{text}: give multiples of {INPUT_DIVISOR} px, 1280 or 896x1280'
+        )
+    height, width = map(int, sides)
+    return height, width
