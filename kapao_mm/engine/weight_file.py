@@ -102,19 +102,21 @@ def _check_zip(path: Path, size: int) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
+            names = [entry.filename for entry in entries]
+            if any(name.endswith('/constants.pkl') for name in names):
+                raise UnpicklingError('it is a torchscript file; give what it was exported from')
             if sum(entry.file_size for entry in entries) > size:
-                raise zipfile.BadZipFile('compressed or overlapping parts')
-            damaged = archive.testzip()
-            for entry in entries:
-                if entry.filename.endswith('.pkl') and not damaged:
-                    with archive.open(entry) as file:
+                raise UnpicklingError('its parts are compressed or overlap')
+            if damaged := archive.testzip():
+                raise UnpicklingError(f'it is damaged, the checksum of {damaged} is wrong')
+            for name in names:
+                if name.endswith('.pkl'):
+                    with archive.open(name) as file:
                         _check_pickle(file, size)
     except UnpicklingError:
         raise
     except Exception as error:
-        raise zipfile.BadZipFile(f'its zip archive is damaged ({error})') from error
-    if damaged:
-        raise zipfile.BadZipFile(f'it is damaged, the checksum of {damaged} is wrong')
+        raise UnpicklingError(f'its zip archive is damaged ({error})') from error
 
 
 def _check_pickle(file: BinaryIO, size: int) -> None:

@@ -112,7 +112,7 @@ def test_a_compressed_file_is_refused(file):
     with zipfile.ZipFile(file) as source, zipfile.ZipFile(packed, 'w') as target:
         for name in source.namelist():
             target.writestr(name, b'\0' * 10**6, zipfile.ZIP_DEFLATED)
-    with pytest.raises(InputError, match='compressed or overlapping parts'):
+    with pytest.raises(InputError, match='its parts are compressed or overlap'):
         read_checkpoint(packed)
 
 
@@ -129,6 +129,13 @@ def test_tuples_that_double_are_refused_before_they_are_hashed(tmp_path, old):
             archive.writestr('a/version', '3')
     with pytest.raises(InputError, match='its tuples hold more objects than the file has bytes'):
         read_checkpoint(tmp_path / 'a.pth')
+
+
+def test_a_torchscript_file_is_named(tmp_path, model):
+    path = str(tmp_path / 'a.pt')
+    torch.jit.trace(model, torch.zeros(1, 30)).save(path)
+    with pytest.raises(InputError, match='it is a torchscript file; give what it was exported'):
+        read_checkpoint(path)
 
 
 def test_files_of_old_torch_are_read(tmp_path, model):
