@@ -4,6 +4,7 @@ import json
 import os
 import re
 import zlib
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import cv2
@@ -229,3 +230,13 @@ def test_16_bits_are_read_as_pil_images_and_arrays_of_them_are(tmp_path):
     expected = read_image(path)
     np.testing.assert_array_equal(as_bgr(Image.open(io.BytesIO(path.read_bytes()))), expected)
     np.testing.assert_array_equal(as_bgr(cv2.imread(str(path), cv2.IMREAD_UNCHANGED)), expected)
+
+
+@pytest.mark.parametrize('encoding', ['utf-8', 'ascii'])
+def test_names_that_the_terminal_cannot_show_do_not_end_a_run(predict, tmp_path, encoding):
+    image = write_image(tmp_path / 'in/a.jpg')
+    renamed = image.rename(image.with_name(os.fsdecode('ä'.encode() + b'\xff.jpg')))
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding)
+    with redirect_stdout(terminal):
+        assert predict(renamed)
+    assert b'udcff.jpg: 0 poses' in terminal.buffer.getvalue()
