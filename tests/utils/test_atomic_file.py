@@ -33,17 +33,17 @@ def test_a_failure_keeps_the_old_content_and_leaves_nothing_else(tmp_path, error
 
 
 def test_a_full_disk_is_an_error_that_names_the_file(tmp_path):
-    with pytest.raises(InputError, match='a.png cannot be written: No space left'):
-        with atomic_path(tmp_path / 'a.png') as temporary:
-            temporary.write_text('half')
-            raise OSError(errno.ENOSPC, 'No space left on device')
+    error = pytest.raises(InputError, match='a.png cannot be written: No space left')
+    with error, atomic_path(tmp_path / 'a.png') as temporary:
+        temporary.write_text('half')
+        raise OSError(errno.ENOSPC, 'No space left on device')
     assert not list(tmp_path.iterdir())
 
 
 def test_a_missing_folder_is_an_error_that_names_the_file(tmp_path):
-    with pytest.raises(InputError, match='missing/a.json cannot be written: No such file'):
-        with atomic_path(tmp_path / 'missing/a.json'):
-            pass
+    error = pytest.raises(InputError, match='missing/a.json cannot be written: No such file')
+    with error, atomic_path(tmp_path / 'missing/a.json'):
+        pass
 
 
 def test_a_place_that_will_do_is_made_and_left_empty(tmp_path):
