@@ -1,8 +1,11 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+import errno
 import os
 
 import pytest
 from mmengine.fileio import get_file_backend
+
+from kapao_mm.errors import InputError
 
 
 @pytest.fixture
@@ -34,3 +37,16 @@ def test_a_kill_while_writing_leaves_the_old_content(backend, tmp_path, monkeypa
     getattr(backend, write)(content, path)  # over what the kill left
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
     assert path.read_text() == 'new'
+
+
+def test_a_full_disk_is_named_and_leaves_the_old_content(backend, tmp_path, monkeypatch):
+    def fail(file):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    path = tmp_path / 'epoch_1.pth'
+    path.write_bytes(b'old')
+    monkeypatch.setattr(os, 'fsync', fail)
+    with pytest.raises(InputError, match='epoch_1.pth cannot be written: No space left'):
+        backend.put(b'new', path)
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+    assert path.read_bytes() == b'old'
