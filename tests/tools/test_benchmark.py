@@ -36,7 +36,8 @@ def config(repo, tmp_path_factory):
         f"_base_ = '{repo}/configs/kapao/kapao_n_coco.py'\n"
         f'model = dict(backbone=dict(widen_factor=0.125), neck=dict(in_channels={WIDTHS}), '
         f'head=dict(in_channels={WIDTHS}))\n'
-        'input_size = 64\n'
+        'from kapao_mm.configuration import set_everywhere\n'
+        'set_everywhere(_base_, input_size=64)\n'
     )
     return path
 
