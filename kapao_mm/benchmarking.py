@@ -130,7 +130,8 @@ def run_alone(tool: str, job: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_report(report: dict[str, Any], path: Path) -> None:
-    """Writes figures as JSON, and says where."""
+    """Writes figures as JSON into a folder that is made if it is missing, and says where."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(report, indent=2) + '\n')
     print(f'\nfigures: {path}')

@@ -1,6 +1,4 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-from argparse import ArgumentTypeError
-
 import numpy as np
 import pytest
 import torch
@@ -8,7 +6,6 @@ import torch
 from kapao_mm.benchmarking import (
     WARM_UP,
     describe_machine,
-    input_shape,
     memory,
     peak,
     run_alone,
@@ -93,14 +90,3 @@ def test_a_report_is_written_as_json_into_a_new_folder(tmp_path, capsys):
     write_report(dict(rows=[1.5]), path)
     assert path.read_text() == '{\n  "rows": [\n    1.5\n  ]\n}\n'
     assert capsys.readouterr().out == f'\nfigures: {path}\n'
-
-
-def test_input_shapes_are_squares_or_height_x_width():
-    assert input_shape('1280') == (1280, 1280)
-    assert input_shape('896x1280') == (896, 1280)
-
-
-@pytest.mark.parametrize('text', ['0', '100', '64x', '64x100', '64x64x64', '-64', 'wide', ''])
-def test_input_shapes_are_multiples_of_64(text):
-    with pytest.raises(ArgumentTypeError, match=f'{text}: give multiples of 64 px'):
-        input_shape(text)

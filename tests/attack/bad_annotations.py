@@ -45,7 +45,9 @@ _base_ = [
     '{REPO}/configs/_base_/datasets/keypoint_loaders.py',
     '{REPO}/configs/_base_/schedules/kapao_short.py',
 ]
-input_size = 64
+from kapao_mm.configuration import set_everywhere
+
+set_everywhere(_base_, input_size=64)
 model = dict(head=dict(num_keypoints=3))
 metainfo = {METAINFO!r}
 train_dataloader = dict(

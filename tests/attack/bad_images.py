@@ -275,7 +275,7 @@ class Ways:
         cfg.model.neck.in_channels = cfg.model.head.in_channels = widths
         cfg.test_dataloader.dataset.pipeline = list(STEPS)
         torch.manual_seed(0)
-        inferencer = KAPAOInferencer(cfg, device='cpu')
+        inferencer = KAPAOInferencer(cfg, device='cpu', random_weights=True)
         step = inferencer.model.test_step
 
         def record(data: dict) -> list:

@@ -148,9 +148,8 @@ def test_nothing_annotated_is_drawn_too(check, train, recwarn):
 
 
 def test_datasets_inside_wrappers_are_found_once(check, toy):
-    _, printed, report = check(
-        config='configs/kapao/kapao_n_overfit.py', ann_file=TRAIN, img='train2017'
-    )
+    options = dict(train_ann=TRAIN, train_img='train2017', val_ann=TRAIN, val_img='train2017')
+    _, printed, report = check(config='configs/kapao/kapao_n_overfit.py', **options)
     assert list(report) == ['train_val_test'] and 'train, val, test: ' in printed
 
 

@@ -47,7 +47,8 @@ def data(tmp_path_factory):
     path = root / 'annotations/person_keypoints_val.json'
     content = json.loads(path.read_text())
     for annotation in content['annotations']:
-        annotation['area'] = 1e6  # so large that wherever keypoints are they count as found
+        # So large that wherever keypoints are they count as found.
+        annotation |= dict(area=1e6, bbox=[0, 0, 1000, 1000])
     path.write_text(json.dumps(content))
     return root
 

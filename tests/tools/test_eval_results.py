@@ -56,7 +56,7 @@ def test_the_truth_is_perfect_and_a_shift_is_not(evaluate, truth, tmp_path, caps
     assert evaluate(records(truth), '--out', tmp_path / 'm.json') is None
     found = json.loads((tmp_path / 'm.json').read_text())
     assert [found[name] for name in METRICS] == pytest.approx([1] * 4)
-    lines = capsys.readouterr().out.splitlines()
+    lines = [line for line in capsys.readouterr().out.splitlines() if ' - INFO - ' not in line]
     count = len(truth['annotations'])
     path = tmp_path / 'a.json'
     assert lines[0].startswith(f'{path}: {count} poses in 2 images, against {tmp_path}/data/')
@@ -188,9 +188,10 @@ def test_labels_that_would_change_the_numbers_are_an_error(evaluate, data, truth
     assert f': {truth["annotations"][1]["id"]}; ' in message
 
 
-@pytest.mark.parametrize('name', ['m.txt', 'm', 'nowhere/m.json'])
+@pytest.mark.parametrize('name', ['m.txt', 'm'])
 def test_a_place_for_the_metrics_that_does_not_work_is_told_first(evaluate, tmp_path, name):
-    assert evaluate(None, '--out', tmp_path / name).startswith(f'error: --out {tmp_path / name}')
+    message = evaluate(None, '--out', tmp_path / name)
+    assert message.startswith(f'error: {tmp_path / name} must end in .json')
 
 
 def test_a_config_without_test_data_is_refused(run_tool, tmp_path):

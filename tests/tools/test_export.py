@@ -118,7 +118,7 @@ def test_a_file_that_is_another_model(run_tool, checkpoint, tmp_path, monkeypatc
         model.head.head_module.convs[0].bias.data += 1
         write_torchscript(model, metadata, path)
 
-    monkeypatch.setattr(export, 'write_torchscript', write_other)
+    monkeypatch.setitem(export.WRITERS, 'torchscript', write_other)
     flags = ('--format', 'torchscript', '--out', tmp_path / 'a.pt')
     message = run_tool(TOOL, CONFIG, checkpoint, *flags, *FLAGS)
     assert f'{tmp_path}/a.pt was written, but is not the model: it finds' in message

@@ -58,7 +58,7 @@ FAULTS = [
         'default_hooks.checkpoint is None, so the run would keep no weights',
     ),
     ([f'{ANALYSIS}/eval_results.py', TOY, 'a.json', '--out', '{tmp_path}/a.csv'], 'must end in'),
-    ([f'{ANALYSIS}/plot_schedule.py', TOY, '--out', '{tmp_path}/a.doc'], 'must end in .png'),
+    ([f'{ANALYSIS}/plot_schedule.py', TOY, '--out', '{tmp_path}/a.doc'], 'a.doc must end in '),
     ([f'{ANALYSIS}/plot_schedule.py', TOY, '--out', f'{FILE}/a.png'], 'cannot be written'),
     ([f'{ANALYSIS}/optimize_anchors.py', TOY, '--out', f'{FILE}/a.py'], 'cannot be written'),
     ([f'{ANALYSIS}/optimize_anchors.py', TOY, '--out', '{tmp_path}/a.txt'], 'must end in .py'),

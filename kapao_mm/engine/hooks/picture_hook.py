@@ -11,7 +11,8 @@ from mmpose.engine.hooks import PoseVisualizationHook
 from mmpose.registry import HOOKS
 from mmpose.structures import PoseDataSample, merge_data_samples
 
-from kapao_mm.utils.atomic_file import atomic_path, check_folder
+from kapao_mm.image_files import read_image
+from kapao_mm.utils.atomic_file import check_folder
 
 
 @HOOKS.register_module()
@@ -82,15 +83,14 @@ class PictureHook(PoseVisualizationHook):
                 number += 1
                 path = folder / f'{source.stem}_{number}{source.suffix}'
             self._drawn.add(path)
-            with atomic_path(path) as temporary:
-                self._visualizer.add_datasample(
-                    path.stem,
-                    mmcv.imread(source, channel_order='rgb'),
-                    data_sample=merge_data_samples([sample]),
-                    draw_gt=False,
-                    draw_bbox=True,
-                    show=self.show,
-                    wait_time=self.wait_time,
-                    kpt_thr=self.kpt_thr,
-                    out_file=str(temporary),
-                )
+            self._visualizer.add_datasample(
+                path.stem,
+                mmcv.bgr2rgb(read_image(source)),
+                data_sample=merge_data_samples([sample]),
+                draw_gt=False,
+                draw_bbox=True,
+                show=self.show,
+                wait_time=self.wait_time,
+                kpt_thr=self.kpt_thr,
+                out_file=str(path),
+            )

@@ -40,7 +40,8 @@ def metric(tmp_path):
     def make(*names, **options):
         path = tmp_path / 'truth.json'
         categories = [dict(id=i + 1, name=name) for i, name in enumerate(names)]
-        path.write_text(json.dumps(dict(images=[], annotations=[], categories=categories)))
+        images = [dict(id=1, file_name='a.jpg', width=8, height=8, crowdIndex=0)]
+        path.write_text(json.dumps(dict(images=images, annotations=[], categories=categories)))
         found = KAPAOMetric(str(path), **options)
         info = [dict(name=name, keypoint_ids=[i]) for i, name in enumerate(names)]
         found.dataset_meta = dict(dataset_name='x', num_keypoints=len(info), categories=info)

@@ -1,5 +1,6 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 import errno
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -103,12 +104,12 @@ def test_a_folder_that_cannot_be_written_ends_the_run_before_it_starts(draw, tmp
 
 
 def test_a_full_disk_is_named_and_leaves_nothing_half(draw, tmp_path, monkeypatch):
-    def fail(picture, path, *args):
+    def fail(path, content):
         with open(path, 'wb') as file:
             file.write(b'half')
         raise OSError(errno.ENOSPC, 'No space left on device')
 
-    monkeypatch.setattr('mmcv.imwrite', fail)
+    monkeypatch.setattr(Path, 'write_bytes', fail)
     with pytest.raises(InputError, match='out/1.jpg cannot be written: No space left'):
         draw('test', interval=1)
     assert not [path for path in (tmp_path / 'out').rglob('*') if path.is_file()]
