@@ -25,6 +25,7 @@ from kapao_mm.utils.config_names import (
 )
 from kapao_mm.utils.flags import OptionText
 from kapao_mm.utils.plain_yaml import read_yaml_as_data
+from kapao_mm.utils.project_files import find_config
 
 __all__ = [
     'LOADERS',
@@ -34,6 +35,7 @@ __all__ = [
     'load_config',
     'read_config',
     'set_everywhere',
+    'typed_value',
 ]
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -47,7 +49,7 @@ def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
     of the log says what that was.
 
     Args:
-        path: Config file.
+        path: Config file, or the name of one of this package's configs.
         options: Values by key; nested keys have dots. Texts of the command line
             (:class:`kapao_mm.utils.flags.OptionText`) get the type that MMEngine gives them.
 
@@ -59,7 +61,10 @@ def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
     options = options or {}
     _check_keys(cfg, options)
     try:
-        options = {key: _typed(value) for key, value in options.items()}
+        options = {
+            key: typed_value(value) if isinstance(value, OptionText) else value
+            for key, value in options.items()
+        }
         for line in _set_names(cfg, options):
             print_log(line, 'current')
         cfg.merge_from_dict(options)
@@ -79,9 +84,7 @@ def read_config(path: str | Path) -> Config:
         InputError: If the file is missing, is no config or cannot be run.
     """
     read_yaml_as_data()
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f'config file {path.absolute()} does not exist')
+    path = find_config(path)
     if path.suffix not in ('.py', '.json', '.yaml', '.yml'):
         raise InputError(f'config file {path.absolute()} must end in .py, .json, .yaml or .yml')
     try:
@@ -98,14 +101,12 @@ def read_config(path: str | Path) -> Config:
     return cfg
 
 
-def _typed(value: Any) -> Any:
-    """Returns a value with the type that MMEngine's DictAction gives to such a text."""
-    if not isinstance(value, OptionText):
-        return value
-    text = value.strip('\'"')
-    if set(text).isdisjoint('[(,'):  # DictAction takes blanks out of lists, and out of paths
-        return DictAction._parse_int_float_bool(text)
-    return DictAction._parse_iterable(value)
+def typed_value(text: str) -> Any:
+    """Returns the value of a command line's KEY=VALUE as MMEngine's DictAction reads it."""
+    stripped = text.strip('\'"')
+    if set(stripped).isdisjoint('[(,'):  # DictAction takes blanks out of lists, and out of paths
+        return DictAction._parse_int_float_bool(stripped)
+    return DictAction._parse_iterable(text)
 
 
 def apply_run_options(cfg: Config, args: argparse.Namespace) -> None:

@@ -86,6 +86,7 @@ def test_a_process_that_was_not_launched_is_told_how(monkeypatch, launcher, miss
         join_processes(launcher)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('launcher', ['slurm', 'mpi'])
 def test_slurm_and_mpi_join_on_the_cpu(repo, tmp_path, launcher):
     with socket.socket() as probe:
@@ -116,6 +117,7 @@ def test_slurm_and_mpi_join_on_the_cpu(repo, tmp_path, launcher):
     assert printed == ['0 2 0 1', '1 2 1 1']
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('sync_bn', 'kind'), [(None, nn.BatchNorm2d), ('torch', nn.SyncBatchNorm)])
 def test_sync_bn_is_a_switch_of_the_config(repo, alone, tmp_path, sync_bn, kind):
     @MODEL_WRAPPERS.register_module(name='Plain', force=True)

@@ -24,6 +24,7 @@ SAMPLES = dict(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('dataset', ['coco', 'crowdpose'])
 def test_two_iterations_and_a_test(repo, shared_dir, tmp_path, dataset):
     options = dict(SAMPLES[dataset])

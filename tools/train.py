@@ -111,7 +111,7 @@ def main() -> None:
     runner.train()
     if is_main_process():
         checkpoint = latest_checkpoint(cfg.work_dir) or 'CHECKPOINT'
-        runner.logger.info(f'Next: python tools/test.py {args.config} {checkpoint}')
+        runner.logger.info(f'Next: kapao test {args.config} {checkpoint}')
     leave_processes()
 
 

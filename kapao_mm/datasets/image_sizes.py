@@ -47,7 +47,7 @@ class SizeCheck:
         fault = describe_mismatch(size, annotated, path)
         message = (
             f'annotation file {osp.abspath(self.ann_file)}, image {image_id}: {fault}, so that its '
-            'labels may lie beside the people; tools/misc/check_dataset.py lists all such images'
+            'labels may lie beside the people; kapao check-dataset lists all such images'
         )
         if self.on_mismatch == 'stop':
             raise InputError(f"{message}. on_size_mismatch='warn' of the dataset goes on with them")

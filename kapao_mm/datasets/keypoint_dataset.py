@@ -190,7 +190,7 @@ class KeypointDataset(BaseCocoStyleDataset):
             more = f' ({len(faults) - 1} more kinds of faults)' if faults[1:] else ''
             raise InputError(
                 f'annotation file {osp.abspath(self.ann_file)}: {faults[0]}{more}; '
-                'tools/misc/check_dataset.py lists all'
+                'kapao check-dataset lists all'
             )
         return content
 

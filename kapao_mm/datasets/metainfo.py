@@ -13,13 +13,13 @@ from mmpose.datasets.datasets.utils import parse_pose_metainfo
 
 from kapao_mm.errors import InputError
 from kapao_mm.utils.plain_yaml import read_yaml_as_data
+from kapao_mm.utils.project_files import project_dir
 
-PACKAGE = Path(__file__).resolve().parents[1]
 # Where the files of configs/_base_/datasets/ are, wherever one stands: those of this project, in a
 # checkout or a wheel, then MMPose's.
 SHIPPED = [
     folder / 'configs/_base_/datasets'
-    for folder in (PACKAGE.parent, PACKAGE / '.mim', Path(mmpose.__file__).parent / '.mim')
+    for folder in (project_dir(), Path(mmpose.__file__).parent / '.mim')
 ]
 
 

@@ -63,5 +63,5 @@ class ModelMetadata(NamedTuple):
             return cls(**json.loads(text or ''))
         except (TypeError, ValueError) as error:
             raise InputError(
-                f'{source} has no metadata of KAPAO; export it with tools/deployment/export.py'
+                f'{source} has no metadata of KAPAO; export it with kapao export'
             ) from error

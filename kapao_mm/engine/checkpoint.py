@@ -18,10 +18,11 @@ from kapao_mm.utils.atomic_file import check_folder
 
 from .file_backend import AtomicBackend
 from .weight_file import read_weight_file
+from .weights_only import allow_globals
 
 
 def allow_mmengine_checkpoints() -> None:
-    """Lets ``torch.load(weights_only=True)`` read what MMEngine writes, and nothing else.
+    """Lets ``weights_only`` reading accept what MMEngine writes, and nothing else.
 
     MMEngine keeps arrays of the dataset's metainfo and the history of logged values in its
     checkpoints; the history refers to its own methods by ``getattr``.
@@ -29,7 +30,7 @@ def allow_mmengine_checkpoints() -> None:
     reconstruct, _, _ = np.empty(0).__reduce__()
     scalar, _ = np.float64().__reduce__()
     kinds = (np.bool_, np.uint8, np.int32, np.int64, np.float32, np.float64)
-    torch.serialization.add_safe_globals(
+    allow_globals(
         [
             HistoryBuffer,
             np.ndarray,
@@ -60,9 +61,7 @@ def read_checkpoint(place: str | Path) -> dict[str, Any]:
     """
     checkpoint = read_weight_file(place, mmap=True)
     if not isinstance(checkpoint, dict) or 'state_dict' not in checkpoint:
-        raise InputError(
-            f'checkpoint {place} has no state_dict; give one that tools/train.py wrote'
-        )
+        raise InputError(f'checkpoint {place} has no state_dict; give one that kapao train wrote')
     meta = checkpoint.get('meta') or {}
     if not isinstance(meta, dict) or not isinstance(meta.get('dataset_meta', {}), dict):
         raise InputError(f'checkpoint {place} has a meta that is no dict; it is none of MMEngine')

@@ -18,6 +18,7 @@ from torch import serialization
 from kapao_mm.errors import InputError
 
 from .weight_file import check_integrity, reason
+from .weights_only import TORCH_CAN, load_restricted, unknown_globals
 
 # What numpy's arrays and numbers are made with; their stand-ins may be called, and stay empty.
 NUMPY_CALLS = frozenset(
@@ -77,8 +78,10 @@ def load_inert(path: str | Path) -> Any:
         raise InputError(f'{path} does not exist (looked at {Path(path).absolute()})')
     check_integrity(Path(path))
     try:
+        if not TORCH_CAN:
+            return load_restricted(path, _stand_in)
         with _nothing_allowed():
-            names = serialization.get_unsafe_globals_in_checkpoint(path)
+            names = unknown_globals(path)
             serialization.add_safe_globals([(_stand_in(name), name) for name in names])
             return torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:  # a hostile file can make the reader raise anything

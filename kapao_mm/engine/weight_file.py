@@ -19,9 +19,10 @@ from kapao_mm.errors import InputError
 
 from .download import fetch, hash_in_name
 from .pickle_bounds import require_bounded_tuples
+from .weights_only import load_weights_only, unknown_globals
 
 ZIP = b'PK\x03\x04'  # how a file begins that torch reads as a zip archive
-CONVERTER = 'python tools/model_converters/official_to_mm.py'
+CONVERTER = 'kapao convert'
 
 
 def read_weight_file(place: str | Path, map_location: Any = 'cpu', mmap: bool = False) -> Any:
@@ -39,9 +40,7 @@ def read_weight_file(place: str | Path, map_location: Any = 'cpu', mmap: bool = 
     path = fetch(place)
     check_integrity(path)
     try:
-        content = torch.load(
-            path, map_location, weights_only=True, mmap=mmap and _starts_with_zip(path)
-        )
+        content = load_weights_only(path, map_location, mmap and _starts_with_zip(path))
         broken = _not_finite(content, path.stat().st_size)
     except Exception as error:  # a hostile file can make the reader raise anything
         raise InputError(_describe(path, error)) from error
@@ -158,8 +157,7 @@ def _weights(content: Any) -> Iterator[tuple[Any, Tensor]]:
 def _describe(path: Path, error: Exception) -> str:
     """One line of why a file cannot be read, and what to do."""
     with suppress(Exception):
-        classes = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-        if any(name.startswith('models.') for name in classes):
+        if any(name.startswith('models.') for name in unknown_globals(path)):
             return (
                 f'checkpoint {path} is a pickled model, as KAPAO and YOLOv5 are released; convert '
                 f'it first: {CONVERTER} {path} {path.stem}.pth'

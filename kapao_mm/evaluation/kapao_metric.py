@@ -117,7 +117,7 @@ class KAPAOMetric(CocoMetric):
         elif 'annotations' not in content:
             raise InputError(
                 f'annotation file {path} has no annotations to evaluate against; '
-                'tools/test.py --format-only writes results without'
+                'kapao test --format-only writes results without'
             )
         else:
             raise_faults(path, label_faults(content, meta, self.use_area, self.iou_type))
@@ -306,6 +306,6 @@ def describe_fusion(metrics: Mapping[str, float]) -> str:
     else:
         advice = (
             'better without: set model.test_cfg.fusion_distance=0, or find a better distance with '
-            'tools/analysis_tools/sweep.py --key model.test_cfg.fusion_distance'
+            'kapao sweep --key model.test_cfg.fusion_distance'
         )
     return f'AP {fused:.4f} with fusion, {unfused:.4f} without; {advice}'

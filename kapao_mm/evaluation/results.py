@@ -99,7 +99,7 @@ def read_results(path: Path) -> list[dict]:
     if not isinstance(results, list):
         raise InputError(
             f'result file {path.absolute()} is no list of results, but a {type(results).__name__}; '
-            'tools/test.py --format-only writes one'
+            'kapao test --format-only writes one'
         )
     return results
 

@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+# torch 2.1 has it in torch._dynamo only.
+is_compiling = getattr(torch.compiler, 'is_compiling', None) or torch._dynamo.is_compiling
+
 
 def recompute_in_backward(layers: Iterable[nn.Module]) -> None:
     """Makes layers drop their inner activations and compute them again in the backward pass.
@@ -48,9 +51,7 @@ def _recomputed(forward: Callable) -> Callable:
         if not torch.is_grad_enabled():
             return forward(layer, x)
         # A compiled graph computes activations again, but does not write buffers again.
-        options = (
-            {} if torch.compiler.is_compiling() else dict(context_fn=partial(_contexts, layer))
-        )
+        options = {} if is_compiling() else dict(context_fn=partial(_contexts, layer))
         return checkpoint(forward, layer, x, use_reentrant=False, **options)
 
     return run

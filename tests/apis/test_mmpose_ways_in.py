@@ -97,6 +97,7 @@ def test_bottom_up_inference_has_the_settings_for_pictures(config, checkpoint, i
     assert len(found.pred_instances) > 0
 
 
+@pytest.mark.slow
 def test_samples_of_a_dataset_are_evaluated(config, checkpoint):
     model = init_model(config, checkpoint, device='cpu')
     dataset = DATASETS.build(model.cfg.test_dataloader.dataset)
@@ -105,6 +106,7 @@ def test_samples_of_a_dataset_are_evaluated(config, checkpoint):
     assert len(found.pred_instances) > 0
 
 
+@pytest.mark.slow
 def test_thresholds_of_the_inferencer_act_as_in_ours(config, checkpoint, image):
     theirs = MMPoseInferencer(config, checkpoint, device='cpu')
     ours = KAPAOInferencer(config, checkpoint, device='cpu')
@@ -119,6 +121,7 @@ def test_thresholds_of_the_inferencer_act_as_in_ours(config, checkpoint, image):
         next(theirs(image, nms_thr=3))
 
 
+@pytest.mark.slow
 def test_demos_run(run, config, checkpoint, image, tmp_path):
     device = ('--device', 'cpu')
     run(
@@ -137,6 +140,7 @@ def test_demos_run(run, config, checkpoint, image, tmp_path):
         assert (np.abs(picture - 90).max() > 60) == drawn
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('phase', ['train', 'val'])
 @pytest.mark.parametrize('mode', ['transformed', 'original'])
 def test_datasets_can_be_browsed(run, config, toy, tmp_path, phase, mode):

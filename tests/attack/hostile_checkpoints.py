@@ -32,6 +32,7 @@ from torch import Tensor, nn
 
 from kapao_mm import register_all_modules
 from kapao_mm.engine import checkpoint_to_resume, load_weights, write_hashed
+from kapao_mm.engine.weights_only import load_weights_only
 from kapao_mm.errors import InputError
 
 REPO = Path(__file__).resolve().parents[2]
@@ -322,7 +323,7 @@ def released(rng: random.Random, folder: Path) -> tuple[str, Callable]:
 
 def read(path: Path) -> dict[str, Tensor]:
     """The weights in a file."""
-    return torch.load(path, weights_only=True)['state_dict']
+    return load_weights_only(path)['state_dict']
 
 
 def tensors(node: Any) -> list[Tensor]:

@@ -8,6 +8,7 @@ HERE = Path(__file__).parent
 KINDS = [path.stem for path in sorted(HERE.glob('[!_rt]*.py'))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', KINDS)
 def test_every_attempt_ends_in_a_result_or_a_clear_error(kind, load_file, monkeypatch):
     monkeypatch.setattr(sys, 'path', [str(HERE), *sys.path])

@@ -202,7 +202,7 @@ def test_faults_are_one_error(build, coco_file, tmp_path, kind, key, value, mess
         build(coco_file, test_mode)
     assert str(error.value).startswith(f'annotation file {tmp_path}/a.json: ')
     assert message in str(error.value)
-    assert 'tools/misc/check_dataset.py' in str(error.value)
+    assert 'kapao check-dataset' in str(error.value)
 
 
 def test_the_first_of_several_kinds_of_faults_is_named(build, coco_file):

@@ -123,6 +123,7 @@ def test_the_ratio_of_the_datasets_can_be_set(subset):
     assert ['head' in path for path in paths] == [True] + [False] * 6
 
 
+@pytest.mark.slow
 def test_the_cache_of_images_is_that_of_each_dataset(subset):
     configs = subset('head'), subset('turned', converter((2, 1), (1, 2)))
     plain, cached = (

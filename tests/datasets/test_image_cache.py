@@ -87,6 +87,7 @@ def places(tmp_path: Path) -> tuple[str, str]:
     return 'ram', str(tmp_path / 'cache')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('in_one_step', [False, True], ids=['mosaic', 'mosaic and affine'])
 @pytest.mark.parametrize('where', [0, 1], ids=['ram', 'file'])
 def test_mosaics_are_those_without_the_cache(build, tmp_path, where, in_one_step):

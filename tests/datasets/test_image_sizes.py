@@ -67,6 +67,7 @@ def written_log(tmp_path):
     logger.removeHandler(handler)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('phase', PIPELINES)
 @pytest.mark.parametrize('workers', [0, 2])
 def test_loading_stops_by_default(build, tmp_path, phase, workers):
@@ -76,6 +77,7 @@ def test_loading_stops_by_default(build, tmp_path, phase, workers):
         list(loader)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('phase', PIPELINES)
 @pytest.mark.parametrize('workers', [0, 2])
 def test_it_can_warn_once_and_go_on(build, written_log, phase, workers):
@@ -86,6 +88,7 @@ def test_it_can_warn_once_and_go_on(build, written_log, phase, workers):
     assert written_log.read_text().count('annotations say') == 1
 
 
+@pytest.mark.slow
 def test_right_sizes_are_silent(build, tmp_path, written_log):
     for number in (2, 3):
         cv2.imwrite(str(tmp_path / f'{number}.png'), np.zeros((50, 40, 3), np.uint8))

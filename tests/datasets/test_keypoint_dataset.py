@@ -140,6 +140,7 @@ def test_test_samples_are_mmposes(build):
             np.testing.assert_array_equal(a[key], b[key])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('test_mode', [False, True])
 def test_keypoints_of_each_category_have_their_places(build, tmp_path, test_mode):
     pair = METAINFO | dict(

@@ -206,6 +206,7 @@ def test_a_pipeline_without_letterbox(repo):
         make_metadata(cfg, MODELS.build(cfg.model), 'pictures')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('write', 'suffix'),
     [(write_onnx, 'onnx'), (write_openvino, 'xml'), (write_torchscript, 'pt')],
@@ -224,6 +225,7 @@ def test_a_full_disk_is_named_and_leaves_no_half_model(
     assert (tmp_path / f'model.{suffix}').read_text() == 'old'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('write', 'suffix'), [(write_openvino, 'xml'), (write_torchscript, 'pt')])
 def test_writers_that_fail_in_their_own_words_are_named(
     model, metadata, tmp_path, monkeypatch, write, suffix

@@ -513,6 +513,7 @@ def predict_in_torch(model: KAPAO, path: Path, input_size: int) -> PoseDataSampl
     return model.predict(**model.data_preprocessor(batch), use='pictures')[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('write', 'suffix'), [(write_onnx, '.onnx'), (write_openvino, '.xml')], ids=SUFFIXES
 )

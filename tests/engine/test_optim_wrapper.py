@@ -7,6 +7,7 @@ import torch
 from mmpose.registry import OPTIM_WRAPPERS
 from torch import nn
 
+from kapao_mm.engine.weights_only import load_weights_only
 from kapao_mm.errors import InputError
 
 SGD = dict(lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01)
@@ -90,7 +91,7 @@ def test_resuming_amid_an_accumulation_is_exact(model):
     file = io.BytesIO()
     torch.save(dict(model=model.state_dict(), optimizer=wrapper.state_dict()), file)
     file.seek(0)
-    saved = torch.load(file, weights_only=True)
+    saved = load_weights_only(file)
 
     resumed_model = copy.deepcopy(model)
     resumed = wrap(resumed_model)

@@ -155,7 +155,7 @@ def test_a_released_model_names_the_converter(tmp_path, monkeypatch):
     sys.modules['models'].Model = Model
     path = tmp_path / 'kapao_s.pt'
     torch.save(dict(model=Model()), path)
-    with pytest.raises(InputError, match=f'official_to_mm.py {path} kapao_s.pth$'):
+    with pytest.raises(InputError, match=f'kapao convert {path} kapao_s.pth$'):
         read_checkpoint(path)
 
 

@@ -30,6 +30,7 @@ def crowds(draw):
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=3000)
 @given(crowd=crowds())
 def test_equals_the_algorithm_object_by_object(fuse_by_object, crowd):

@@ -9,6 +9,7 @@ from mmpose.registry import MODELS
 from mmpose.structures import PoseDataSample
 
 from kapao_mm.engine import check_checkpoint
+from kapao_mm.engine.weights_only import load_weights_only
 from kapao_mm.models.task_modules.candidates import decode_candidates
 
 
@@ -44,7 +45,7 @@ def test_grids_and_decoded_outputs_equal_the_reference(model, golden):
 
 
 def test_the_reference_is_read_whole(golden_checkpoint, shared_dir):
-    found = torch.load(golden_checkpoint, weights_only=True)
+    found = load_weights_only(golden_checkpoint)
     assert found['meta']['num_keypoints'] == 17
     assert found['meta']['classes'][:3] == ['person', 'nose', 'left_eye']
     assert {v.dtype for v in found['state_dict'].values()} == {torch.float32, torch.int64}

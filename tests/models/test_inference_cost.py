@@ -6,6 +6,7 @@ from mmcv.cnn import ConvModule
 from mmpose.registry import MODELS
 from torch import nn
 
+from kapao_mm.engine.weights_only import load_weights_only
 from kapao_mm.errors import InputError
 from kapao_mm.models.inference_cost import prepare_for_inference
 
@@ -14,7 +15,7 @@ from kapao_mm.models.inference_cost import prepare_for_inference
 def model(model_cfg, golden_checkpoint):
     """A network whose batch norm has statistics."""
     model = MODELS.build(model_cfg().model).eval()
-    model.load_state_dict(torch.load(golden_checkpoint, weights_only=True)['state_dict'])
+    model.load_state_dict(load_weights_only(golden_checkpoint)['state_dict'])
     return model
 
 

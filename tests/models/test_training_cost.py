@@ -112,6 +112,7 @@ def test_every_backbone_stage_and_neck_layer_is_recomputed_in_training_only(buil
     assert not layers
 
 
+@pytest.mark.slow
 def test_compiled_and_copied_training_keeps_results(build, graphs):
     plain = build(channels_last=True)
     compiled = build(channels_last=True, checkpoint_activations=True, compile_network=True)

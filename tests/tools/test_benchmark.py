@@ -66,6 +66,7 @@ def images(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_a_row_for_every_combination(run_tool, run_jobs_here, config, images, tmp_path, capsys):
     run_jobs_here(TOOL, apart=lambda job: job['backend'] == 'torch' and job['batch_size'] == 1)
     out = tmp_path / 'a/figures.json'
@@ -104,6 +105,7 @@ def test_a_row_for_every_combination(run_tool, run_jobs_here, config, images, tm
     assert not out.with_suffix('.png').exists()  # one size makes no plot
 
 
+@pytest.mark.slow
 def test_several_sizes_are_plotted_and_pictures_are_drawn(
     run_tool, run_jobs_here, config, checkpoint, tmp_path, capsys
 ):
@@ -139,6 +141,7 @@ def test_what_fails_names_its_reason_and_the_others_follow(
     assert 'random weights' not in printed
 
 
+@pytest.mark.slow
 def test_an_exported_file_has_the_thresholds_of_the_use(benchmark, config, tmp_path):
     job = dict(config=config, checkpoint=None, backend='torchscript', folder=tmp_path)
     args = SimpleNamespace(use='pictures', threads=None, job=job)

@@ -71,8 +71,7 @@ def test_what_there_is_and_what_is_left_out_is_counted(frame, convert, tmp_path,
         f'{tmp_path}/annotations/car_keypoints_train.json: 2 cameras, 2 images, 2 cars, 1 of them '
         'without keypoints, 2 keypoints, 1 boxes around keypoints, 1 boxes of bb; left out: 1 cars '
         'without a box, 1 images without a gt file',
-        'Next: python tools/train.py configs/kapao/kapao_s_carfusion.py --cfg-options '
-        f'data_root={tmp_path}',
+        f'Next: kapao train configs/kapao/kapao_s_carfusion.py --cfg-options data_root={tmp_path}',
     ]
 
 

@@ -41,20 +41,20 @@ def train(data):
     return content, lambda: path.write_text(json.dumps(content))
 
 
+@pytest.mark.slow
 def test_sound_data_pass_and_are_described(check, data, train, tmp_path):
     code, printed, report = check()
     assert code is None
     assert f'train: {data}/{TRAIN}' in printed
     assert f'4 images, {len(train[0]["annotations"])} annotations reading 4 images' in printed
     assert printed.count('faults: none worth a look:') == 2  # of train, and of val and test
-    assert printed.endswith(
-        f'Next: python tools/misc/browse_dataset.py {CONFIG}, then python tools/train.py {CONFIG}'
-    )
+    assert printed.endswith(f'Next: kapao browse-dataset {CONFIG}, then kapao train {CONFIG}')
     assert list(report) == ['train', 'val_test']
     for name in report:
         assert cv2.imread(str(tmp_path / f'out/{name}.png')) is not None
 
 
+@pytest.mark.slow
 def test_statistics_are_those_of_the_network_input(check, train):
     content, write = train
     person = next(a for a in content['annotations'] if sum(a['keypoints']))
@@ -76,6 +76,7 @@ def test_statistics_are_those_of_the_network_input(check, train):
     assert 'label rates: nose 100%, left_eye 0%' in printed
 
 
+@pytest.mark.slow
 def test_faults_are_listed_with_all_ids_and_fail(check, train):
     content, write = train
     people = content['annotations']
@@ -105,6 +106,7 @@ def test_faults_everywhere_leave_nothing_to_describe(check, train):
     assert 'statistics' not in report['train']
 
 
+@pytest.mark.slow
 def test_images_are_read_as_in_training(check, data, train):
     missing, cut, rotated, plain = (image['file_name'] for image in train[0]['images'])
     ids = [image['id'] for image in train[0]['images']]
@@ -187,6 +189,7 @@ def test_several_categories_are_told_apart(check, train, tmp_path):
     assert cv2.imread(str(tmp_path / 'out/train_val_test.png')) is not None
 
 
+@pytest.mark.slow
 def test_a_real_sample_has_no_faults(check, shared_dir):
     names = dict(train_ann='test_crowdpose.json', val_ann='test_crowdpose.json')
     code, printed, report = check(
@@ -202,6 +205,7 @@ def test_a_real_sample_has_no_faults(check, shared_dir):
     assert "annotations without an 'area' above 0" in found
 
 
+@pytest.mark.slow
 def test_objects_too_small_for_the_input_are_told(check, train):
     content, write = train
     for person in content['annotations']:

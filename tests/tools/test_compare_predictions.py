@@ -55,6 +55,7 @@ def test_poses_without_an_equal_are_counted(tool, others):
     assert (result['poses'], result['found'], len(result['gaps'])) == (1, 0, 0)
 
 
+@pytest.mark.slow
 def test_half_precision_is_compared_on_the_test_data(run_tool, repo, toy, tmp_path, capsys):
     options = {
         'data_root': str(toy),

@@ -6,7 +6,8 @@ import json
 import cv2
 import numpy as np
 import pytest
-import torch
+
+from kapao_mm.engine.weights_only import load_weights_only
 
 COCO = dict(
     train_ann='annotations/person_keypoints_train.json',
@@ -122,6 +123,7 @@ def people_wheels(run_tool, shared_dir, tmp_path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('dataset', 'keypoints', 'validated', 'prefix', 'parts'),
     [
@@ -141,7 +143,7 @@ def test_two_iterations_and_a_test(
     config, work = f'configs/kapao/kapao_{size}_{dataset}.py', tmp_path / 'work'
     given = ['--work-dir', work, *options(**request.getfixturevalue(dataset))]
     assert run_tool('train.py', config, *given) is None
-    found = torch.load(work / 'epoch_1.pth', weights_only=True)
+    found = load_weights_only(work / 'epoch_1.pth')
     assert found['meta']['iter'] == 2
     assert found['meta']['dataset_meta']['num_keypoints'] == keypoints
     assert bool(list(work.glob('best_coco_AP_*.pth'))) == validated
@@ -153,6 +155,7 @@ def test_two_iterations_and_a_test(
     assert 0 <= metrics[f'{prefix}/AP'] <= 1
 
 
+@pytest.mark.slow
 def test_combined_datasets_of_another_number_of_keypoints_end_before_training(
     run_tool, coco_crowdpose, tmp_path
 ):

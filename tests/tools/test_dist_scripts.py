@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from kapao_mm.datasets.toy import make_toy_dataset
+from kapao_mm.engine.weights_only import load_weights_only
 
 CONFIG = 'configs/kapao/kapao_n_toy.py'
 
@@ -85,7 +86,7 @@ def trained(script, data, options):
 
 def test_two_machines_train_together_and_the_first_writes(trained):
     works, printed = trained
-    assert [text.count('Next: python tools/test.py') for text in printed] == [1, 0]
+    assert [text.count('Next: kapao test') for text in printed] == [1, 0]
     assert [(work / 'epoch_1.pth').exists() for work in works] == [True, False]
     assert 'Epoch(train) [1][1/1]' in printed[0]  # 4 images, 2 processes, 2 each: one iteration
     assert 'Epoch(val)' in printed[0]
@@ -95,7 +96,7 @@ def test_two_machines_train_together_and_the_first_writes(trained):
 @pytest.fixture(scope='module')
 def checkpoint(trained):
     """The trained one with another head, so that it predicts poses and keypoint objects."""
-    found = torch.load(trained[0][0] / 'epoch_1.pth', weights_only=True)
+    found = load_weights_only(trained[0][0] / 'epoch_1.pth')
     generator = torch.Generator().manual_seed(0)
     for name, value in found['state_dict'].items():
         if name.startswith('head.'):
@@ -107,6 +108,7 @@ def checkpoint(trained):
     return path
 
 
+@pytest.mark.slow
 def test_results_are_those_of_one_process(script, run_tool, checkpoint, options, tmp_path):
 
     def flags(name):
@@ -130,6 +132,7 @@ def test_results_are_those_of_one_process(script, run_tool, checkpoint, options,
                 np.testing.assert_array_equal(value, theirs[field][name])
 
 
+@pytest.mark.slow
 def test_one_line_where_all_processes_fail_alike(script):
     printed, code = script('dist_train.sh', 'configs/kapao/gone.py', 2)
     assert code == 1
@@ -139,6 +142,7 @@ def test_one_line_where_all_processes_fail_alike(script):
     assert 'Traceback' not in printed
 
 
+@pytest.mark.slow
 def test_the_process_that_fails_is_heard(script, data, options):
     broken = data.parent / 'broken'
     (broken / 'train2017').mkdir(parents=True)
@@ -164,6 +168,7 @@ def test_missing_arguments_give_the_usage(script, name):
     assert printed.startswith(f'usage: tools/{name} CONFIG ')
 
 
+@pytest.mark.slow
 def test_fsdp_trains_validates_and_saves_whole_checkpoints(script, data, options):
     widths = [32, 64, 96, 128]
     narrow = {
@@ -185,7 +190,7 @@ def test_fsdp_trains_validates_and_saves_whole_checkpoints(script, data, options
     printed, code = script('dist_train.sh', config, 2, '--work-dir', work, *values)
     assert code == 0, printed
     assert 'Epoch(val) [1][3/3]' in printed  # 5 images on 2 processes, the same number on both
-    found = torch.load(work / 'epoch_1.pth', weights_only=True)
+    found = load_weights_only(work / 'epoch_1.pth')
     assert found['state_dict']['head.head_module.convs.3.weight'].shape == (171, 128, 1, 1)
     momenta = [state['momentum_buffer'] for state in found['optimizer']['state'].values()]
     assert sum(m.numel() for m in momenta) > 1e5

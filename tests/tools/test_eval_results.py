@@ -52,6 +52,7 @@ def records(truth, shift=0.0):
     ]
 
 
+@pytest.mark.slow
 def test_the_truth_is_perfect_and_a_shift_is_not(evaluate, truth, tmp_path, capsys):
     assert evaluate(records(truth), '--out', tmp_path / 'm.json') is None
     found = json.loads((tmp_path / 'm.json').read_text())
@@ -89,6 +90,7 @@ def test_run(run_tool, repo, toy, tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_a_file_evaluates_to_the_metrics_of_the_run_that_wrote_it(test_run, evaluate, tmp_path):
     flags = ('--out', tmp_path / 'run.json')
     assert test_run(*flags, test_evaluator__outfile_prefix=str(tmp_path / 'run')) is None
@@ -99,6 +101,7 @@ def test_a_file_evaluates_to_the_metrics_of_the_run_that_wrote_it(test_run, eval
     assert found['coco/box AR'] > 0
 
 
+@pytest.mark.slow
 def test_results_of_images_without_annotations(test_run, toy, truth, tmp_path):
     """As those of COCO test-dev: the file lists images and all of COCO's categories."""
     del truth['annotations']
@@ -151,6 +154,7 @@ def test_a_missing_result_file_is_named(evaluate, tmp_path):
     assert evaluate() == f'error: result file {tmp_path}/a.json: No such file or directory'
 
 
+@pytest.mark.slow
 def test_a_result_that_does_not_fit_is_named(evaluate, truth, tmp_path):
     results = records(truth)
     results[1]['image_id'] = 5
@@ -161,6 +165,7 @@ def test_a_result_that_does_not_fit_is_named(evaluate, truth, tmp_path):
     assert ' has category_id 3, which is none of 1, ' in evaluate(results)
 
 
+@pytest.mark.slow
 def test_results_without_boxes_have_keypoint_metrics(evaluate, truth, tmp_path):
     results = records(truth)
     for result in results:

@@ -68,6 +68,7 @@ def read_report(text):
     return found
 
 
+@pytest.mark.slow
 def test_openvino(run_tool, checkpoint, capfd):
     assert run_tool(TOOL, CONFIG, checkpoint, '--format', 'openvino', *FLAGS) is None
     out, err = capfd.readouterr()
@@ -88,6 +89,7 @@ def test_openvino(run_tool, checkpoint, capfd):
     assert not [c for c in constants if c.get_element_type() == openvino.Type.f16]
 
 
+@pytest.mark.slow
 def test_torchscript_on_a_picture_of_ones_own(run_tool, checkpoint, capfd, tmp_path):
     picture, out = tmp_path / 'people.png', tmp_path / 'people.pt'
     cv2.imwrite(str(picture), draw_scene(np.random.default_rng(0), 'crowd', (200, 150))[0])
@@ -104,6 +106,7 @@ def test_torchscript_on_a_picture_of_ones_own(run_tool, checkpoint, capfd, tmp_p
     assert (metadata.use, metadata.settings['pose_score_thr']) == ('evaluation', 0.001)
 
 
+@pytest.mark.slow
 def test_a_picture_with_nothing_to_find(run_tool, checkpoint, capfd, tmp_path):
     flags = ['--format', 'torchscript', '--out', tmp_path / 'a.pt', *FLAGS]
     nothing = [f'model.test_cfg.pictures.{kind}_score_thr=0.999' for kind in ('pose', 'keypoint')]
@@ -113,6 +116,7 @@ def test_a_picture_with_nothing_to_find(run_tool, checkpoint, capfd, tmp_path):
     assert 'from those of PyTorch' not in out
 
 
+@pytest.mark.slow
 def test_a_file_that_is_another_model(run_tool, checkpoint, tmp_path, monkeypatch):
     def write_other(model, metadata, path):
         model.head.head_module.convs[0].bias.data += 1
@@ -153,6 +157,7 @@ def test_tensorrt_gives_the_command_that_builds_the_engine(load_file, monkeypatc
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('flags', 'message'),
     [

@@ -10,6 +10,7 @@ from mmpose.registry import DATASETS, MODELS
 
 from kapao_mm.configuration import load_config
 from kapao_mm.datasets import read_metainfo
+from kapao_mm.engine.weights_only import load_weights_only
 
 TOOL = 'dataset_converters/new_dataset.py'
 SAMPLES = dict(  # name -> training and validation file with their images, flags
@@ -90,6 +91,7 @@ def sample_args(shared_dir, sample):
     return [train, '--val', val, *folders, *flags]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('schedule', ['short', 'published'])
 @pytest.mark.parametrize(
     'sample, images, keypoints, flips, use_area',
@@ -136,9 +138,10 @@ def test_the_written_files_are_formatted_as_the_project_is(new, data, repo, shar
             subprocess.run([*command, config.parent], check=True)
 
 
+@pytest.mark.slow
 def test_the_config_trains_and_validates(new, run_tool, shared_dir, tmp_path):
     _, out, config = new(*sample_args(shared_dir, 'wheels'))
-    assert f'python tools/train.py {config}' in out
+    assert f'kapao train {config}' in out
     options = ['input_size=64', 'batch_size=2', 'max_epochs=1', 'train_cfg.val_interval=1']
     for part, count in (('train', 4), ('val', 2)):
         options += [
@@ -147,7 +150,7 @@ def test_the_config_trains_and_validates(new, run_tool, shared_dir, tmp_path):
         ]
     work = ['--work-dir', tmp_path / 'work']
     assert run_tool('train.py', config, *work, '--cfg-options', *options) is None
-    found = torch.load(tmp_path / 'work/epoch_1.pth', weights_only=True)
+    found = load_weights_only(tmp_path / 'work/epoch_1.pth')
     assert found['meta']['iter'] == 2
     (log,) = tmp_path.glob('work/*/*.log')
     assert 'coco/AP: ' in log.read_text()
@@ -287,7 +290,7 @@ def test_a_second_annotation_that_tells_nothing_is_an_error(new, data, change, m
 def test_anchors_that_do_not_fit_name_the_tool_that_finds_others(new, data):
     _, out, config = new(data(size=1))
     assert 'best possible recall 0.000 of pose objects, 1.000 of keypoint objects' in out
-    assert f'python tools/analysis_tools/optimize_anchors.py {config}' in out
+    assert f'kapao anchors {config}' in out
     assert 'optimize_anchors' not in new(data(), '--force')[1]
 
 

@@ -15,6 +15,7 @@ from torch import nn
 from kapao_mm import __version__
 from kapao_mm.configuration import load_config
 from kapao_mm.engine import check_checkpoint
+from kapao_mm.engine.weights_only import load_weights_only
 
 TOOL = 'model_converters/official_to_mm.py'
 ANCHORS = [
@@ -153,7 +154,7 @@ def test_a_small_release_gets_the_config_of_its_size(run_tool, save, repo, tmp_p
     assert lines == [
         'KAPAO, 17 keypoints, width 0.25, depth 0.33: 3.20 M parameters',
         f'{out}: float32, {out.stat().st_size / 1e6:.1f} MB',
-        f'Next: python tools/test.py configs/kapao/kapao_n_coco.py {out}',
+        f'Next: kapao test configs/kapao/kapao_n_coco.py {out}',
     ]
     check_checkpoint(out, build(repo, lines[-1]))
 
@@ -162,7 +163,7 @@ def test_the_file_says_what_it_is(run_tool, save, tmp_path):
     release = make_release()
     path, out = save(model=release), tmp_path / 'out.pth'
     assert run_tool(TOOL, path, out) is None
-    found = torch.load(out, weights_only=True)
+    found = load_weights_only(out)
     dataset_meta = found['meta'].pop('dataset_meta')
     assert [*dataset_meta['keypoint_id2name'].values()] == release.names[1:]
     assert found['meta'] == dict(
@@ -221,8 +222,8 @@ def test_other_keypoints_get_their_own_config(run_tool, save, repo, tmp_path, ca
     assert (
         'Its keypoints are of no dataset known here, or in another order: type0, type1' in printed
     )
-    assert 'Next: python tools/test.py CONFIG ' in printed
-    assert 'dataset_meta' not in torch.load(out, weights_only=True)['meta']
+    assert 'Next: kapao test CONFIG ' in printed
+    assert 'dataset_meta' not in load_weights_only(out)['meta']
 
 
 def test_another_order_of_keypoints_is_said(run_tool, save, tmp_path, capsys):
@@ -237,7 +238,7 @@ def test_the_averaged_model_is_taken(run_tool, save, tmp_path):
     path, out = save(model=make_release(), ema=averaged), tmp_path / 'out.pth'
     assert run_tool(TOOL, path, out) is None
     expected = averaged._modules['model']._modules['1']._modules['conv']._parameters['weight']
-    found = torch.load(out, weights_only=True)['state_dict']['backbone.stage1.0.conv.weight']
+    found = load_weights_only(out)['state_dict']['backbone.stage1.0.conv.weight']
     torch.testing.assert_close(found, expected.float(), rtol=0, atol=0)
 
 
@@ -253,13 +254,14 @@ def test_a_detector_leaves_its_head(run_tool, detector, tmp_path, capsys):
     assert lines[0].startswith('YOLOv5-P6, width 0.125, depth 0.33: 0.7')
     assert lines[0].endswith('of backbone and neck; left out: the head, for 80 classes')
     config, options = options_of(lines[-1])
-    assert lines[-1].startswith(f'Next: python tools/train.py {config} --cfg-options ')
+    assert lines[-1].startswith(f'Next: kapao train {config} --cfg-options ')
     assert options['load_from'] == str(out)
-    found = torch.load(out, weights_only=True)
+    found = load_weights_only(out)
     assert {name.partition('.')[0] for name in found['state_dict']} == {'backbone', 'neck'}
     assert found['meta']['num_keypoints'] == 0
 
 
+@pytest.mark.slow
 def test_training_starts_from_it_and_the_head_from_nothing(
     run_tool, detector, toy, tmp_path, capsys
 ):
@@ -275,10 +277,10 @@ def test_training_starts_from_it_and_the_head_from_nothing(
         values = (f'{key}={value}' for key, value in (options | more).items())
         args = ['--work-dir', tmp_path / name, '--no-validate', '--cfg-options', *values]
         assert run_tool('train.py', 'configs/kapao/kapao_n_toy.py', *args) is None
-        found = torch.load(tmp_path / name / 'epoch_1.pth', weights_only=True)['state_dict']
+        found = load_weights_only(tmp_path / name / 'epoch_1.pth')['state_dict']
         return {k: v for k, v in found.items() if 'running_' not in k and 'num_b' not in k}
 
-    given = torch.load(out, weights_only=True)['state_dict']
+    given = load_weights_only(out)['state_dict']
     fresh, started = train('fresh'), train('started', load_from=out)
     for name, weight in started.items():
         expected = fresh[name] if name.startswith('head.') else given[name]
@@ -328,6 +330,7 @@ def test_foreign_files_get_one_line_and_leave_nothing(run_tool, tmp_path):
     assert {path.suffix for path in tmp_path.iterdir()} == {'.pt'}
 
 
+@pytest.mark.slow
 def test_other_layouts_are_refused(run_tool, save, tmp_path):
     def refuse(model, said):
         path = save(model=model)
@@ -471,4 +474,4 @@ def test_a_release_given_to_another_tool_names_the_converter(run_tool, save, toy
     }
     options = [f'data_root={toy}', *([f'load_from={path}'] if tool == 'train.py' else [])]
     message = run_tool(tool, *args[tool], '--cfg-options', *options)
-    assert f'convert it first: python tools/model_converters/official_to_mm.py {path} ' in message
+    assert f'convert it first: kapao convert {path} ' in message

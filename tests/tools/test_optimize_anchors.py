@@ -54,7 +54,7 @@ def test_anchors_that_match_no_keypoint_object_are_replaced(
     found = load_config(out)
     _, _, snippet = out.read_text().partition('\n\n')
     assert snippet in printed
-    assert printed.endswith(f'\nNext: python tools/train.py {out}, with the same --cfg-options\n')
+    assert printed.endswith(f'\nNext: kapao train {out}, with the same --cfg-options\n')
     assert np.shape(found.model.head.anchors) == (4, 3, 2)
     assert found.model.head.anchors != load_config(CONFIG).model.head.anchors
     assert found.max_epochs == load_config(CONFIG).max_epochs
@@ -84,6 +84,7 @@ def test_keypoint_objects_of_several_sizes_count_once_each(run_tool, toy, capsys
     assert table(printed, 'anchors found')['keypoint objects'][0] == 1
 
 
+@pytest.mark.slow
 def test_every_dataset_in_wrappers_is_read_with_its_transforms(tool, toy):
     dataset = load_config(CONFIG, dict(data_root=str(toy))).train_dataloader.dataset
     resize, affine, *_ = dataset.pipeline[1:]

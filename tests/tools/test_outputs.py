@@ -105,6 +105,7 @@ def test_a_wrong_output_ends_a_tool_before_it_works(run_tool, places, no_work, a
     assert message in found
 
 
+@pytest.mark.slow
 def test_an_evaluation_without_the_metric_to_keep_the_best_of_ends_before_training(
     run_tool, toy, tmp_path
 ):

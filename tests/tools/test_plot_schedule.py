@@ -1,10 +1,12 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 import cv2
+import pytest
 
 TOOL = 'analysis_tools/plot_schedule.py'
 CONFIG = 'configs/kapao/kapao_s_coco.py'
 
 
+@pytest.mark.slow
 def test_it_draws_and_sums_up_the_recipe(run_tool, tmp_path, capsys):
     out = tmp_path / 'new/plot.png'
     args = ['--iters-per-epoch', 1000, '--gpus', 2, '--out', out]
@@ -34,6 +36,7 @@ def count_steps():
     return steps
 
 
+@pytest.mark.slow
 def test_iterations_are_counted_from_the_images(run_tool, toy, tmp_path, capsys):
     data = [f'data_root={toy}', 'train_ann=annotations/person_keypoints_train.json']
     batch = 'train_dataloader.batch_size=3'

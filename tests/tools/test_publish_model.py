@@ -12,6 +12,7 @@ from kapao_mm.apis import KAPAOInferencer
 from kapao_mm.configuration import load_config
 from kapao_mm.datasets import read_metainfo
 from kapao_mm.engine import check_checkpoint
+from kapao_mm.engine.weights_only import load_weights_only
 
 TOOL = 'misc/publish_model.py'
 CONFIG = 'configs/kapao/kapao_n_toy.py'
@@ -70,7 +71,7 @@ def test_averaged_weights_and_what_inference_reads_stay(run_tool, trained, tmp_p
     path = publish(run_tool, trained, tmp_path / 'kapao_n.pth')
     content = path.read_bytes()
     assert path.name == f'kapao_n-{hashlib.sha256(content).hexdigest()[:8]}.pth'
-    before, after = torch.load(trained, weights_only=True), torch.load(path, weights_only=True)
+    before, after = load_weights_only(trained), load_weights_only(path)
     assert set(after) == {'meta', 'state_dict'}
     assert set(after['meta']) == {'cfg', 'dataset_meta', 'mmengine_version'}
     np.testing.assert_array_equal(after['meta']['dataset_meta']['sigmas'], METAINFO['sigmas'])
@@ -79,7 +80,7 @@ def test_averaged_weights_and_what_inference_reads_stay(run_tool, trained, tmp_p
     assert capsys.readouterr().out == (
         f'{path}: {len(content) / 1e6:.1f} MB; '
         'left out: ema_state_dict, message_hub, optimizer, param_schedulers\n'
-        f'Next: python tools/test.py CONFIG {path}\n'
+        f'Next: kapao test CONFIG {path}\n'
     )
 
 
@@ -108,7 +109,7 @@ def test_half_precision_is_half_the_size_and_counters_stay(run_tool, trained, tm
     whole = publish(run_tool, trained, tmp_path / 'a.pth')
     half = publish(run_tool, trained, tmp_path / 'a.pth', '--half')
     assert half.stat().st_size < 0.6 * whole.stat().st_size
-    found = torch.load(half, weights_only=True)['state_dict']
+    found = load_weights_only(half)['state_dict']
     assert {value.dtype for value in found.values()} == {torch.float16, torch.int64}
 
 
@@ -121,7 +122,7 @@ def test_the_inferencer_takes_it(run_tool, config, trained, tmp_path):
 
 
 def test_a_weight_that_half_cannot_hold_is_named(run_tool, trained, tmp_path):
-    checkpoint = torch.load(trained, weights_only=True)
+    checkpoint = load_weights_only(trained)
     checkpoint['state_dict']['backbone.stem.conv.bn.running_var'][0] = 1e6
     torch.save(checkpoint, trained)
     message = run_tool(TOOL, trained, tmp_path / 'a.pth', '--half')
@@ -137,7 +138,7 @@ def test_a_damaged_file_leaves_nothing(run_tool, trained, tmp_path):
 
 @pytest.mark.parametrize('part', ['state_dict', 'ema_state_dict'])
 def test_weights_that_are_not_finite_are_not_published(run_tool, trained, tmp_path, part):
-    checkpoint = torch.load(trained, weights_only=True)
+    checkpoint = load_weights_only(trained)
     list(checkpoint[part].values())[3][0] = torch.nan
     torch.save(checkpoint, trained)
     message = run_tool(TOOL, trained, tmp_path / 'a.pth')

@@ -10,6 +10,7 @@ import torch
 from mmengine.logging import HistoryBuffer
 
 from kapao_mm.datasets.toy import make_toy_dataset
+from kapao_mm.engine.weights_only import load_weights_only
 
 TIMES = ('train/time', 'train/data_time', 'val/time', 'val/data_time')  # differ between runs
 
@@ -97,7 +98,7 @@ def assert_same(found, expected, key=''):
 
 def load(path):
     """A checkpoint without what tells one run from another: names, places and times."""
-    checkpoint = torch.load(path, weights_only=True)
+    checkpoint = load_weights_only(path)
     for key in ('time', 'experiment_name', 'cfg', 'dataset_meta'):
         del checkpoint['meta'][key]
     hub = checkpoint['message_hub']
@@ -110,6 +111,7 @@ def load(path):
     return checkpoint
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_three_times_ends_as_one_that_is_not(start, tmp_path):
     whole, killed = tmp_path / 'whole', tmp_path / 'killed'
     reference = start(whole, seed=5)

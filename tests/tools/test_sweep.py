@@ -63,6 +63,7 @@ def commands(monkeypatch):
     return started
 
 
+@pytest.mark.slow
 def test_a_value_is_trained_and_tested(sweep, run_tool, repo, toy, tmp_path, monkeypatch):
     start = subprocess.run
 
@@ -207,7 +208,7 @@ def test_several_processes_are_launched(sweep, commands):
     ],
 )
 def test_values_are_read_as_cfg_options(sweep_file, text, value):
-    assert sweep_file.parse_value(KEY, text) == value
+    assert sweep_file.typed_value(text) == value
 
 
 def test_a_key_that_the_config_lacks_is_an_error(sweep, commands):

@@ -82,6 +82,7 @@ def test_a_start_of_another_size_is_refused(repo, run_tool, tmp_path):
     assert message.startswith(f'error: training cannot start from {start}')
 
 
+@pytest.mark.slow
 def test_the_recipe_trains_without_validation(run_tool, toy, tmp_path):
     values = dict(data_root=toy, input_size=64, max_epochs=1)
     values |= {'train_dataloader.batch_size': 2, 'train_dataloader.num_workers': 0}
@@ -107,6 +108,7 @@ def test_a_work_directory_with_checkpoints_is_not_written_over(run_tool, toy, tm
     assert {path.read_text() for path in tmp_path.iterdir()} == {'precious'}
 
 
+@pytest.mark.slow
 def test_a_work_directory_with_checkpoints_may_be_written_over(run_tool, toy, tmp_path):
     (tmp_path / 'epoch_1.pth').write_text('old')
     flags = ['--work-dir', tmp_path, '--no-validate', '--overwrite', *QUICK]
@@ -124,6 +126,7 @@ def test_resume_in_the_config_is_as_the_flag(applied, tmp_path):
         applied(TOY, resume=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('flag', ['load_from', 'resume', 'backbone'])
 def test_weights_from_a_server_run_no_code(run_tool, toy, tmp_path, served, flag):
     class Runs:

@@ -6,6 +6,8 @@ import shutil
 import pytest
 import torch
 
+from kapao_mm.engine.weights_only import load_weights_only
+
 CONFIG = 'configs/kapao/kapao_n_toy.py'
 
 
@@ -35,7 +37,7 @@ def checkpoint(run_tool, toy, work):
 
 
 def test_training_validates_and_writes_a_safe_checkpoint(checkpoint, work):
-    found = torch.load(checkpoint, weights_only=True)
+    found = load_weights_only(checkpoint)
     assert found['meta']['epoch'] == 1
     assert {'state_dict', 'ema_state_dict', 'optimizer', 'message_hub'} <= set(found)
     assert (work / 'last_checkpoint').read_text() == str(checkpoint)
@@ -43,6 +45,7 @@ def test_training_validates_and_writes_a_safe_checkpoint(checkpoint, work):
     assert 'coco/AP: ' in log.read_text()
 
 
+@pytest.mark.slow
 def test_testing_writes_metrics_predictions_and_pictures(run_tool, toy, checkpoint, tmp_path):
     args = ['--work-dir', tmp_path, '--out', tmp_path / 'a.json', '--dump', tmp_path / 'a.pkl']
     args += ['--show-dir', tmp_path / 'pictures', *options(data_root=toy)]
@@ -53,6 +56,7 @@ def test_testing_writes_metrics_predictions_and_pictures(run_tool, toy, checkpoi
     assert len(list((tmp_path / 'pictures').rglob('*.jpg'))) == 2
 
 
+@pytest.mark.slow
 def test_half_precision_predicts_nearly_the_same(run_tool, toy, checkpoint, tmp_path):
     scores = []
     changed = options(data_root=toy, model__test_cfg__pose_score_thr=0)
@@ -65,12 +69,13 @@ def test_half_precision_predicts_nearly_the_same(run_tool, toy, checkpoint, tmp_
     torch.testing.assert_close(scores[0], scores[1], rtol=0.05, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_resuming_continues_the_training(run_tool, toy, checkpoint, tmp_path):
     shutil.copy(checkpoint, tmp_path)
     (tmp_path / 'last_checkpoint').write_text(str(tmp_path / checkpoint.name))
     args = [CONFIG, '--work-dir', tmp_path, '--resume', '--no-validate']
     assert run_tool('train.py', *args, *options(data_root=toy, max_epochs=2)) is None
-    found = torch.load(tmp_path / 'epoch_2.pth', weights_only=True)
+    found = load_weights_only(tmp_path / 'epoch_2.pth')
     assert found['meta']['epoch'] == 2
     (step,) = {int(state['step']) for state in found['optimizer']['state'].values()}
     assert step == 4
@@ -97,6 +102,7 @@ def test_annotations_without_keypoints_end_before_training(run_tool, toy, tmp_pa
     assert "annotations without 'keypoints'" in message
 
 
+@pytest.mark.slow
 def test_another_number_of_keypoints_ends_before_training(run_tool, toy, tmp_path):
     message = run_tool(
         'train.py',
@@ -135,17 +141,18 @@ def test_mixed_precision_without_a_gpu_is_refused(run_tool, toy, tmp_path, monke
     assert 'error: --amp needs a GPU' in message
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_ends_training_before_it_does_harm(run_tool, toy, tmp_path):
     spoilt = options(data_root=toy, model__head__loss__box_gain='inf')
     message = run_tool('train.py', CONFIG, '--work-dir', tmp_path, *spoilt)
     assert message.startswith('error: the loss is not finite at iteration 1 (epoch 1): loss_box ')
     assert str(toy / 'train2017/toy_') in message
-    found = torch.load(tmp_path / 'non_finite_iter_1.pth', weights_only=True)
+    found = load_weights_only(tmp_path / 'non_finite_iter_1.pth')
     assert all(value.isfinite().all() for value in found['state_dict'].values())
 
 
 def test_weights_that_are_not_finite_are_not_tested(run_tool, toy, checkpoint, tmp_path):
-    content = torch.load(checkpoint, weights_only=True)
+    content = load_weights_only(checkpoint)
     content['state_dict']['neck.downsamples.0.conv.weight'][0] = torch.nan
     torch.save(content, tmp_path / 'a.pth')
     args = ['--work-dir', tmp_path / 'work', '--out', tmp_path / 'a.json']
@@ -154,6 +161,7 @@ def test_weights_that_are_not_finite_are_not_tested(run_tool, toy, checkpoint, t
     assert not (tmp_path / 'a.json').exists()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_on_a_server_is_tested(run_tool, toy, checkpoint, tmp_path, served):
     folder, server = served
     shutil.copy(checkpoint, folder / 'a.pth')

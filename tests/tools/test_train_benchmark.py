@@ -24,6 +24,7 @@ def one_thread(monkeypatch):
     torch.set_num_threads(threads)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('one_thread')
 def test_a_table_shows_what_each_switch_makes_of_steps_and_loading(
     run_tool, run_jobs_here, tmp_path, capsys

@@ -65,6 +65,7 @@ def test_every_transform_and_the_loss_have_their_row(run_tool, config, real, tmp
     assert f'loss of {loss["objects"]} objects, 2 images of 64 x 64' in printed
 
 
+@pytest.mark.slow
 def test_pictures_are_drawn_for_any_keypoints(run_tool, tmp_path, monkeypatch):
     make, drawn = drawing.make_toy_dataset, []
 
@@ -79,6 +80,7 @@ def test_pictures_are_drawn_for_any_keypoints(run_tool, tmp_path, monkeypatch):
     assert drawn and not drawn[0].exists()
 
 
+@pytest.mark.slow
 def test_two_steps_give_the_same_sample(load_file, run_tool, config, real, monkeypatch):
     tool = load_file(f'tools/{TOOL}')
     monkeypatch.setattr('sys.argv', [TOOL, str(config), *map(str, QUICK), *real])

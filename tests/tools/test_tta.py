@@ -43,6 +43,7 @@ def apply_tta(load_file):
     return load_file('tools/test.py').apply_tta
 
 
+@pytest.mark.slow
 def test_a_run_makes_rectangles_square_and_draws_pictures(run, toy, tmp_path):
     plain = run(TOY, data_root=str(toy))
     found = run(TOY, '--tta', '--show-dir', tmp_path / 'pictures', data_root=str(toy))
@@ -52,12 +53,14 @@ def test_a_run_makes_rectangles_square_and_draws_pictures(run, toy, tmp_path):
     assert len(list((tmp_path / 'pictures').rglob('*.jpg'))) == 2
 
 
+@pytest.mark.slow
 def test_a_run_has_settings_of_its_own(run, toy):
     options = dict(data_root=str(toy), model__test_cfg__tta__pose_score_thr=0.3)
     assert all(len(data['pred_instances']['bboxes']) > 0 for data in run(TOY, **options))
     assert not any(len(data['pred_instances']['bboxes']) for data in run(TOY, '--tta', **options))
 
 
+@pytest.mark.slow
 def test_a_run_works_with_the_keypoints_of_crowdpose(run, shared_dir):
     root = str(shared_dir / 'data/crowdpose_sample')
     found = run(CROWDPOSE, '--tta', data_root=root, val_ann='test_crowdpose.json', val_img='.')
@@ -65,6 +68,7 @@ def test_a_run_works_with_the_keypoints_of_crowdpose(run, shared_dir):
     assert [data['input_size'] for data in found] == [(256, 256)] * 2
 
 
+@pytest.mark.slow
 def test_every_config_has_it_and_keeps_its_pipeline(repo, apply_tta):
     for path in sorted((repo / 'configs/kapao').glob('*.py')):
         cfg = load_config(path, dict(input_size=320))

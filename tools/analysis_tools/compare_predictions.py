@@ -26,7 +26,7 @@ def parse_args() -> argparse.Namespace:
         nargs='+',
         default=[],
         metavar='FILE',
-        help='of tools/deployment/export.py --use evaluation',
+        help='of kapao export --use evaluation',
     )
     parser.add_argument('--out', type=Path, help='write the figures to this file (.json)')
     add_config_options(parser, 'data_root=DIR input_size=1280')

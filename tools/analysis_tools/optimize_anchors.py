@@ -167,7 +167,7 @@ def main() -> None:
         with atomic_path(args.out) as temporary:
             temporary.write_text(f'_base_ = {base!r}\n\n{snippet}\n')
         again = ', with the same --cfg-options' if args.cfg_options else ''
-        print(f'\nNext: python tools/train.py {args.out}{again}')
+        print(f'\nNext: kapao train {args.out}{again}')
 
 
 if __name__ == '__main__':

@@ -54,7 +54,7 @@ if __name__ == '__main__':
 from matplotlib.figure import Figure
 from mmengine.config import Config
 
-from kapao_mm.configuration import load_config
+from kapao_mm.configuration import load_config, typed_value
 from kapao_mm.datasets import read_metainfo
 from kapao_mm.engine import fetch, latest_checkpoint
 from kapao_mm.evaluation import KAPAOMetric
@@ -62,13 +62,6 @@ from kapao_mm.evaluation.coco_evaluation import metric_names
 
 TOOLS = Path(__file__).parents[1]
 WIDE_RANGE = 50  # values that differ by more than this factor get a logarithmic axis
-
-
-def parse_value(key: str, text: str) -> Any:
-    """The value of KEY=TEXT on the command line."""
-    parser = argparse.ArgumentParser()
-    add_config_options(parser, example='')
-    return parser.parse_args(['--cfg-options', f'{key}={text}']).cfg_options[key]
 
 
 def require_key(path: Path, options: dict[str, Any], key: str) -> None:
@@ -118,7 +111,7 @@ def prepare(args: argparse.Namespace, work_dir: Path) -> dict[str, Path]:
     if len(set(folders.values())) < len(args.values):
         raise InputError(f'--values {" ".join(args.values)}: two of them would share a folder')
     for text, folder in folders.items():
-        options = args.cfg_options | {args.key: parse_value(args.key, text)}
+        options = args.cfg_options | {args.key: typed_value(text)}
         if args.checkpoint:
             options['load_from'] = str(args.checkpoint.absolute())
         content = load_config(args.config, options).pretty_text
@@ -234,7 +227,7 @@ def main() -> None:
         sys.exit('error: every value failed')
 
     write_table(work_dir / 'results.csv', args.key, rows)
-    values = [(parse_value(args.key, text), result) for text, result in results.items()]
+    values = [(typed_value(text), result) for text, result in results.items()]
     with atomic_path(work_dir / 'results.png') as temporary:
         draw(args.key, metric, values, name).savefig(temporary)
     width = max(map(len, [args.key, *results])) + 2

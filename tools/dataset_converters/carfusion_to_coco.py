@@ -230,8 +230,7 @@ def main() -> None:
         )
         print(f'{path}: {found}; left out: {missed}')
     print(
-        'Next: python tools/train.py configs/kapao/kapao_s_carfusion.py '
-        f'--cfg-options data_root={args.root}'
+        f'Next: kapao train configs/kapao/kapao_s_carfusion.py --cfg-options data_root={args.root}'
     )
 
 

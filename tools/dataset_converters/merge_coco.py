@@ -121,7 +121,7 @@ def mixed_up(content: dict[str, Any]) -> list[Finding]:
                     'annotations',
                     annotations,
                     f'annotations whose {key!r} the file does not list',
-                    'list it, or take them out; tools/misc/check_dataset.py lists all',
+                    'list it, or take them out; kapao check-dataset lists all',
                     lambda entry, key=key: not is_known(entry.get(key), key),
                 )
                 for key in known

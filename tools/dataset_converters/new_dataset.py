@@ -489,7 +489,7 @@ def check_sizes(config: Path, objects: Instances) -> None:
         'keypoint objects'
     )
     if min(recalls) < TARGET_RECALL:
-        print(f'  low: find others with python tools/analysis_tools/optimize_anchors.py {config}')
+        print(f'  low: find others with kapao anchors {config}')
 
 
 def main() -> None:
@@ -533,9 +533,9 @@ def main() -> None:
     write(files, args.force)
     check_sizes(config, objects)
     print(
-        f'Next:\n  python tools/misc/check_dataset.py {config}\n'
-        f'  python tools/misc/browse_dataset.py {config}\n'
-        f'  python tools/train.py {config}'
+        f'Next:\n  kapao check-dataset {config}\n'
+        f'  kapao browse-dataset {config}\n'
+        f'  kapao train {config}'
     )
 
 

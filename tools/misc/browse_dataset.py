@@ -202,7 +202,7 @@ def main() -> None:
     )
     if folder:
         print(f'pictures: {folder}')
-    print(f'Next: python tools/train.py {args.config}')
+    print(f'Next: kapao train {args.config}')
 
 
 if __name__ == '__main__':

@@ -332,10 +332,7 @@ def main() -> None:
     if any(report['faults'] for report in reports.values()):
         print('Next: mend the faults, and check again.')
         sys.exit(1)
-    print(
-        f'Next: python tools/misc/browse_dataset.py {args.config}, '
-        f'then python tools/train.py {args.config}'
-    )
+    print(f'Next: kapao browse-dataset {args.config}, then kapao train {args.config}')
 
 
 if __name__ == '__main__':

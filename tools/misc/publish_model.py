@@ -73,7 +73,7 @@ def main() -> None:
     out = write_hashed(publishable(checkpoint, args.half), args.out)
     dropped = sorted(checkpoint.keys() - {'meta', 'state_dict'})
     print(f'{out}: {out.stat().st_size / 1e6:.1f} MB; left out: {", ".join(dropped) or "nothing"}')
-    print(f'Next: python tools/test.py CONFIG {out}')
+    print(f'Next: kapao test CONFIG {out}')
 
 
 if __name__ == '__main__':

@@ -161,9 +161,9 @@ def next_command(release: Release, size: str, options: dict[str, Any], out: Path
     config = f'configs/kapao/{size}_{DATASETS.get(release.num_keypoints)}.py'
     if not (REPO / config).is_file():
         config = 'CONFIG'
-    words = ['python', 'tools/test.py', config, str(out)]
+    words = ['kapao', 'test', config, str(out)]
     if not release.num_keypoints:
-        words = ['python', 'tools/train.py', config]
+        words = ['kapao', 'train', config]
         options = dict(load_from=out) | options
     if options:
         words.append('--cfg-options')

@@ -9,6 +9,7 @@ from mmengine.hooks import Hook
 from torch.utils._pytree import tree_flatten
 
 from kapao_mm.engine import FiniteLossHook
+from kapao_mm.engine.weights_only import load_weights_only
 from kapao_mm.errors import InputError
 
 STOP = dict(type='FiniteLossHook')
@@ -38,7 +39,7 @@ class Poison(Hook):
 
 
 def read(path):
-    return torch.load(path, weights_only=True)
+    return load_weights_only(path)
 
 
 def info(path):
@@ -130,6 +131,7 @@ def test_an_unknown_choice_is_refused():
         FiniteLossHook('ignore')
 
 
+@pytest.mark.slow
 def test_two_processes_skip_and_stop_together(repo, tmp_path):
     script = Path(__file__).with_name('two_processes.py')
     launch = [sys.executable, repo / 'tools/misc/launch.py', '2', script, tmp_path]

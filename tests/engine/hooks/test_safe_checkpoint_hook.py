@@ -9,6 +9,7 @@ import torch
 from mmengine.hooks import Hook
 
 from kapao_mm.engine import SafeCheckpointHook
+from kapao_mm.engine.weights_only import load_weights_only
 from kapao_mm.errors import InputError
 
 
@@ -38,7 +39,7 @@ def files(folder):
 
 
 def read(path):
-    return torch.load(path, weights_only=True)
+    return load_weights_only(path)
 
 
 def info(path):

@@ -7,6 +7,7 @@ import torch
 from mmengine.hooks import Hook
 
 from kapao_mm.engine.hooks import step_ema_hook
+from kapao_mm.engine.weights_only import load_weights_only
 
 WARMUP = 23  # iterations, which accumulate 1 to 8 of them
 
@@ -89,7 +90,7 @@ def test_a_resumed_run_ends_with_the_same_weights(tiny_runner, tmp_path, stop_af
 def test_the_saved_model_is_the_average(tiny_runner, tmp_path):
     runner = tiny_runner(tmp_path, 2)
     runner.train()
-    saved = torch.load(tmp_path / 'epoch_2.pth', weights_only=True)
+    saved = load_weights_only(tmp_path / 'epoch_2.pth')
     for name, tensor in averaged_model(runner).module.state_dict().items():
         assert torch.equal(saved['state_dict'][name], tensor)
         if name.endswith('weight'):

@@ -122,6 +122,7 @@ def keep_slowly(boxes, scores, labels, cfg):
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=2000)
 @given(seed=st.integers(0, 2**32 - 1), count=st.integers(0, 60), num_images=st.integers(1, 3))
 def test_a_batch_equals_its_images_candidate_by_candidate(seed, count, num_images):

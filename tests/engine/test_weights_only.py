@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from kapao_mm.engine.restricted_pickle import load_restricted
+from kapao_mm.engine.weights_only import load_restricted
 
 
 def find_nothing(name: str) -> Any:

@@ -1,0 +1,141 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+"""Reads files of ``torch.save`` without running anything that they name.
+
+torch 2.6 and later can be told which classes beyond tensors are harmless, and does the work. For
+older versions a restricted unpickler does the same here.
+"""
+
+import pickle
+import pickletools
+import zipfile
+from _compat_pickle import IMPORT_MAPPING
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import BuiltinFunctionType, FunctionType, ModuleType, SimpleNamespace
+from typing import Any
+
+import torch
+
+FindClass = Callable[[str], Any]  # the object that stands for a name such as 'numpy.ndarray'
+
+TORCH_CAN = hasattr(torch.serialization, 'get_unsafe_globals_in_checkpoint')
+DTYPES = ('float16', 'bfloat16', 'float32', 'float64', 'uint8', 'int8', 'int16', 'int32', 'int64')
+# What tensors and containers are made with, as in torch's own reader.
+TENSORS: dict[str, Any] = {
+    'collections.OrderedDict': OrderedDict,
+    'torch.Size': torch.Size,
+    'torch.bool': torch.bool,
+    'torch.device': torch.device,
+    'torch.nn.parameter.Parameter': torch.nn.Parameter,
+    **{
+        f'torch._utils.{name}': getattr(torch._utils, name)
+        for name in ('_rebuild_tensor', '_rebuild_tensor_v2', '_rebuild_parameter')
+    },
+    **{f'torch.{name}': getattr(torch, name) for name in DTYPES},
+}
+# Opcodes that torch never writes, and that make objects in ways that are not checked here.
+REFUSED = (pickle.INST, pickle.OBJ, pickle.EXT1, pickle.EXT2, pickle.EXT4, pickle.NEWOBJ_EX)
+
+_allowed: dict[str, Any] = {}  # for older versions of torch; newer ones keep their own list
+
+
+def allow_globals(objects: Sequence[Any]) -> None:
+    """Lets :func:`load_weights_only` read further classes and functions.
+
+    Args:
+        objects: Each one, or a tuple of the object that stands in and the name that it has in
+            files.
+    """
+    if TORCH_CAN:
+        torch.serialization.add_safe_globals(list(objects))
+    for entry in objects:
+        value, name = entry if isinstance(entry, tuple) else (entry, None)
+        _allowed[name or f'{value.__module__}.{value.__qualname__}'] = value
+
+
+def load_weights_only(path: str | Path, map_location: Any = 'cpu', mmap: bool = False) -> Any:
+    """Reads tensors, plain containers and what :func:`allow_globals` allows.
+
+    Args:
+        path: A file of ``torch.save``.
+        map_location: As for ``torch.load``.
+        mmap: As for ``torch.load``.
+
+    Raises:
+        pickle.UnpicklingError: If the file names something else. A damaged file makes torch raise
+            other errors.
+    """
+    if TORCH_CAN:
+        return torch.load(path, map_location, weights_only=True, mmap=mmap)
+    return load_restricted(path, _find_allowed, map_location, mmap)
+
+
+def load_restricted(
+    path: str | Path, find_class: FindClass, map_location: Any = 'cpu', mmap: bool = False
+) -> Any:
+    """Reads a file as :func:`load_weights_only` does, with any version of torch.
+
+    Args:
+        path: A file of ``torch.save``, in the format of torch 1.6 and later.
+        find_class: Returns the object for a name that is not needed for tensors, or raises
+            ``pickle.UnpicklingError``.
+        map_location: As for ``torch.load``.
+        mmap: As for ``torch.load``.
+
+    Raises:
+        pickle.UnpicklingError: If the file is in another format, or uses opcodes that are not
+            allowed.
+    """
+    if not zipfile.is_zipfile(path):
+        raise pickle.UnpicklingError('it is not in the format of torch 1.6 and later')
+    with zipfile.ZipFile(path) as archive:
+        if any(Path(name).name == 'constants.pkl' for name in archive.namelist()):
+            raise pickle.UnpicklingError('it is a TorchScript file')
+
+    class Unpickler(_RestrictedUnpickler):
+        def find_class(self, module: str, name: str) -> Any:
+            full_name = f'{IMPORT_MAPPING.get(module, module)}.{name}'
+            return TENSORS[full_name] if full_name in TENSORS else find_class(full_name)
+
+    module = SimpleNamespace(Unpickler=Unpickler, __name__='restricted pickle')
+    options = dict(pickle_module=module, weights_only=False, mmap=mmap)
+    return torch.load(str(path), map_location, **options)
+
+
+def unknown_globals(path: str | Path) -> set[str]:
+    """Returns the names in a file that are not needed for tensors and were not allowed."""
+    if TORCH_CAN:
+        return set(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    with zipfile.ZipFile(path) as archive:
+        (program,) = (name for name in archive.namelist() if Path(name).name == 'data.pkl')
+        opcodes = pickletools.genops(archive.read(program))
+        names = {arg.replace(' ', '.') for op, arg, _ in opcodes if op.name == 'GLOBAL'}
+    return {name for name in names if name not in TENSORS and name not in _allowed}
+
+
+def _find_allowed(name: str) -> Any:
+    if name not in _allowed:
+        raise pickle.UnpicklingError(f'{name} is not allowed')
+    return _allowed[name]
+
+
+class _RestrictedUnpickler(pickle._Unpickler):
+    """Python's unpickler without rare opcodes; it changes no class, function or module."""
+
+    dispatch = dict(pickle._Unpickler.dispatch)
+
+    def load_build(self) -> None:
+        """Sets the state of an object; refuses to set attributes of code."""
+        target = self.stack[-2]
+        if isinstance(target, (type, FunctionType, BuiltinFunctionType, ModuleType)):
+            raise pickle.UnpicklingError(f'it would change {target!r}')
+        super().load_build()
+
+    def load_refused(self) -> None:
+        """Refuses an opcode."""
+        raise pickle.UnpicklingError('it uses a pickle opcode that is not allowed')
+
+    dispatch[pickle.BUILD[0]] = load_build
+    for _opcode in REFUSED:
+        dispatch[_opcode[0]] = load_refused
