@@ -20,7 +20,7 @@ demo: setup ## draw toy people, train on them, test, write pictures
 test: lint ## check style and run all tests, on two cores
 	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist loadfile
 
-test-fast: lint ## check style and run the tests that take less than a second
+test-fast: lint ## check style and run the quick tests
 	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist loadfile -m 'not slow'
 
 lint: setup ## check style only

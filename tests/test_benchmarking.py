@@ -36,6 +36,7 @@ def test_parts_are_timed_in_each_run_after_the_warm_up(monkeypatch):
     assert seconds == {'forward': [first, first + 1, first + 2], 'NMS': [0.5] * 3}
 
 
+@pytest.mark.slow
 def test_the_peak_of_memory_is_that_of_the_measured_runs():
     sizes = [200] * WARM_UP + [50, 100]  # MiB
     before = memory('VmRSS')

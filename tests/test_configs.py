@@ -28,6 +28,7 @@ def test_every_config_is_listed(repo):
     assert sorted(CONFIGS) == sorted(path.stem for path in (repo / 'configs/kapao').glob('*.py'))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('size', 'parameters'), [('n', 3203212), ('s', 12559980), ('m', 35755404), ('l', 77047852)]
 )

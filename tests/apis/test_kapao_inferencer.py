@@ -151,6 +151,7 @@ def test_a_checkpoint_on_a_server_predicts_as_the_file_does(
     assert next(remote([image]))['predictions'] == next(trained([image]))['predictions']
 
 
+@pytest.mark.slow
 def test_a_checkpoint_on_a_server_that_runs_code_or_is_another_model_is_refused(
     cfg, repo, checkpoint, served, tmp_path
 ):

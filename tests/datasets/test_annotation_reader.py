@@ -118,6 +118,7 @@ def test_other_values_stay_as_they_are_for_the_checks(read, coco_file, key, valu
     assert read(coco_file) == (coco_file, [])
 
 
+@pytest.mark.slow
 def test_the_log_tells_once_what_was_read_how(tmp_path, coco_file, triples, log):
     coco_file['annotations'][2]['iscrowd'] = True
     (tmp_path / 'a.json').write_text(json.dumps(coco_file))

@@ -85,6 +85,7 @@ def check_both(build, content: dict) -> None:
     check_evaluation(build(content, test_mode=True), content)
 
 
+@pytest.mark.slow
 def test_the_plain_file_works(build, coco_file):
     check_both(build, coco_file)
 
@@ -102,6 +103,7 @@ POLYGON = [[5, 5, 25, 5, 25, 35]]
 SEGMENTATIONS = [POLYGON, [], rle(True), rle(False), None, 'missing']
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('first', range(len(SEGMENTATIONS)))
 def test_segmentations_of_all_kinds_may_meet_in_an_image(build, coco_file, first):
     template = coco_file['annotations'][0]
@@ -113,6 +115,7 @@ def test_segmentations_of_all_kinds_may_meet_in_an_image(build, coco_file, first
     check_both(build, coco_file)
 
 
+@pytest.mark.slow
 def test_category_ids_may_have_gaps(build, coco_file):
     coco_file['categories'] = [dict(id=i, name=f'species_{i}') for i in (3, 54, 900)]
     for annotation, number in zip(coco_file['annotations'], (900, 3, 900), strict=True):
@@ -120,6 +123,7 @@ def test_category_ids_may_have_gaps(build, coco_file):
     check_both(build, coco_file)
 
 
+@pytest.mark.slow
 def test_an_empty_list_of_annotations_trains_on_empty_images(build, coco_file, log):
     coco_file['annotations'] = []
     dataset = build(coco_file)
@@ -128,6 +132,7 @@ def test_an_empty_list_of_annotations_trains_on_empty_images(build, coco_file, l
     check_evaluation(build(coco_file, test_mode=True), coco_file, ap=-1)  # nothing to find
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('size', [(1, 1), (1, 50), (40, 1), (1, 200), (200, 1)])
 def test_images_of_a_pixel(build, coco_file, size):
     coco_file['images'][1].update(width=size[0], height=size[1])
@@ -137,6 +142,7 @@ def test_images_of_a_pixel(build, coco_file, size):
     check_both(build, coco_file)
 
 
+@pytest.mark.slow
 def test_boxes_without_area_are_counted_and_left_out_of_training(build, coco_file, log):
     coco_file['annotations'][1].update(bbox=[5, 5, 0, 30], area=0)
     extra = [dict(coco_file['annotations'][0], id=14, bbox=[90, 90, 9, 9])]
@@ -165,11 +171,13 @@ def test_visibilities_other_than_those_of_coco(build, coco_file):
     assert (dataset.get_data_info(0)['keypoints_visible'] > 0)[0].tolist() == [True, False, False]
 
 
+@pytest.mark.slow
 def test_an_annotation_id_of_zero_is_evaluated(build, coco_file):
     coco_file['annotations'][0]['id'] = 0  # COCO's tools take it for "no match"
     check_both(build, coco_file)
 
 
+@pytest.mark.slow
 def test_a_file_without_optional_keys_works(build, coco_file):
     light = copy.deepcopy(coco_file)
     for annotation in light['annotations']:

@@ -67,6 +67,7 @@ def build(*datasets, **options):
     return DATASETS.build(config | options)
 
 
+@pytest.mark.slow
 def test_keypoints_come_in_the_order_of_the_combined_metainfo(subset):
     dataset = build(subset('head'), subset('turned', converter((2, 1), (1, 2))))
     assert dataset.metainfo['num_keypoints'] == 3
@@ -102,6 +103,7 @@ def test_flips_swap_the_pairs_of_the_combined_metainfo(subset):
     np.testing.assert_array_equal(found['keypoints_visible'], [[0, 1, 1]])
 
 
+@pytest.mark.slow
 def test_mosaic_mixes_the_datasets(subset):
     mosaic = dict(type='TracedMosaic', img_scale=(64, 64), pre_transform=[LOAD])
     turned = subset('turned', converter((2, 1), (1, 2)))
@@ -115,6 +117,7 @@ def test_mosaic_mixes_the_datasets(subset):
         assert sample['keypoints_visible'].shape == (len(sample['bbox']), 3)
 
 
+@pytest.mark.slow
 def test_the_ratio_of_the_datasets_can_be_set(subset):
     turned = subset('turned', converter((2, 1), (1, 2)))
     dataset = build(subset('head'), turned, sample_ratio_factor=[0.5, 3])
@@ -136,6 +139,7 @@ def test_the_cache_of_images_is_that_of_each_dataset(subset):
         np.testing.assert_array_equal(plain[i]['keypoints'], cached[i]['keypoints'])
 
 
+@pytest.mark.slow
 def test_datasets_of_several_categories_need_no_converter(subset):
     both = dict(dataset_name='both', categories={name: metainfo(name) for name in ('head', 'pair')})
     dataset = build(*(subset(name, metainfo=both) for name in ('head', 'pair')), metainfo=both)
@@ -145,6 +149,7 @@ def test_datasets_of_several_categories_need_no_converter(subset):
     np.testing.assert_array_equal(infos[1]['keypoints_visible'], [[0, 0, 0, 1, 1]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('pipeline', 'message'),
     [
@@ -183,6 +188,7 @@ def test_a_ratio_for_each_dataset_is_asked_for(subset, factors):
         build(subset('head'), subset('head'), sample_ratio_factor=factors)
 
 
+@pytest.mark.slow
 def test_people_of_crowdpose_get_the_keypoints_of_coco(repo, shared_dir):
     options = dict(
         data_root=str(shared_dir / 'data/coco_subset'),

@@ -147,6 +147,7 @@ def test_without_sides_each_keypoint_has_its_own_colour():
     assert len(set(colors)) == 3
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(st.integers(0, 2**32 - 1))
 def test_sigmas_are_those_that_the_second_annotation_was_drawn_with(seed):

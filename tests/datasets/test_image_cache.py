@@ -113,6 +113,7 @@ def test_mosaics_are_those_without_the_cache(build, tmp_path, where, in_one_step
                 assert found[key].dtype == expected[key].dtype
 
 
+@pytest.mark.slow
 def test_larger_images_are_kept_at_training_size_and_smaller_ones_as_they_are(build):
     dataset = build('ram')
     infos = [dataset.get_data_info(i) for i in range(len(dataset))]
@@ -121,12 +122,14 @@ def test_larger_images_are_kept_at_training_size_and_smaller_ones_as_they_are(bu
     np.testing.assert_allclose(infos[0]['bbox'][0], np.array([0.3, 5, 20.3, 22.7]) * 64 / 200)
 
 
+@pytest.mark.slow
 def test_without_mosaic_images_keep_their_size(build):
     letterbox = dict(type='Letterbox', input_size=SIZE)
     dataset = build('ram', pipeline=[dict(type='CheckedLoadImage'), letterbox])
     assert dataset.get_data_info(0)['img'].shape == (90, 200, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('change', [dict(prob=0.5), dict(pre_transform=None), 'flip before'])
 def test_only_a_mosaic_that_always_comes_first_shrinks(build, change):
     load = dict(type='CheckedLoadImage')
@@ -156,6 +159,7 @@ def test_mosaic_leaves_shrunk_images_and_their_labels_alone(sizes, limit):
             assert min(limit[1] / kept_h, limit[0] / kept_w) == 1
 
 
+@pytest.mark.slow
 def test_samples_of_a_subset_and_of_a_copy_have_their_own_images(build):
     dataset = build('ram')
     subset = dataset.get_subset([3])
@@ -163,11 +167,13 @@ def test_samples_of_a_subset_and_of_a_copy_have_their_own_images(build):
     assert deepcopy(dataset)._images is dataset._images
 
 
+@pytest.mark.slow
 def test_only_the_images_that_are_used_are_kept(build, tmp_path):
     (tmp_path / '5.png').unlink()
     build('ram', indices=3)
 
 
+@pytest.mark.slow
 def test_forked_workers_share_the_cache_in_every_epoch(build, tmp_path):
     load = dict(type='CheckedLoadImage')
     dataset = build(

@@ -98,6 +98,7 @@ def test_right_sizes_are_silent(build, tmp_path, written_log):
     assert 'annotations say' not in written_log.read_text()
 
 
+@pytest.mark.slow
 def test_the_cache_stops_too(build):
     with pytest.raises(InputError, match='image cache: .*is 50 x 40 px, the annotations say'):
         build(image_cache='ram', on_size_mismatch='warn')

@@ -65,6 +65,7 @@ def build(tmp_path):
     return build
 
 
+@pytest.mark.slow
 def test_training_keeps_images_without_people(build):
     dataset = build([person(1, 1)])
     assert [dataset.get_data_info(i)['img_id'] for i in range(len(dataset))] == [1, 2]
@@ -83,6 +84,7 @@ def test_training_keeps_images_without_people(build):
         assert full[key].dtype == empty[key].dtype
 
 
+@pytest.mark.slow
 def test_training_keeps_people_without_labelled_keypoints(build, log):
     info = build([person(1, 1), person(2, 1, keypoints=[0] * 9)]).get_data_info(0)
     assert len(info['bbox']) == 2
@@ -90,6 +92,7 @@ def test_training_keeps_people_without_labelled_keypoints(build, log):
     assert '2 instances, 1 of them without labelled keypoints; left out: nothing' in log.text
 
 
+@pytest.mark.slow
 def test_training_counts_what_it_leaves_out(build, log):
     crowd = person(2, 1) | dict(iscrowd=1)
     outside, flat = person(3, 1, bbox=(40, 5, 9, 9)), person(4, 1, bbox=(5, 5, 0, 9))
@@ -98,11 +101,13 @@ def test_training_counts_what_it_leaves_out(build, log):
     assert 'left out: 1 crowd regions, 2 boxes without area inside the image' in log.text
 
 
+@pytest.mark.slow
 def test_training_boxes_are_clipped_to_the_edge(build):
     boxes = build([person(1, 1, bbox=(-5, -5, 100, 100))]).get_data_info(0)['bbox']
     np.testing.assert_array_equal(boxes, [[0, 0, 40, 50]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('option', 'expected'),
     [
@@ -118,11 +123,13 @@ def test_keypoints_outside_the_image(build, option, expected):
     assert info['keypoints'].dtype == np.float32
 
 
+@pytest.mark.slow
 def test_training_samples_are_light(build):
     info = build([person(1, 1)]).get_data_info(0)
     assert not {'segmentation', 'raw_ann_info', 'invalid_segs', 'id', 'iscrowd'} & info.keys()
 
 
+@pytest.mark.slow
 def test_test_samples_are_mmposes(build):
     options = dict(test_mode=True)
     annotations = [person(1, 1), person(2, 1) | dict(iscrowd=1)]
@@ -164,6 +171,7 @@ def test_keypoints_of_each_category_have_their_places(build, tmp_path, test_mode
         assert empty['keypoints'].shape == (0, 5, 2)
 
 
+@pytest.mark.slow
 def test_metric_finds_the_annotation_file_of_its_dataset(build):
     dataset = build([person(1, 1), person(2, 1, bbox=(0, 0, 9, 9))], test_mode=True)
     metric = CocoMetric(score_mode='bbox', nms_mode='none')
@@ -192,6 +200,7 @@ def test_relative_data_root_is_shown_in_full(build, tmp_path, monkeypatch):
         build([person(1, 1)], data_root='data/coco')
 
 
+@pytest.mark.slow
 def test_mmposes_metainfo_is_found_from_anywhere_and_quietly(build, recwarn, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     metainfo = dict(from_file='configs/_base_/datasets/coco.py')
@@ -205,6 +214,7 @@ def test_unknown_choice_is_refused(build):
         build([], keypoints_outside='drop')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('metainfo', 'ann_file', 'count'),
     [

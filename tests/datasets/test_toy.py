@@ -58,6 +58,7 @@ def test_importing_needs_neither_torch_nor_mm(repo):
     assert run.stdout.strip() == 'set()'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('level', toy.LEVELS)
 def test_same_seed_writes_the_same_bytes_and_another_seed_does_not(tmp_path, level):
     first, second, other = (
@@ -208,6 +209,7 @@ def test_left_of_a_person_facing_the_viewer_is_right_in_the_image():
     assert toy._turn(0)[2] == pytest.approx([0, 0, 1])  # forward is towards the viewer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('level', 'most', 'lowest', 'highest'), [('easy', 2, 75, 112.5), ('crowd', 8, 22.5, 105)]
 )
@@ -233,6 +235,7 @@ def test_nearer_parts_and_people_are_drawn_later():
         assert depths == sorted(depths)
 
 
+@pytest.mark.slow
 @given(st.integers(0, 10_000), st.sampled_from(list(toy.LEVELS)))
 @settings(max_examples=20, deadline=None)
 def test_enough_is_seen_of_everybody(seed, level):

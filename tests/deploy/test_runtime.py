@@ -472,6 +472,7 @@ runtime.main()
 """
 
 
+@pytest.mark.slow
 def test_runs_without_torch_and_mm(model_file, tmp_path, repo):
     image = tmp_path / 'a.png'
     cv2.imwrite(str(image), picture(128, 128, low=0, high=255))

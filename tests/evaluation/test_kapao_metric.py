@@ -96,6 +96,7 @@ def run(metric, metainfo, samples):
     return metric.evaluate(len(samples))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('name', 'options', 'converters'),
     [

@@ -47,6 +47,7 @@ def test_one_category_is_the_algorithm_itself(crowd):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 @given(crowds(), st.data())
 def test_each_category_is_fused_as_though_alone(crowd, data):
     poses, scores, points, point_scores, point_types, *thresholds = crowd

@@ -119,6 +119,7 @@ def test_several_sizes_are_plotted_and_pictures_are_drawn(
     assert printed.endswith(f'figures: {out}\nplot: {out.with_suffix(".png")}\n')
 
 
+@pytest.mark.slow
 def test_what_fails_names_its_reason_and_the_others_follow(
     run_tool, run_jobs_here, config, checkpoint, images, tmp_path, capsys
 ):
@@ -152,6 +153,7 @@ def test_an_exported_file_has_the_thresholds_of_the_use(benchmark, config, tmp_p
         benchmark.exported_predictor(job, args)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('use', ['evaluation', 'pictures'])
 def test_a_checkpoint_finds_what_the_model_finds(benchmark, config, checkpoint, use):
     predictor, batch, found = detect(benchmark, config, checkpoint, use)

@@ -76,6 +76,7 @@ def test_a_test_image_without_people_has_no_objects(tool, head):
     assert len(found.pred_instances) == len(found.pred_keypoint_objects) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('phase, count', [('train', 4), ('val', 2), ('test', 2)])
 def test_every_phase_is_drawn_with_its_objects_side_by_side(browse, phase, count):
     message, out, pictures = browse('--phase', phase, input_size=128)
@@ -109,6 +110,7 @@ def test_small_images_are_enlarged_with_their_objects(tool, head):
     np.testing.assert_allclose(found.pred_keypoint_objects.bboxes[0], [-15, 15, 75, 105])
 
 
+@pytest.mark.slow
 def test_original_images_are_as_on_disk(browse, toy):
     message, _, pictures = browse('--mode', 'original', '--num', 2)
     assert message is None

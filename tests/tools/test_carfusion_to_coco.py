@@ -75,6 +75,7 @@ def test_what_there_is_and_what_is_left_out_is_counted(frame, convert, tmp_path,
     ]
 
 
+@pytest.mark.slow
 def test_both_splits_are_written(frame, run_tool, tmp_path):
     for split in ('train', 'test'):
         frame(f'{split}/car_a/1', gt='10, 20, 1, 1, 1\n30, 25, 2, 1, 1')

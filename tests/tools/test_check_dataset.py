@@ -95,6 +95,7 @@ def test_faults_are_listed_with_all_ids_and_fail(check, train):
     assert not report['val_test']['faults']
 
 
+@pytest.mark.slow
 def test_faults_everywhere_leave_nothing_to_describe(check, train):
     content, write = train
     for image in content['images']:
@@ -130,6 +131,7 @@ def test_images_are_read_as_in_training(check, data, train):
     assert code is None and not report['train']['faults']
 
 
+@pytest.mark.slow
 def test_a_missing_file_does_not_hide_the_others(check, data):
     (data / TRAIN).unlink()
     code, printed, report = check()
@@ -139,6 +141,7 @@ def test_a_missing_file_does_not_hide_the_others(check, data):
     assert report['train']['faults'] and report['val_test']['statistics']['images'] == 2
 
 
+@pytest.mark.slow
 def test_nothing_annotated_is_drawn_too(check, train, recwarn):
     content, write = train
     content['annotations'] = []
@@ -149,12 +152,14 @@ def test_nothing_annotated_is_drawn_too(check, train, recwarn):
     assert not [w for w in recwarn if 'legend' in str(w.message)]
 
 
+@pytest.mark.slow
 def test_datasets_inside_wrappers_are_found_once(check, toy):
     options = dict(train_ann=TRAIN, train_img='train2017', val_ann=TRAIN, val_img='train2017')
     _, printed, report = check(config='configs/kapao/kapao_n_overfit.py', **options)
     assert list(report) == ['train_val_test'] and 'train, val, test: ' in printed
 
 
+@pytest.mark.slow
 def test_several_training_sets_are_numbered(check, data, train):
     options = dict(train_ann=TRAIN, train_img='train2017', val_ann=TRAIN, val_img='train2017')
     crowd = dict(crowdpose_root=data, crowdpose_ann=TRAIN, crowdpose_img='train2017')
@@ -172,6 +177,7 @@ def test_other_datasets_are_refused(check):
     assert report is None
 
 
+@pytest.mark.slow
 def test_several_categories_are_told_apart(check, train, tmp_path):
     content, write = train
     person = content['annotations'][0]
@@ -222,6 +228,7 @@ def test_objects_too_small_for_the_input_are_told(check, train):
     assert 'input_size=768 or more would do for 98% of all objects' in printed
 
 
+@pytest.mark.slow
 def test_clear_values_are_told_and_read(check, train):
     content, write = train
     content['annotations'][0]['iscrowd'] = True
@@ -234,6 +241,7 @@ def test_clear_values_are_told_and_read(check, train):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('text', ['', '3', '[' * 100_000, '{"images": [1]}'])
 def test_what_is_no_annotation_file_is_a_fault(check, data, text):
     (data / TRAIN).write_text(text)

@@ -66,6 +66,7 @@ def write_image(path: Path, width: int = 120) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_every_image_gets_a_picture_a_json_file_and_a_line(run, tmp_path, capsys):
     images = [write_image(tmp_path / 'in/a.jpg'), write_image(tmp_path / 'in/b.png')]
     assert run(*images) == 0
@@ -77,6 +78,7 @@ def test_every_image_gets_a_picture_a_json_file_and_a_line(run, tmp_path, capsys
     assert lines[-1] == f'pictures and JSON are in {out}'
 
 
+@pytest.mark.slow
 def test_flags_change_thresholds_and_panels(run, tmp_path, capsys):
     image = write_image(tmp_path / 'in/a.jpg')
     assert run(image, score_thr=0.2, objects=True, amp=True) == 0

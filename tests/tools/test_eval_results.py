@@ -150,6 +150,7 @@ def test_a_missing_annotation_file_is_named(evaluate, data):
     assert 'does not exist' in message and 'data_root=' in message
 
 
+@pytest.mark.slow
 def test_a_missing_result_file_is_named(evaluate, tmp_path):
     assert evaluate() == f'error: result file {tmp_path}/a.json: No such file or directory'
 
@@ -177,12 +178,14 @@ def test_results_without_boxes_have_keypoint_metrics(evaluate, truth, tmp_path):
     assert found['coco/AP'] == pytest.approx(1) and 'coco/box AP' not in found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('text', ['', '{}', '[3]', '[' * 100_000, '[{"image_id": []}]', '[[]]'])
 def test_what_is_no_result_file_is_an_error(evaluate, tmp_path, text):
     (tmp_path / 'a.json').write_text(text)
     assert f'{tmp_path}/a.json' in evaluate()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('change', [dict(area=float('nan')), dict(area=-1), dict(iscrowd='yes')])
 def test_labels_that_would_change_the_numbers_are_an_error(evaluate, data, truth, change):
     truth['annotations'][1] |= change

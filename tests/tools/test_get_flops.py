@@ -43,6 +43,7 @@ def test_counts_are_those_of_every_convolution_and_parameter(load_file, model):
     assert counts['total'] == (total, sum(by_hand.values()))
 
 
+@pytest.mark.slow
 def test_the_table(run_tool, capsys):
     assert run_tool(TOOL, CONFIG, '--input-size', '64x128') is None
     first, _, header, *rows = capsys.readouterr().out.splitlines()
@@ -53,6 +54,7 @@ def test_the_table(run_tool, capsys):
     assert twice == pytest.approx(2 * once, abs=2e-3) and once > 0
 
 
+@pytest.mark.slow
 def test_the_input_size_is_the_configs_or_multiples_of_64(run_tool, capsys):
     assert run_tool(TOOL, 'configs/kapao/kapao_n_overfit.py') is None
     assert 'one image of 384 x 384 px' in capsys.readouterr().out

@@ -184,6 +184,7 @@ def test_the_file_says_what_it_is(run_tool, save, tmp_path):
     assert found['state_dict']['backbone.stem.conv.bn.num_batches_tracked'] == 7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('sizes', 'said'),
     [
@@ -208,6 +209,7 @@ def test_any_size_and_anchors_are_set_by_the_command(
     assert ('anchors are not' in printed) == ('anchors' in sizes)
 
 
+@pytest.mark.slow
 def test_other_keypoints_get_their_own_config(run_tool, save, repo, tmp_path, capsys):
     path, out = save(model=make_release(num_classes=15, outputs=48)), tmp_path / 'out.pth'
     assert run_tool(TOOL, path, out) is None
@@ -290,6 +292,7 @@ def test_training_starts_from_it_and_the_head_from_nothing(
     assert f'{out} fills backbone and neck; 8 weights of the head are missing' in log.read_text()
 
 
+@pytest.mark.slow
 def test_training_of_another_size_does_not_start_from_it(run_tool, detector, toy, tmp_path):
     out = tmp_path / 'out.pth'
     assert run_tool(TOOL, detector, out) is None
@@ -456,6 +459,7 @@ def test_a_damaged_release_is_not_converted(run_tool, save, tmp_path):
     refuse(run_tool, path, tmp_path, 'cannot be read safely: it')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('tool', ['test.py', 'train.py', 'demo.py'])
 def test_a_release_given_to_another_tool_names_the_converter(run_tool, save, toy, tmp_path, tool):
     path, config = save(model=make_release()), 'configs/kapao/kapao_n_toy.py'

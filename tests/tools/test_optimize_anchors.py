@@ -38,6 +38,7 @@ def table(printed, title):
     return {row[:20].strip(): [float(number) for number in row[20:].split()] for row in rows}
 
 
+@pytest.mark.slow
 def test_anchors_that_match_no_keypoint_object_are_replaced(
     run_tool, toy, options, tmp_path, capsys
 ):
@@ -60,6 +61,7 @@ def test_anchors_that_match_no_keypoint_object_are_replaced(
     assert found.max_epochs == load_config(CONFIG).max_epochs
 
 
+@pytest.mark.slow
 def test_anchors_that_fit_stay(run_tool, toy, tmp_path, capsys):
     args = [CONFIG, '--out', tmp_path / 'anchors.py', '--cfg-options', f'data_root={toy}']
     assert run_tool(TOOL, *args) is None
@@ -69,12 +71,14 @@ def test_anchors_that_fit_stay(run_tool, toy, tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('flags', [['--force'], ['--target-recall', 1.1]])
 def test_others_are_found_on_request(run_tool, toy, capsys, flags):
     assert run_tool(TOOL, CONFIG, *flags, '--cfg-options', f'data_root={toy}') is None
     assert 'anchors found' in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_keypoint_objects_of_several_sizes_count_once_each(run_tool, toy, capsys):
     sizes = [0.05] * 15 + [0.01, 0.1]
     values = [f'data_root={toy}', f'model.head.keypoint_size={sizes}'.replace(' ', '')]
@@ -104,6 +108,7 @@ def test_every_dataset_in_wrappers_is_read_with_its_transforms(tool, toy):
         assert images == 4
 
 
+@pytest.mark.slow
 def test_sides_are_those_in_the_network_input(tool, toy):
     dataset = load_config(CONFIG, dict(data_root=str(toy))).train_dataloader.dataset
     sides, _ = tool.pose_sides(dataset, 160)  # of images 320 x 240
@@ -125,6 +130,7 @@ def test_training_sees_scaled_boxes_but_not_all(tool, transform):
     assert tool.scale_sides(np.ones((2, 2)), [dict(type='Other')], 128).tolist() == [[1, 1]] * 2
 
 
+@pytest.mark.slow
 def test_data_without_boxes_are_an_error(run_tool, toy, tmp_path):
     path = tmp_path / 'empty.json'
     content = json.loads((toy / 'annotations/person_keypoints_train.json').read_text())

@@ -125,6 +125,7 @@ def full_disk(monkeypatch):
     monkeypatch.setattr('os.fsync', fail)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['schedule.png', 'deep/er/schedule.png'])
 def test_a_full_disk_is_named_and_leaves_no_half_picture(run_tool, full_disk, tmp_path, name):
     args = [TOY.replace('toy', 'coco'), '--iters-per-epoch', 3, '--out', tmp_path / name]

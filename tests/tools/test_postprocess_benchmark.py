@@ -19,6 +19,7 @@ def rows_of_two_poses_and_a_point():
     return rows
 
 
+@pytest.mark.slow
 def test_a_table_and_a_plot_by_people_and_crowds_of_a_file(run_tool, tmp_path, capsys):
     golden, out = tmp_path / 'golden.npz', tmp_path / 'a/figures.json'
     np.savez(golden, tiny_pred=rows_of_two_poses_and_a_point(), other=np.zeros(1))

@@ -91,6 +91,7 @@ def test_the_same_weights_give_the_same_file(run_tool, trained, tmp_path):
     assert paths[0].read_bytes() == paths[1].read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('flags', 'tolerance'), [((), 0), (('--half',), 2e-2)])
 def test_predictions_stay(run_tool, config, trained, tmp_path, flags, tolerance):
     path = publish(run_tool, trained, tmp_path / 'a.pth', *flags)
@@ -113,6 +114,7 @@ def test_half_precision_is_half_the_size_and_counters_stay(run_tool, trained, tm
     assert {value.dtype for value in found.values()} == {torch.float16, torch.int64}
 
 
+@pytest.mark.slow
 def test_the_inferencer_takes_it(run_tool, config, trained, tmp_path):
     path = publish(run_tool, trained, tmp_path / 'a.pth', '--half')
     picture = tmp_path / 'a.jpg'

@@ -128,6 +128,7 @@ def test_what_is_done_is_not_done_again(sweep, commands):
     assert all('0.1/config.py' in command[1] for command in commands)
 
 
+@pytest.mark.slow
 def test_values_that_fail_are_named_and_the_others_go_on(sweep, commands, tmp_path, capsys):
     failed = 'error: failed: 0.01, 0.02; the same command tries them again'
     assert sweep(KEY, '0.01', '0.02', '0.05') == failed
@@ -211,6 +212,7 @@ def test_values_are_read_as_cfg_options(sweep_file, text, value):
     assert sweep_file.typed_value(text) == value
 
 
+@pytest.mark.slow
 def test_a_key_that_the_config_lacks_is_an_error(sweep, commands):
     key = 'model.test_cfg.fusion_distanze'
     message = sweep(key, '0', '50')

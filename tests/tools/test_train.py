@@ -68,6 +68,7 @@ def test_resuming_takes_the_last_checkpoint(applied, tmp_path):
     assert cfg.resume
 
 
+@pytest.mark.slow
 def test_a_start_of_another_size_is_refused(repo, run_tool, tmp_path):
     start = tmp_path / 'start.pth'
     cfg = load_config(repo / TOY)

@@ -123,6 +123,7 @@ def test_a_missing_checkpoint_is_named(run_tool, toy, tmp_path, tool):
     assert message.startswith(f'error: checkpoint {missing} does not exist')
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_size_is_refused(run_tool, toy, checkpoint, tmp_path):
     message = run_tool(
         'test.py',
@@ -151,6 +152,7 @@ def test_a_loss_that_is_not_finite_ends_training_before_it_does_harm(run_tool, t
     assert all(value.isfinite().all() for value in found['state_dict'].values())
 
 
+@pytest.mark.slow
 def test_weights_that_are_not_finite_are_not_tested(run_tool, toy, checkpoint, tmp_path):
     content = load_weights_only(checkpoint)
     content['state_dict']['neck.downsamples.0.conv.weight'][0] = torch.nan
@@ -170,6 +172,7 @@ def test_a_checkpoint_on_a_server_is_tested(run_tool, toy, checkpoint, tmp_path,
     assert 0 <= json.loads((tmp_path / 'a.json').read_text())['coco/AP'] <= 1
 
 
+@pytest.mark.slow
 def test_a_run_of_another_model_is_not_resumed(run_tool, toy, checkpoint, tmp_path):
     args = [CONFIG, '--resume', checkpoint, '--work-dir', tmp_path]
     other = options(data_root=toy, model__backbone__deepen_factor=1)

@@ -46,6 +46,7 @@ def real(toy):
     ]
 
 
+@pytest.mark.slow
 def test_every_transform_and_the_loss_have_their_row(run_tool, config, real, tmp_path, capsys):
     out = tmp_path / 'figures/parts.json'
     assert run_tool(TOOL, config, *QUICK, '--people', 2, '--out', out, *real) is None

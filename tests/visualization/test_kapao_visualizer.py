@@ -144,6 +144,7 @@ def test_draws_without_metainfo():
     assert picture.shape[1] == 3 * IMAGE.shape[1]
 
 
+@pytest.mark.slow
 @given(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6))
 def test_keypoints_anywhere_are_drawn(x, y):
     far = sample()

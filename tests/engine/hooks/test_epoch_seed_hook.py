@@ -46,6 +46,7 @@ def epoch_of(epoch, seed=3, workers=2, **loader):
     return [image for batch in dataloader for image in zip(*batch, strict=True)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('workers', [0, 2])
 def test_an_epoch_depends_on_seed_and_number_alone(workers):
     first = epoch_of(1, workers=workers)

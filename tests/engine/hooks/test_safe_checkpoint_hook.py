@@ -110,6 +110,7 @@ def test_a_validation_is_made_up_for_once(make_run, tmp_path):
 
 
 # In the order of writing: epoch 1, the best, epoch 1 again; then the same of epoch 2.
+@pytest.mark.slow
 @pytest.mark.parametrize(('nth', 'last', 'best'), [(4, 1, 1), (5, 2, 1), (6, 2, 2)])
 def test_a_kill_while_writing_leaves_the_previous_checkpoints(
     make_run, tmp_path, monkeypatch, nth, last, best
