@@ -78,7 +78,7 @@ def model() -> nn.Module:
 def gradients(net: nn.Module, *cases: str) -> dict[str, Tensor]:
     """Gradients, summed over iterations, and the logged losses of the last."""
     net.zero_grad()
-    wrapper = KAPAOOptimWrapper(torch.optim.SGD(net.parameters()), precision='float32')
+    wrapper = KAPAOOptimWrapper(torch.optim.SGD(net.parameters(), lr=1), precision='float32')
     wrapper.accumulation = 9  # none is stepped
     for case in cases:
         logged = net.train_step(batch(case), wrapper)
@@ -90,7 +90,7 @@ def skip_a_batch(net: nn.Module) -> None:
     """As FiniteLossHook does it: a loss without gradient."""
     kapao = getattr(net, 'module', net)
     handle = kapao.register_forward_hook(lambda *_: dict(loss_box=torch.zeros(())))
-    wrapper = KAPAOOptimWrapper(torch.optim.SGD(net.parameters()), precision='float32')
+    wrapper = KAPAOOptimWrapper(torch.optim.SGD(net.parameters(), lr=1), precision='float32')
     net.train_step(batch('people_everywhere'), wrapper)
     handle.remove()
 

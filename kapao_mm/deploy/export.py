@@ -7,18 +7,26 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import onnx_ir
 import torch
 from mmengine.config import Config
-from onnxscript import BOOL, FLOAT
-from onnxscript import opset18 as op
-from torch.export import Dim
-from torch.onnx import ONNXProgram
 
 from kapao_mm.datasets import read_metainfo
 from kapao_mm.errors import InputError
 from kapao_mm.functional.letterbox import INPUT_DIVISOR
 from kapao_mm.models.kapao import KAPAO
+
+try:
+    import onnx_ir
+    from onnxscript import BOOL, FLOAT
+    from onnxscript import opset18 as op
+    from torch.export import Dim
+    from torch.library import custom_op  # noqa: F401
+    from torch.onnx import ONNXProgram
+except ImportError as error:
+    raise InputError(
+        f'export needs torch 2.6 or later (installed: {torch.__version__}) and onnxscript 0.7: '
+        "pip install 'kapao-mm[export]'"
+    ) from error
 from kapao_mm.utils.atomic_file import atomic_path
 
 from .formats import MIN_OPSET, TENSORRT_CANDIDATES, TENSORRT_MIN_SIZE

@@ -1,6 +1,7 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 """Backward passes and optimizer steps: summed gradients, mixed precision, skipped batches."""
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -57,7 +58,7 @@ class KAPAOOptimWrapper(AmpOptimWrapper):
                 "set 'auto', 'bfloat16' or 'float32'"
             )
         self.cast_dtype = getattr(torch, precision)
-        self.loss_scaler = torch.amp.GradScaler(self.device, enabled=precision == 'float16')
+        self.loss_scaler = make_loss_scaler(self.device, enabled=precision == 'float16')
         self._scale_update_param = None  # dynamic
         self.accumulation = 1
         self.stepped = False
@@ -65,11 +66,11 @@ class KAPAOOptimWrapper(AmpOptimWrapper):
         # The loss scaler leaves out steps with overflowed gradients, and does not say so.
         optimizer.register_step_post_hook(self._note_step)
 
-    def optim_context(self, model: nn.Module) -> torch.autocast:
-        """The precision of the forward pass; MMEngine's takes part of DDP's averaging out."""
-        return torch.autocast(
-            self.device, self.cast_dtype, enabled=self.cast_dtype is not torch.float32
-        )
+    def optim_context(self, model: nn.Module) -> AbstractContextManager:
+        """Returns the precision of the forward pass; MMEngine's leaves out a part of DDP."""
+        if self.cast_dtype is torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device, self.cast_dtype)
 
     def update_params(
         self, loss: Tensor, step_kwargs: dict | None = None, zero_kwargs: dict | None = None
@@ -131,3 +132,10 @@ class KAPAOOptimWrapper(AmpOptimWrapper):
 
     def _note_step(self, *_: object) -> None:
         self.stepped = True
+
+
+def make_loss_scaler(device: str, enabled: bool = True) -> torch.cuda.amp.GradScaler:
+    """Returns torch's scaler of the loss, which versions before 2.3 have for GPUs only."""
+    if hasattr(torch.amp, 'GradScaler'):
+        return torch.amp.GradScaler(device, enabled=enabled)
+    return torch.cuda.amp.GradScaler(enabled=enabled)

@@ -9,10 +9,11 @@ import pickle
 import pickletools
 import zipfile
 from _compat_pickle import IMPORT_MAPPING
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from types import BuiltinFunctionType, FunctionType, ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -21,9 +22,23 @@ FindClass = Callable[[str], Any]  # the object that stands for a name such as 'n
 
 TORCH_CAN = hasattr(torch.serialization, 'get_unsafe_globals_in_checkpoint')
 DTYPES = ('float16', 'bfloat16', 'float32', 'float64', 'uint8', 'int8', 'int16', 'int32', 'int64')
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    """Stands in for ``_codecs.encode``, by which pickles of protocol 2 hold bytes."""
+    if encoding != 'latin1':
+        raise pickle.UnpicklingError(f'it would encode to {encoding}')
+    return text.encode('latin1')
+
+
 # What tensors and containers are made with, as in torch's own reader.
 TENSORS: dict[str, Any] = {
+    '_codecs.encode': _encode,
     'collections.OrderedDict': OrderedDict,
+    'builtins.bytearray': bytearray,
+    'builtins.complex': complex,
+    'builtins.set': set,
+    'collections.Counter': Counter,
     'torch.Size': torch.Size,
     'torch.bool': torch.bool,
     'torch.device': torch.device,
@@ -35,7 +50,7 @@ TENSORS: dict[str, Any] = {
     **{f'torch.{name}': getattr(torch, name) for name in DTYPES},
 }
 # Opcodes that torch never writes, and that make objects in ways that are not checked here.
-REFUSED = (pickle.INST, pickle.OBJ, pickle.EXT1, pickle.EXT2, pickle.EXT4, pickle.NEWOBJ_EX)
+REFUSED = ('INST', 'OBJ', 'EXT1', 'EXT2', 'EXT4', 'NEWOBJ_EX', 'PERSID', 'STACK_GLOBAL')
 
 _allowed: dict[str, Any] = {}  # for older versions of torch; newer ones keep their own list
 
@@ -88,19 +103,27 @@ def load_restricted(
             allowed.
     """
     if not zipfile.is_zipfile(path):
-        raise pickle.UnpicklingError('it is not in the format of torch 1.6 and later')
+        raise pickle.UnpicklingError('it is no file of torch.save since torch 1.6')
     with zipfile.ZipFile(path) as archive:
-        if any(Path(name).name == 'constants.pkl' for name in archive.namelist()):
-            raise pickle.UnpicklingError('it is a TorchScript file')
+        entries = {Path(entry.filename).name: entry.file_size for entry in archive.infolist()}
+    if 'constants.pkl' in entries:
+        raise pickle.UnpicklingError('it is a TorchScript file')
+    if hasattr(path, 'seek'):
+        path.seek(0)
 
     class Unpickler(_RestrictedUnpickler):
+        sizes = entries
+
         def find_class(self, module: str, name: str) -> Any:
             full_name = f'{IMPORT_MAPPING.get(module, module)}.{name}'
-            return TENSORS[full_name] if full_name in TENSORS else find_class(full_name)
+            found = TENSORS[full_name] if full_name in TENSORS else find_class(full_name)
+            if isinstance(found, type):
+                self.classes += (found,)
+            return found
 
     module = SimpleNamespace(Unpickler=Unpickler, __name__='restricted pickle')
     options = dict(pickle_module=module, weights_only=False, mmap=mmap)
-    return torch.load(str(path), map_location, **options)
+    return torch.load(str(path) if mmap else path, map_location, **options)
 
 
 def unknown_globals(path: str | Path) -> set[str]:
@@ -120,22 +143,35 @@ def _find_allowed(name: str) -> Any:
     return _allowed[name]
 
 
+def _refuse(opcode: str, unpickler: pickle._Unpickler) -> None:
+    raise pickle.UnpicklingError(f'it uses pickle opcode {opcode}, which is not allowed')
+
+
 class _RestrictedUnpickler(pickle._Unpickler):
     """Python's unpickler without rare opcodes; it changes no class, function or module."""
 
     dispatch = dict(pickle._Unpickler.dispatch)
+    classes: tuple[type, ...] = (torch.Tensor,)  # of objects that the file may have
+    sizes: dict[str, int] = {}  # bytes of each storage in the file
 
     def load_build(self) -> None:
-        """Sets the state of an object; refuses to set attributes of code."""
+        """Sets the state of an object of one of the classes that the file names."""
         target = self.stack[-2]
-        if isinstance(target, (type, FunctionType, BuiltinFunctionType, ModuleType)):
-            raise pickle.UnpicklingError(f'it would change {target!r}')
+        if isinstance(target, type) or not isinstance(target, self.classes):
+            raise pickle.UnpicklingError(
+                f'Can only build objects of the classes that it names, not {target!r}'
+            )
         super().load_build()
 
-    def load_refused(self) -> None:
-        """Refuses an opcode."""
-        raise pickle.UnpicklingError('it uses a pickle opcode that is not allowed')
+    def load_binpersid(self) -> None:
+        """Loads a storage; torch before 2.6 would read beyond the end of a shorter one."""
+        _, kind, key, _, count = self.stack[-1]
+        size = torch._utils._element_size(kind.dtype)
+        if not 0 <= count * size <= self.sizes.get(key, -1):
+            raise pickle.UnpicklingError(f'its storage {key} is not as long as it says')
+        super().load_binpersid()
 
     dispatch[pickle.BUILD[0]] = load_build
-    for _opcode in REFUSED:
-        dispatch[_opcode[0]] = load_refused
+    dispatch[pickle.BINPERSID[0]] = load_binpersid
+    for _name in REFUSED:
+        dispatch[getattr(pickle, _name)[0]] = partial(_refuse, _name)

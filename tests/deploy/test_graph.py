@@ -3,6 +3,12 @@
 
 import numpy as np
 import pytest
+
+from kapao_mm.engine.weights_only import TORCH_CAN
+
+if not TORCH_CAN:
+    pytest.skip('export needs torch 2.6 or later', allow_module_level=True)
+
 import torch
 from mmpose.models import PoseDataPreprocessor
 from mmpose.structures import PoseDataSample

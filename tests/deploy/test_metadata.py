@@ -45,5 +45,5 @@ def with_changes(**changes):
     'text', [None, '', '{', '[]', '7', '{}', with_changes(mast=1)], ids=lambda text: str(text)[:5]
 )
 def test_no_metadata_of_this_package(text):
-    with pytest.raises(InputError, match='a.onnx has no metadata of KAPAO; export it with kapao export'):
+    with pytest.raises(InputError, match='a.onnx has no metadata .* kapao export'):
         ModelMetadata.from_json(text, 'a.onnx')

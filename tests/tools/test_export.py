@@ -9,6 +9,12 @@ import cv2
 import numpy as np
 import openvino
 import pytest
+
+from kapao_mm.engine.weights_only import TORCH_CAN
+
+if not TORCH_CAN:
+    pytest.skip('export needs torch 2.6 or later', allow_module_level=True)
+
 import torch
 from mmpose.registry import MODELS
 from torch import nn

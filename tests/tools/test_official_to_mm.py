@@ -15,7 +15,7 @@ from torch import nn
 from kapao_mm import __version__
 from kapao_mm.configuration import load_config
 from kapao_mm.engine import check_checkpoint
-from kapao_mm.engine.weights_only import load_weights_only
+from kapao_mm.engine.weights_only import TORCH_CAN, load_weights_only
 
 TOOL = 'model_converters/official_to_mm.py'
 ANCHORS = [
@@ -406,7 +406,8 @@ def test_modules_that_double_are_refused_at_once(run_tool, save, tmp_path):
     for _ in range(60):
         shared = Node(a=shared, b=shared)
     model._modules['more'] = shared
-    refuse(run_tool, save(model=model), tmp_path, 'it has more modules than any release')
+    said = 'it has more modules than any release' if TORCH_CAN else 'are larger than the file'
+    refuse(run_tool, save(model=model), tmp_path, said)
 
 
 def test_a_module_inside_itself_is_refused(run_tool, save, tmp_path):

@@ -215,7 +215,7 @@ def make_confident(grids: list[Tensor], count: int) -> None:
     for grid in grids:
         grid[..., 4] = -20.0  # objectness, before the sigmoid
     places = torch.randperm(grids[0][..., 0].numel(), device=grids[0].device)[:count]
-    index = torch.unravel_index(places, grids[0].shape[:4])
+    index = np.unravel_index(places.cpu().numpy(), grids[0].shape[:4])
     grids[0][(*index, slice(4, 6))] = 20.0  # and the first class
 
 

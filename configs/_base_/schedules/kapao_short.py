@@ -14,7 +14,7 @@ test_cfg = dict()
 optim_wrapper = dict(
     type='KAPAOOptimWrapper',
     precision='float32',
-    optimizer=dict(type='AdamW', lr=0.002, weight_decay=0.05, fused=True),
+    optimizer=dict(type='AdamW', lr=0.002, weight_decay=0.05),
     clip_grad=dict(max_norm=10),  # without it, one run in a few loses ten epochs to a spike
 )
 param_scheduler = [
