@@ -62,7 +62,7 @@ def test_the_data_root_and_the_input_size_change_everywhere(repo, name):
         assert set(sizes) == {320}
 
 
-# From the spec, Training recipe.
+# From docs/method.md, Training.
 @pytest.mark.parametrize(('size', 'total_batch'), [('s', 128), ('m', 72), ('l', 48)])
 @pytest.mark.parametrize(('dataset', 'epochs'), [('coco', 500), ('crowdpose', 300)])
 def test_the_published_schedule(repo, size, total_batch, dataset, epochs):

@@ -83,7 +83,7 @@ def apply_args(cfg: Config, args: argparse.Namespace) -> None:
 
 
 def apply_tta(cfg: Config) -> None:
-    """Puts ``tta_model`` around the model and makes the test images square (spec, Input geometry).
+    """Puts ``tta_model`` around the model and makes the test images square.
 
     MMDetection's tool has a pipeline for it in each config; here it is the test pipeline with a
     square Letterbox, so that it follows whatever a config changes there.

@@ -46,7 +46,7 @@ class KeypointDataset(BaseCocoStyleDataset):
 
     - images without people stay: they teach what is not a person;
     - people without labelled keypoints stay: KAPAO learns their boxes;
-    - crowd regions leave: they are no pose objects (spec, "Objects");
+    - crowd regions leave: they are no pose objects (docs/method.md, Objects);
     - boxes are clipped to the image's edge (w, h), not to w - 1: they are continuous;
     - boxes without area inside the image leave; a log line counts all that left;
     - a sample holds what training needs: ``bbox`` (n, 4) xyxy, ``keypoints`` (n, K, 2), both in
@@ -57,7 +57,7 @@ class KeypointDataset(BaseCocoStyleDataset):
         metainfo: Describes the keypoints, ``dict(from_file='...')``; paths of MMPose's own files
             (``configs/_base_/datasets/coco.py``) are found inside MMPose.
         keypoints_outside: What becomes of keypoints labelled outside the image in training:
-            ``'keep'`` or ``'clip'`` to its edge (CrowdPose, spec).
+            ``'keep'`` or ``'clip'`` to its edge (CrowdPose, docs/method.md).
         image_cache: Where decoded images are kept for training: ``'ram'``, a folder, or None for
             nowhere. Where the pipeline starts with Mosaic they are shrunk to its ``img_scale`` as
             it would do, and labels with them, so that samples stay the same. See

@@ -1,5 +1,7 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""A model as one graph, from pictures to kept objects (spec, Inference 1 and 2), for export.
+"""Computes the kept objects of images in one graph that can be exported.
+
+These are steps 1 and 2 of docs/method.md, Inference.
 
 It computes what :meth:`KAPAOHead.candidates` and :meth:`KAPAOHead.detect` do, without a branch on
 the data. Every image gets as many candidates as the one with most has, sorted by confidence: limits

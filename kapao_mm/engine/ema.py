@@ -15,7 +15,7 @@ from .schedule import ema_decay
 
 @MODELS.register_module()
 class RampedEMA(BaseAveragedModel):
-    """Exponential moving average of weights and floating buffers (spec, Training recipe).
+    """Exponential moving average of weights and floating buffers (docs/method.md, Training).
 
     MMPose's ExpMomentumEMA has the same decay, but its first update is a copy, so that its second
     is the first that averages. Integer buffers follow the model.

@@ -17,7 +17,7 @@ PRECISIONS = ('auto', 'float32', 'float16', 'bfloat16')
 
 @OPTIM_WRAPPERS.register_module()
 class KAPAOOptimWrapper(AmpOptimWrapper):
-    """Sums the gradients of ``accumulation`` iterations, then makes a step (spec, Training recipe).
+    """Sums the gradients of ``accumulation`` iterations, then makes an optimizer step.
 
     MMEngine's wrappers average them (KAPAO's loss is already times the batch size), hold the
     accumulation fixed, and forget what is pending when they are saved. Under DDP gradients are

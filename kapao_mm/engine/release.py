@@ -1,8 +1,9 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 """Released KAPAO and YOLOv5-P6 checkpoints: a pickled module tree, and what its weights are here.
 
-Layers and their order are those of the spec, Network. Channels have the same order here as there
-(Focus, the branches of a CSP layer, SPP, the neck's concatenations): weights only change names.
+Layers and their order are those of docs/method.md, Network. Channels have the same order here as
+in the release (Focus, the branches of a CSP layer, SPP, the neck's concatenations): weights only
+change names.
 """
 
 from collections.abc import Iterator

@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""The formulas of the recipe (spec, Training recipe); the numbers in them are the configs'."""
+"""The formulas of the recipe (docs/method.md, Training); the numbers in them are the configs'."""
 
 import math
 from dataclasses import dataclass

@@ -35,8 +35,8 @@ from .results import KEYPOINT_POSES, RESULT_SUFFIX, check_results, make_results,
 class KAPAOMetric(CocoMetric):
     """MMPose's CocoMetric with one AP for each category, box AP and the score of KAPAO.
 
-    A pose's score is its pose object's confidence alone, and nothing is suppressed once more (spec,
-    Inference): ``score_mode`` and ``nms_mode``, whose defaults in MMPose differ, are no arguments.
+    The score of a pose is that of its pose object, and poses are not suppressed by OKS
+    (docs/method.md, Inference); so MMPose's arguments ``score_mode`` and ``nms_mode`` are missing.
     Predictions become COCO result records, and these are evaluated (:func:`evaluate_results`), so
     that ``tools/analysis_tools/eval_results.py`` finds the same metrics in their file.
 

@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Evaluation geometry, both ways: original image <-> network input (spec, "Input geometry").
+"""Evaluation geometry, both ways: original image <-> network input (docs/method.md, Network input).
 
 Coordinates are continuous: pixel i spans [i, i + 1), an image of width w spans [0, w].
 Sizes are (w, h).

@@ -1,5 +1,8 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Detected objects to poses in the original image (spec, Inference 3 and 4), in numpy."""
+"""Turns detected objects into poses of the original image, in numpy.
+
+These are steps 3 and 4 of docs/method.md, Inference.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple

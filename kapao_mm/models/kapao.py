@@ -159,7 +159,9 @@ class KAPAO(BottomupPoseEstimator):
         batch_data_samples: list[PoseDataSample],
         test_cfg: dict,
     ) -> list[PoseDataSample]:
-        """Maps the objects to the original images and fuses them there (spec, Inference 3 and 4).
+        """Maps the objects to the original images and fuses them there.
+
+        These are steps 3 and 4 of docs/method.md, Inference.
 
         MMPose's method maps poses only; fusion needs the keypoint objects in original-image px too.
 

@@ -1,5 +1,8 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Test-time augmentation: scaled and flipped passes, merged before NMS (spec, Input geometry)."""
+"""Test-time augmentation: scaled and flipped passes, merged before NMS.
+
+The passes are those of docs/method.md, Network input.
+"""
 
 from collections.abc import Sequence
 from typing import Any, NoReturn

@@ -39,7 +39,7 @@ class KAPAOVisualizer(PoseLocalVisualizer):
             fused poses. Without it the picture is the image with the fused poses.
         score_thr: Poses of a dataset's samples with a lower score are not drawn. Evaluation keeps
             candidates of almost no confidence; the default draws those that fusion looks at (tau_fc
-            of the spec). Of a picture (a sample without ``img_id``) all are drawn that passed the
+            of the paper). Of a picture (a sample without ``img_id``) all are drawn that passed the
             settings for pictures.
         name, *args, **kwargs: Those of :class:`PoseLocalVisualizer`. ``line_width`` and ``radius``
             grow with the image.

@@ -81,7 +81,7 @@ def fuse_by_object(
     score_thr: float,
     distance: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Algorithm 1 as the spec tells it, one keypoint object after the other; see ``fuse``."""
+    """Algorithm 1 of the paper, one keypoint object after the other; see ``fuse``."""
     keypoints, confidences = poses.astype(float), np.zeros(poses.shape[:2])
     targets = np.flatnonzero(pose_scores > score_thr)
     if not len(targets):

@@ -44,7 +44,7 @@ DATASETS = {17: 'coco', 14: 'crowdpose', 0: 'coco'}  # by K; a detector can star
 
 
 def multiples(release: Release) -> tuple[float, float]:
-    """Width and depth multiples (spec, Network)."""
+    """Width and depth multiples (docs/method.md, Network)."""
     return release.widths[-1] / 1024, round(release.depths[1] / 9, 2)
 
 

@@ -8,7 +8,7 @@ from mmpose.registry import TRANSFORMS
 
 from kapao_mm.functional.letterbox import PAD_VALUE
 
-# An object stays if its box after the affine has (spec, "Training recipe"):
+# An object stays if its box after the affine has (docs/method.md, Training):
 MIN_SIDE = 2  # more px than this a side,
 MIN_AREA = 0.1  # more than this part of its area inside the input,
 MAX_ASPECT = 20  # and a smaller ratio of its sides.

@@ -47,7 +47,7 @@ class KAPAOHeadModule(BaseModule):
         )
 
     def init_weights(self) -> None:
-        """Starts the biases at the expected rate of objects and classes (spec, Network)."""
+        """Raises the biases to the expected rates of objects (docs/method.md, Network)."""
         super().init_weights()
         for conv, stride in zip(self.convs, self.strides, strict=True):
             bias = conv.bias.detach().view(self.num_anchors, -1)  # (Na, No)

@@ -10,7 +10,7 @@ from torch import Tensor
 def complete_iou(pred: Tensor, target: Tensor, eps: float = 1e-7) -> Tensor:
     """Complete IoU of paired boxes.
 
-    MMDetection's CIoU loss switches alpha off below an IoU of 0.5; the spec's does not.
+    MMDetection's CIoU loss switches alpha off below an IoU of 0.5; KAPAO's does not.
 
     Args:
         pred: centre x, centre y, width, height, (m, 4).

@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""KAPAO's loss: boxes, objectness, classes and keypoints (spec, Loss; paper, equation 4)."""
+"""KAPAO's loss of boxes, objectness, classes and keypoints (docs/method.md, Loss)."""
 
 from collections.abc import Sequence
 

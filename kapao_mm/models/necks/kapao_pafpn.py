@@ -10,7 +10,7 @@ from torch import nn
 
 @MODELS.register_module()
 class KAPAOPAFPN(YOLOXPAFPN):
-    """MMDetection's YOLOXPAFPN without its output convolutions (spec, Network).
+    """MMDetection's YOLOXPAFPN without its output convolutions (docs/method.md, Network).
 
     KAPAO's head reads each level at that level's own width, so the 1x1 convolutions that bring all
     levels to one width do not exist.

@@ -1,8 +1,8 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 """How well anchors fit a dataset, and anchors that fit it, by the rule of the assigner.
 
-Sides are widths and heights of boxes, (n, 2) input px. By the ratio rule (spec, Target assignment)
-boxes are as far apart as the logarithms of their sides, so that is where anchors are looked for.
+Sides are widths and heights of boxes, (n, 2) input px. By the ratio rule (docs/method.md,
+Assignment) boxes are as far apart as the logarithms of their sides, so anchors are searched there.
 """
 
 from collections.abc import Sequence

@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Objects to the grid cells and anchors that must predict them (spec, Target assignment)."""
+"""Objects to the grid cells and anchors that must predict them (docs/method.md, Assignment)."""
 
 from typing import NamedTuple
 

@@ -1,5 +1,8 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Grids to the pose objects and keypoint objects that are kept (spec, Inference 1 and 2)."""
+"""Decodes grids into pose objects and keypoint objects and suppresses overlapping ones.
+
+These are steps 1 and 2 of docs/method.md, Inference.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -118,7 +121,7 @@ def keep_objects(
 
 
 def one_serves_both(test_cfg: Mapping) -> bool:
-    """Whether one suppression serves pose objects and keypoint objects (spec, Inference 2).
+    """Returns whether one suppression serves pose objects and keypoint objects.
 
     It does when their IoU thresholds are equal, and that of the keypoint objects' confidence is not
     below that of the pose objects'.

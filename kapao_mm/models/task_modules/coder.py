@@ -1,8 +1,8 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Grid outputs to boxes and keypoints (paper, equations of section 3.2).
+"""Decodes grid outputs into boxes and keypoints (docs/method.md, Decoding).
 
-Everything is in grid units of one level and relative to the corner of the output's cell: a location
-in input px is (value + cell) x stride.
+All lengths are grid units of one level, relative to the corner of the output's grid cell: a place
+in px of the network input is (value + cell) x stride.
 """
 
 from typing import NamedTuple
@@ -15,10 +15,10 @@ class Outputs(NamedTuple):
     """The raw outputs of anchors, in their order in the grid.
 
     Attributes:
-        box: t'x t'y t'w t'h, (..., 4).
+        box: t_x, t_y, t_w, t_h, (..., 4).
         objectness: (..., 1).
-        classes: pose objects of C categories, then K keypoint types, (..., C + K).
-        keypoints: v'x v'y, (..., K, 2).
+        classes: The C categories of pose objects, then the K keypoint types, (..., C + K).
+        keypoints: v_x, v_y of each keypoint, (..., K, 2).
     """
 
     box: Tensor
@@ -35,27 +35,36 @@ def split_outputs(outputs: Tensor, num_keypoints: int) -> Outputs:
 
 
 def decode_boxes(outputs: Tensor, anchors: Tensor) -> Tensor:
-    """Decodes t'x t'y t'w t'h.
+    """Decodes the box of an object.
+
+    With the outputs t and an anchor of A_w x A_h::
+
+        x = 2 sigmoid(t_x) - 0.5        y = 2 sigmoid(t_y) - 0.5
+        w = (2 sigmoid(t_w))^2 A_w      h = (2 sigmoid(t_h))^2 A_h
 
     Args:
-        outputs: raw outputs, (..., 4).
-        anchors: width and height of each output's anchor, (..., 2) grid units.
+        outputs: Raw outputs t_x, t_y, t_w, t_h, (..., 4).
+        anchors: Width and height of the anchor of each output, (..., 2) grid units.
 
     Returns:
-        Centre x, centre y, width, height, (..., 4) grid units from the cell's corner.
+        Center x, center y, width and height, (..., 4) grid units from the corner of the cell.
     """
-    centre, size = (outputs.sigmoid() * 2).split(2, -1)
-    return torch.cat((centre - 0.5, size.square() * anchors), -1)
+    center, size = (outputs.sigmoid() * 2).split(2, -1)
+    return torch.cat((center - 0.5, size.square() * anchors), -1)
 
 
 def decode_keypoints(outputs: Tensor, anchors: Tensor) -> Tensor:
-    """Decodes v'x v'y of every keypoint.
+    """Decodes the keypoints of a pose object.
+
+    With the outputs v of a keypoint and an anchor of A_w x A_h::
+
+        x = (4 sigmoid(v_x) - 2) A_w    y = (4 sigmoid(v_y) - 2) A_h
 
     Args:
-        outputs: raw outputs, (..., K, 2).
-        anchors: width and height of each output's anchor, (..., 2) grid units.
+        outputs: Raw outputs v_x, v_y of each keypoint, (..., K, 2).
+        anchors: Width and height of the anchor of each output, (..., 2) grid units.
 
     Returns:
-        Keypoints, (..., K, 2) grid units from the cell's corner.
+        Keypoints, (..., K, 2) grid units from the corner of the cell.
     """
     return (outputs.sigmoid() * 4 - 2) * anchors[..., None, :]

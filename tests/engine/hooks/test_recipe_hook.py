@@ -40,7 +40,7 @@ class Recorder(Hook):
 
 
 def expected_records(warmup):
-    """The recipe of the spec, written out for one image batch of 8."""
+    """The recipe of docs/method.md, written out for one image batch of 8."""
     records, since = [], 0
     for ni in range(EPOCHS * EPOCH_LENGTH):
         epoch = ni // EPOCH_LENGTH

@@ -29,7 +29,7 @@ def assign(boxes):
 
 
 def assign_slowly(boxes):
-    """The rule of the spec, one object and anchor after the other."""
+    """The rule of docs/method.md, one object and anchor after the other."""
     found = []
     rows, columns = GRID_HW
     for i, (x, y, w, h) in enumerate((torch.tensor(boxes).reshape(-1, 4) / STRIDE).tolist()):

@@ -94,7 +94,7 @@ def iou(a, b):
 
 
 def suppress_slowly(boxes, scores, labels, mask, iou_thr, max_candidates, max_objects):
-    """One image's candidates one after the other, as the spec tells it."""
+    """One image's candidates one after the other, as docs/method.md says."""
     order = [i for i in np.argsort(-scores, kind='stable').tolist() if mask[i]]
     kept = []
     for i in order[:max_candidates]:
