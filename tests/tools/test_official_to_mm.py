@@ -92,7 +92,7 @@ def make_head(widths, num_classes, outputs, anchors):
 
 
 def make_release(widths=TINY, depth=1, num_classes=18, outputs=57, anchors=ANCHORS):
-    """The layers of a release (docs/method.md, Network); ``depth`` blocks where the base depth is 3."""
+    """The layers of a release (docs/method.md); ``depth`` blocks where the base depth is 3."""
     c = widths
     layers = {0: Node(conv=conv(12, c[0], 3))}
     for i, blocks in enumerate([depth, 3 * depth, 3 * depth, depth]):

@@ -421,7 +421,11 @@ def config_text(
     )
     bases = [os.path.relpath(BASES / f'{name}.py', args.out) for name in names]
     counts = [len(category.keypoints) for category in metainfos.values()]
-    metainfo = {c.name: dict(from_file=str(path)) for path, c in metainfos.items()}
+    # MMEngine writes the folder of the config for fileDirname, wherever one stands.
+    metainfo = {
+        category.name: dict(from_file='{{ fileDirname }}/' + path.name)
+        for path, category in metainfos.items()
+    }
     if len(counts) > 1:
         metainfo = dict(dataset_name=args.name, categories=metainfo)
     else:

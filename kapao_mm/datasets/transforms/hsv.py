@@ -11,7 +11,7 @@ from kapao_mm.functional.pixels import round_pixels
 
 @TRANSFORMS.register_module()
 class HSVGain(BaseTransform):
-    """Multiplies hue, saturation and value by factors 1 + U(-1, 1) * gain (docs/method.md, Training).
+    """Multiplies hue, saturation and value by factors of 1 + U(-1, 1) * gain (docs/method.md).
 
     MMPose's YOLOXHSVRandomAug adds a shift instead, and switches each channel off half the time.
 
