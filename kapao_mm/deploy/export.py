@@ -203,7 +203,8 @@ def _trace_onnx(
 def _onnx_class_nms(boxes: FLOAT, scores: FLOAT, iou_thr: float, max_objects: int) -> BOOL:
     """Implements :func:`class_nms` with ONNX's operators.
 
-    ``max_objects`` limits the objects of a class first, then those of an image.
+    It keeps at most ``max_objects`` boxes of each class, and then at most ``max_objects`` of each
+    image.
     """
     chosen = op.NonMaxSuppression(
         boxes,

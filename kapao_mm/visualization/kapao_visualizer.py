@@ -169,7 +169,7 @@ class KAPAOVisualizer(PoseLocalVisualizer):
     def _style(self) -> Style:
         """Returns the drawing style with colors, names and skeleton of the metainfo.
 
-        Colors that the metainfo lacks are those of MMPose.
+        Colors that the metainfo lacks are MMPose's defaults.
         """
         meta = self.dataset_meta
         return Style(

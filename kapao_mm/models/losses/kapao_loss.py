@@ -18,8 +18,8 @@ from .ciou import complete_iou
 class KAPAOLoss(nn.Module):
     """Loss of four terms, each summed over all levels and multiplied by the batch size.
 
-    Each mean is a sum over this process, divided by the mean count per process, so that N processes
-    have the gradients of one large batch.
+    The means are taken over the matches of all processes together, so that N processes have the
+    gradients of one large batch.
 
     Args:
         box_gain: Weight of 1 - CIoU.
