@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""What the tools that measure time and memory share."""
+"""Provides functions of the tools that measure time and memory."""
 
 import json
 import platform
@@ -18,16 +18,17 @@ import torch
 
 from kapao_mm.utils.atomic_file import atomic_path
 
-WARM_UP = 2  # runs that are not counted, unless a tool says otherwise
+WARM_UP = 2  # runs before the measured ones; the default of all tools
 
-Part = Callable[[str], AbstractContextManager]  # times what is done inside, by name
+Part = Callable[[str], AbstractContextManager]  # context manager that times its block, by name
 
 
 def describe_machine(*modules: str) -> str:
-    """The processor, and the versions that matter.
+    """Describes the processor or GPU and the versions of the software in one line.
 
     Args:
-        modules: names of modules besides torch; one that is not installed is left out.
+        modules: Names of modules to list besides torch. Modules that are not installed are left
+            out.
     """
     if torch.cuda.is_available():
         device = f'{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}'
@@ -36,30 +37,32 @@ def describe_machine(*modules: str) -> str:
         names = [line.partition(': ')[2] for line in info if line.startswith('model name')]
         device = f'{names[0] if names else platform.machine()}, {torch.get_num_threads()} threads'
     names = ['torch', *filter(find_spec, modules), 'kapao_mm']
-    # OpenVINO's tells the commit as well, after a dash.
+    # OpenVINO's version also has the commit, after a dash.
     versions = [f'{name} {import_module(name).__version__.partition("-")[0]}' for name in names]
     return f'{device}; {", ".join(versions)}, Python {platform.python_version()}'
 
 
 def find_device() -> torch.device:
-    """A GPU if there is one."""
+    """Returns the GPU if there is one, otherwise the CPU."""
     return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
 
 
 def time_parts(
     run: Callable[[Part], None], runs: int, device: torch.device, warm_up: int = WARM_UP
 ) -> dict[str, list[float]]:
-    """Times the parts of a function after a warm-up; the peak of memory is that of what follows.
+    """Times the parts of a function after a warm-up.
+
+    The peak of memory is reset after the warm-up, see :func:`peak`.
 
     Args:
-        run: called with ``part``; what it does inside ``with part(name):`` is timed, until the
-            device has done its work.
-        runs: how many are measured.
-        device: where the function computes.
-        warm_up: how many runs come before.
+        run: Function that is called with ``part``. It wraps each part in ``with part(name):``. The
+            time of a part includes the device's work.
+        runs: Number of measured runs.
+        device: Device that the function computes on.
+        warm_up: Number of runs before them.
 
     Returns:
-        Seconds of each run by name of the part.
+        Seconds of each run, by name of the part.
     """
     seconds: dict[str, list[float]] = {}
 
@@ -84,13 +87,13 @@ def time_parts(
 
 
 def summarise(seconds: list[float]) -> dict[str, float]:
-    """Median and 95th percentile, ms."""
+    """Returns the median and the 95th percentile, ms."""
     median, p95 = np.percentile(seconds, (50, 95)) * 1000
     return dict(median_ms=float(median), p95_ms=float(p95))
 
 
 def reset_peak(device: torch.device) -> None:
-    """Forgets the peak of memory, such as that of compiling and of choosing algorithms."""
+    """Resets the peak of memory, for example after compiling and choosing algorithms."""
     if device.type == 'cuda':
         torch.cuda.reset_peak_memory_stats()
     else:
@@ -98,25 +101,33 @@ def reset_peak(device: torch.device) -> None:
 
 
 def peak(device: torch.device) -> int:
-    """Bytes since :func:`reset_peak`: allocated on the GPU, or resident in RAM."""
+    """Returns the peak of memory since :func:`reset_peak`, bytes.
+
+    On a GPU this is the allocated memory, otherwise the resident memory of the process.
+    """
     return torch.cuda.max_memory_allocated() if device.type == 'cuda' else memory('VmHWM')
 
 
 def memory(name: str) -> int:
-    """Bytes of RAM of this process, by the name of the line in Linux's status file."""
+    """Returns a figure of this process's memory, bytes.
+
+    Args:
+        name: Start of the line in ``/proc/self/status``, such as ``VmHWM``.
+    """
     lines = Path('/proc/self/status').read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 
 
 def run_alone(tool: str, job: dict[str, Any]) -> dict[str, Any]:
-    """Runs a tool again, with its arguments, for one row: a process of its own has clean memory.
+    """Runs a tool again in a new process, with clean memory, to measure one row of its table.
 
     Args:
-        tool: its file.
-        job: what it gets as JSON after ``--job``; it prints the row as its last line, JSON too.
+        tool: Path of the tool. It is run with the arguments of this process.
+        job: Job that the tool gets as JSON after ``--job``. It prints the row as JSON in its last
+            line.
 
     Returns:
-        The row; an error becomes its ``error``.
+        The row. If the tool fails, a dict with the ``error``.
     """
     run = subprocess.run(
         [sys.executable, tool, *sys.argv[1:], '--job', json.dumps(job)],
@@ -130,7 +141,7 @@ def run_alone(tool: str, job: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_report(report: dict[str, Any], path: Path) -> None:
-    """Writes figures as JSON into a folder that is made if it is missing, and says where."""
+    """Writes a report as JSON, and prints where it is; its folder is made if it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(report, indent=2) + '\n')

@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Reads image files, and writes a picture and a JSON file for each that a command line names."""
+"""Reads image files, predicts them, and writes a picture and a JSON file for each."""
 
 import glob
 import io
@@ -21,30 +21,31 @@ from kapao_mm.utils.atomic_file import atomic_path
 
 IMAGE_SUFFIXES = ('.bmp', '.gif', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 
-MAX_BYTES = 2**31  # of an image file
+MAX_BYTES = 2**31  # limit of an image file
 MAX_JPEG_SIDE = 65500  # px
-MAX_NAME = 240  # bytes of a name; most file systems have 255, a number and a suffix follow
+MAX_NAME = 240  # bytes; most file systems allow 255, and a number and a suffix are added
 
 Predictor = Callable[[Path], tuple[dict[str, Any], np.ndarray]]
 
 
 def predict_files(given: list[str], out_dir: Path, load: Callable[[], Predictor]) -> bool:
-    """Predicts image by image, and says of each what was found and where it is.
+    """Predicts images one by one, and prints for each what was found and where it was written.
 
-    An image that fails is named and does not stop the others. At the end all that failed are
+    An image that fails is reported and does not stop the others. At the end the failed images are
     counted.
 
     Args:
         given: Images, folders and patterns.
-        out_dir: Where pictures and JSON files go.
-        load: Makes the predictor, once there is something for it: of a file its
-            :func:`prediction_dict`, and the picture of it, BGR (H, W, 3) uint8.
+        out_dir: Folder of the pictures and JSON files.
+        load: Makes the predictor. It is called only if there is an image. The predictor returns the
+            :func:`prediction_dict` of an image file and its picture, BGR (H, W, 3) uint8.
 
     Returns:
-        Whether all that is given was predicted.
+        Whether everything that is given was predicted.
 
     Raises:
-        InputError: If ``out_dir`` cannot be made, or has the images; and what ``load`` raises.
+        InputError: If ``out_dir`` cannot be made, or contains the images. Errors of ``load`` are
+            raised too.
     """
     found = list(dict.fromkeys(find_images(given)))
     images = [item for item in found if isinstance(item, Path)]
@@ -73,10 +74,14 @@ def predict_files(given: list[str], out_dir: Path, load: Callable[[], Predictor]
 
 
 def make_folder(folder: Path, name: str = 'folder') -> None:
-    """Makes a folder and those above it, if they are missing.
+    """Makes a folder and its parents, if they are missing.
+
+    Args:
+        folder: Path of the folder.
+        name: Name of the folder in the message of an error.
 
     Raises:
-        InputError: If it cannot be made; the message calls it ``name``.
+        InputError: If the folder cannot be made.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -85,7 +90,7 @@ def make_folder(folder: Path, name: str = 'folder') -> None:
 
 
 def find_images(given: list[str]) -> Iterator[Path | InputError]:
-    """Yields the images of files, folders and patterns; an error stands for one without any."""
+    """Yields the images of files, folders and patterns, or an error for one that has no image."""
     for name in given:
         path = Path(name)
         if os.path.isdir(name):
@@ -99,7 +104,7 @@ def find_images(given: list[str]) -> Iterator[Path | InputError]:
         else:
             fault = f'image {path.absolute()} does not exist'
             matches = sorted(glob.glob(name, recursive=True))
-            # With ** a folder that links to one above it shows its images again and again.
+            # With ** a link to a folder above repeats the images of that folder.
             identity = os.path.realpath if '**' in name else str
             unique = {identity(match): match for match in reversed(matches)}
             yield from _only_images(map(Path, unique.values())) or [InputError(fault)]
@@ -110,7 +115,7 @@ def _only_images(paths: Iterable[Path]) -> list[Path]:
 
 
 class OutputNames:
-    """Names the results of images after them, and numbers those whose names are taken.
+    """Names the results of images after the images, and numbers names that are taken.
 
     Names that are too long for a file system are cut.
 
@@ -123,14 +128,14 @@ class OutputNames:
     def __init__(self) -> None:
         self._names: dict[Hashable, str] = {}  # by image
         self._taken: set[str] = set()
-        self._last: dict[str, int] = defaultdict(lambda: 1)  # number of each stem
+        self._last: dict[str, int] = defaultdict(lambda: 1)  # last number of each stem
 
     def __call__(self, stem: str, image: Hashable) -> str:
-        """Returns the name of an image, always the same.
+        """Returns the name of an image's results, which is the same in each call.
 
         Args:
-            stem: What the name should be.
-            image: What tells the image from others, such as its path.
+            stem: Desired name.
+            image: Value that identifies the image, such as its path.
         """
         if image not in self._names:
             while len(os.fsencode(stem)) > MAX_NAME:
@@ -154,16 +159,16 @@ def read_image(path: Path) -> np.ndarray:
     """Reads an image file, see :func:`decode_image`.
 
     Returns:
-        BGR, (h, w, 3) uint8.
+        The image, BGR (h, w, 3) uint8.
 
     Raises:
         InputError: If the file is missing, not an image, or too large.
     """
     name = str(path.absolute())
-    if '\0' in name:  # Python's functions raise their own error
+    if '\0' in name:  # Python's functions would raise a ValueError
         raise InputError(f'image {name!r} does not exist')
     try:
-        if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+        if path.exists() and not path.is_file():  # reading a pipe would wait forever
             raise InputError(f'image {name} cannot be read as an image: it is not a file')
         if path.stat().st_size > MAX_BYTES:
             raise InputError(f'image {name} is larger than {MAX_BYTES:,} bytes')
@@ -178,19 +183,19 @@ def read_image(path: Path) -> np.ndarray:
 def decode_image(content: bytes, name: str) -> np.ndarray:
     """Decodes the bytes of an image file as MMPose's LoadImage does.
 
-    It is turned as its EXIF orientation says, 16 bits are scaled to 8, and transparency is dropped.
-    One of more than twice ``PIL.Image.MAX_IMAGE_PIXELS``, 179 million px, is refused before it
-    takes memory.
+    The image is turned as its EXIF orientation says, 16 bits are scaled to 8, and transparency is
+    dropped. An image of more than twice ``PIL.Image.MAX_IMAGE_PIXELS`` (179 million px) is refused
+    before it is decoded, to save memory.
 
     Args:
-        content: The bytes.
-        name: Names the image in errors.
+        content: Bytes of the file.
+        name: Name of the image in errors.
 
     Returns:
-        BGR, (h, w, 3) uint8.
+        The image, BGR (h, w, 3) uint8.
 
     Raises:
-        InputError: If it is not an image, or too large.
+        InputError: If the bytes are not an image, or it is too large.
     """
     _check_size(content, name)
     try:
@@ -203,37 +208,40 @@ def decode_image(content: bytes, name: str) -> np.ndarray:
 
 
 def _check_size(content: bytes, name: str) -> None:
-    """Raises if the header of an image file says that it is too large."""
+    """Raises an InputError if the header of an image file says that the image is too large."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter('ignore', Image.DecompressionBombWarning)  # half the limit
+            warnings.simplefilter('ignore', Image.DecompressionBombWarning)  # at half the limit
             Image.open(io.BytesIO(content)).close()
     except Image.DecompressionBombError as error:
         limit = 2 * Image.MAX_IMAGE_PIXELS
         raise InputError(f'image {name} has more than {limit:,} px: make it smaller') from error
-    except Exception:  # OpenCV may know more formats, or says that it is none
+    except Exception:  # OpenCV knows more formats, or reports the error
         return
 
 
 def write_picture(picture: np.ndarray, path: Path) -> Path:
-    """Writes a picture completely or not at all, as PNG where its own format cannot have it.
+    """Writes a picture completely or not at all.
+
+    A JPEG file is replaced by PNG if the picture is too large for JPEG.
 
     Args:
-        picture: BGR, (H, W, 3) uint8.
-        path: Where it goes; the suffix is its format.
+        picture: Picture, BGR (H, W, 3) uint8.
+        path: Path of the file; its suffix is the format.
 
     Returns:
-        Where it is.
+        Path of the written file.
 
     Raises:
-        InputError: If no format can have it, or the file cannot be written.
+        InputError: If the format is unknown or does not support the size, or the file cannot be
+            written.
     """
     is_jpeg = path.suffix.lower() in ('.jpg', '.jpeg')
     if is_jpeg and max(picture.shape) > MAX_JPEG_SIDE:
         path = path.with_suffix('.png')
     try:
         encoded, content = cv2.imencode(path.suffix, picture)
-    except cv2.error:  # it has no such format
+    except cv2.error:  # OpenCV has no such format
         encoded = False
     if not encoded:
         height, width = picture.shape[:2]
@@ -247,7 +255,7 @@ def write_picture(picture: np.ndarray, path: Path) -> Path:
 
 
 def _write(prediction: dict[str, Any], picture: np.ndarray, output: Path) -> str:
-    """Writes OUTPUT.json and OUTPUT.jpg; returns what was found and where it is."""
+    """Writes OUTPUT.json and OUTPUT.jpg; returns a text of what was found and where it is."""
     with atomic_path(f'{output}.json') as temporary:
         temporary.write_text(json.dumps(prediction))
     written = write_picture(picture, Path(f'{output}.jpg'))
@@ -259,6 +267,6 @@ def _write(prediction: dict[str, Any], picture: np.ndarray, output: Path) -> str
 
 
 def _say(text: str, file: TextIO | None = None) -> None:
-    """Prints a line, also one with a name that the terminal cannot show."""
+    """Prints a line; characters that the terminal cannot show are escaped."""
     encoding = getattr(sys.stdout, 'encoding', None) or 'utf-8'
     print(text.encode(encoding, 'backslashreplace').decode(encoding), file=file, flush=True)

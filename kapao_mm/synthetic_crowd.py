@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""What a trained network makes of a crowd, without network and pictures: for benchmarks."""
+"""Makes synthetic candidates that imitate a network's output on crowded images, for benchmarks."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,9 +8,9 @@ import torch
 
 from kapao_mm.models.task_modules.candidates import Candidates, concatenate
 
-BACKGROUND = 2850  # candidates of an image with confidences just above that of evaluation
-POSE_DUPLICATES, KEYPOINT_DUPLICATES = 4, 3  # candidates an object
-KEYPOINT_SIZE = 0.05  # side of a keypoint object's box, in parts of the input's longer side
+BACKGROUND = 2850  # candidates per image, with scores of 0.001 to 0.02
+POSE_DUPLICATES, KEYPOINT_DUPLICATES = 4, 3  # candidates per object
+KEYPOINT_SIZE = 0.05  # side of a keypoint object's box, as a fraction of the input's longer side
 
 
 def make_crowds(
@@ -20,22 +20,22 @@ def make_crowds(
     input_hw: tuple[int, int] = (1280, 1280),
     seed: int = 0,
 ) -> Candidates:
-    """Draws the candidates of a batch.
+    """Makes random candidates of a batch of crowded images.
 
-    Each person gives a few overlapping pose objects and, for every keypoint, a few overlapping
-    keypoint objects; the background gives unsure candidates of every class. Their numbers and
-    confidences are like those of the crowds in the golden data.
+    Each person gives a few overlapping pose objects, and a few overlapping keypoint objects for
+    each keypoint. The background adds candidates of all classes with low scores. The numbers and
+    scores resemble those of the crowds in the reference data.
 
     Args:
-        people: in each image.
+        people: Number of people in each image.
         num_images: N.
-        keypoint_counts: the keypoint types of each category, C numbers, K in all; people are dealt
-            to the categories by chance.
-        input_hw: size of the network input, px.
-        seed: of all chance.
+        keypoint_counts: Number of keypoint types of each category, C numbers with the sum K. Each
+            person gets a random category.
+        input_hw: Height and width of the network input, px.
+        seed: Seed of the random generator.
 
     Returns:
-        The candidates, input px, on the host.
+        The candidates, in px of the network input, on the CPU.
     """
     rng = np.random.default_rng(seed)
     images = [_draw(rng, people, keypoint_counts, input_hw) for _ in range(num_images)]
@@ -47,7 +47,10 @@ def make_crowds(
 def confident(
     candidates: Candidates, settings: Mapping[str, float], device: torch.device
 ) -> Candidates:
-    """The candidates that :meth:`KAPAOHead.candidates` would give, on the device."""
+    """Returns the candidates above the score thresholds, on ``device``.
+
+    These are the candidates that :meth:`KAPAOHead.candidates` would return.
+    """
     score_thr = min(settings['pose_score_thr'], settings['keypoint_score_thr'])
     found = candidates.take(candidates.scores > score_thr)
     return Candidates(*(field.to(device) for field in found))
@@ -59,7 +62,7 @@ def _draw(
     keypoint_counts: Sequence[int],
     input_hw: tuple[int, int],
 ) -> Candidates:
-    """The candidates of one image."""
+    """Makes the candidates of one image."""
     side, extent = max(input_hw), np.array(input_hw[::-1])
     num_categories, num_types = len(keypoint_counts), sum(keypoint_counts)
 
@@ -112,7 +115,7 @@ def _candidates(
     centres: np.ndarray,
     sizes: np.ndarray,
 ) -> Candidates:
-    """Makes each object a candidate that is a little off, by chance."""
+    """Makes a candidate of each object, with small random changes of box, keypoints and score."""
     centres = centres + rng.normal(0, 0.02, centres.shape) * sizes
     halves = sizes * rng.uniform(0.48, 0.52, sizes.shape)
     keypoints = keypoints + rng.normal(0, 0.02, keypoints.shape) * sizes[:, None]

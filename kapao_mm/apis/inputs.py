@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Opens what an inferencer is given: images, folders, videos and webcams."""
+"""Opens the inputs of an inferencer: images, folders, videos and webcams."""
 
 import logging
 import os.path as osp
@@ -25,9 +25,9 @@ class Picture(NamedTuple):
     """An image to predict.
 
     Attributes:
-        pixels: BGR, (h, w, 3) uint8.
-        path: Its path, or a name for one that has none.
-        identity: Tells it from other images of the same name.
+        pixels: Image, BGR (h, w, 3) uint8.
+        path: Path of the image, or a made-up name if it has none.
+        identity: Value that differs from that of other images with the same name.
     """
 
     pixels: np.ndarray
@@ -41,17 +41,17 @@ def is_webcam(inputs: Any) -> bool:
 
 
 def is_video(inputs: Any) -> bool:
-    """Returns whether the inputs are the path or URL of a video, by its suffix."""
+    """Returns whether the inputs are the path or URL of a video, judged by its suffix."""
     if not isinstance(inputs, str | Path) or osp.isdir(inputs):
         return False
     return (guess_type(str(inputs))[0] or '').startswith('video/')
 
 
 def open_video(path: str) -> mmcv.VideoReader:
-    """Opens a video file or URL, whose frames are BGR.
+    """Opens a video file or URL; its frames are BGR.
 
     Raises:
-        InputError: If it does not exist.
+        InputError: If the file does not exist.
     """
     if '://' not in path and not osp.exists(path):
         raise InputError(f'video {osp.abspath(path)} does not exist')
@@ -61,7 +61,16 @@ def open_video(path: str) -> mmcv.VideoReader:
 def checked_frames(
     frames: Iterable[np.ndarray], name: str, expected: int = 0
 ) -> Iterator[np.ndarray]:
-    """Yields frames; raises if there is none, and warns if there are fewer than expected."""
+    """Yields frames, and warns if there are fewer than expected.
+
+    Args:
+        frames: Frames, BGR (h, w, 3) uint8.
+        name: Name of the video or webcam, for messages.
+        expected: Number of expected frames; 0 if unknown.
+
+    Raises:
+        InputError: If there is no frame.
+    """
     count = 0
     for frame in frames:
         count += 1
@@ -76,14 +85,14 @@ def read_images(inputs: ImageLike | Iterable[ImageLike]) -> Iterator[Picture]:
     """Reads and converts images one by one.
 
     Args:
-        inputs: A file, a folder, an image that :func:`as_bgr` understands, or several files and
+        inputs: A file, a folder, an image that :func:`as_bgr` converts, or several files and
             images.
 
     Yields:
         The images in order.
 
     Raises:
-        InputError: If an image cannot be read; of a folder after all others.
+        InputError: If an image cannot be read. For a folder it is raised after all other images.
     """
     folder = inputs if isinstance(inputs, str | Path) and osp.isdir(inputs) else None
     if folder:
@@ -109,8 +118,8 @@ def read_images(inputs: ImageLike | Iterable[ImageLike]) -> Iterator[Picture]:
 
 
 def _load(image: ImageLike | InputError, index: int, call: object) -> Picture:
-    """Reads or converts an image that is number ``index`` of a call of the inferencer."""
-    if isinstance(image, InputError):  # of a folder without images
+    """Reads or converts image number ``index`` of a call of the inferencer."""
+    if isinstance(image, InputError):  # from a folder without images
         raise image
     if isinstance(image, str | Path):
         path = str(image)
@@ -120,7 +129,10 @@ def _load(image: ImageLike | InputError, index: int, call: object) -> Picture:
 
 
 def in_batches(pictures: Iterable[Picture], size: int) -> Iterator[list[Picture]]:
-    """Gathers images; what came before an error is yielded before that is raised."""
+    """Groups images into batches of ``size``.
+
+    If reading fails, the images before the error are yielded first, then the error is raised.
+    """
     batch = []
     try:
         for picture in pictures:

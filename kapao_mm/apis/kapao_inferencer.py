@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""MMPose's inferencer for KAPAO."""
+"""Implements MMPose's inferencer for KAPAO."""
 
 import json
 import logging
@@ -46,23 +46,24 @@ from .mmpose_arguments import picture_thresholds
 
 @INFERENCERS.register_module()
 class KAPAOInferencer(Pose2DInferencer):
-    """Pose2DInferencer with the settings for pictures, that keeps all that KAPAO predicts.
+    """Pose2DInferencer for KAPAO, which predicts with the settings for pictures.
 
-    The settings are those of ``model.test_cfg`` for ``pictures``. Of a call, ``bbox_thr`` is the
-    least score of a pose instead, ``nms_thr`` the largest IoU of two poses' boxes, and keypoints
-    with a score below ``kpt_thr`` are drawn hollow. Predictions are as :func:`prediction_dict`
-    says.
+    The settings are those of ``model.test_cfg`` for ``pictures``. In a call, ``bbox_thr`` replaces
+    the threshold of the score of poses, ``nms_thr`` replaces their IoU threshold, and keypoints
+    with a score below ``kpt_thr`` are drawn hollow. Predictions are dicts as returned by
+    :func:`prediction_dict`.
 
     Args:
-        model: Config file, or a loaded config.
+        model: Path of a config file, or a loaded config.
         weights: Path or URL of a checkpoint.
-        amp: Half precision, bfloat16 on a CPU; see :func:`prepare_for_inference`.
-        random_weights: Whether to go without a checkpoint, as for measurements of speed.
-        **kwargs: Those of :class:`Pose2DInferencer`.
+        amp: Whether to use half precision (bfloat16 on a CPU), see :func:`prepare_for_inference`.
+        random_weights: Whether to predict with random weights if no checkpoint is given, for
+            example to measure speed.
+        **kwargs: Arguments of :class:`Pose2DInferencer`.
 
     Raises:
-        InputError: If the checkpoint is missing, cannot be read or does not fit the config, or a
-            setting is unknown. Also when called, if an image, video or webcam cannot be read.
+        InputError: If the checkpoint is missing, cannot be read or does not fit the config, or if a
+            setting is unknown. Calls raise it if an image, video or webcam cannot be read.
 
     Example:
         >>> inferencer = KAPAOInferencer('configs/kapao/kapao_s_coco.py', 'kapao_s.pth')
@@ -106,11 +107,15 @@ class KAPAOInferencer(Pose2DInferencer):
     def _load_weights_to_model(
         self, model: nn.Module, checkpoint: dict | None, cfg: Config
     ) -> None:
-        """Adds the config's metainfo where the checkpoint has none, or no categories yet."""
+        """Loads the weights, if there are any, and sets the metainfo.
+
+        The metainfo is that of the checkpoint, or that of the config if the checkpoint has none
+        with categories.
+        """
         meta = checkpoint.setdefault('meta', {}) if checkpoint else {}
         if 'categories' not in meta.get('dataset_meta', {}):
             dataset = cfg.train_dataloader.dataset
-            while 'metainfo' not in dataset:  # of a wrapper
+            while 'metainfo' not in dataset:  # a wrapper around the dataset
                 dataset = dataset.dataset
             meta['dataset_meta'] = read_metainfo(dataset.metainfo)
         if checkpoint:
@@ -120,7 +125,7 @@ class KAPAOInferencer(Pose2DInferencer):
             model.dataset_meta = meta['dataset_meta']
 
     def _init_collate(self, cfg: Config) -> Callable:
-        return pseudo_collate  # MMEngine's own search for it warns about scopes
+        return pseudo_collate  # MMEngine would search for it, and warn about scopes
 
     def __call__(
         self,
@@ -134,20 +139,20 @@ class KAPAOInferencer(Pose2DInferencer):
 
         Args:
             inputs: A file, a folder, a video, ``'webcam'`` or ``'webcam:1'``, an image that
-                :func:`as_bgr` understands, or several files and images.
-            return_datasamples: Return MMPose's data samples instead of dicts.
-            batch_size: So many images are read at once, and those of them that have the same input
-                shape are one batch.
-            out_dir: Folder for pictures and JSON files, unless ``vis_out_dir`` and ``pred_out_dir``
-                name others. Results of images that have the same name are numbered.
-            **kwargs: Those of :class:`Pose2DInferencer`.
+                :func:`as_bgr` converts, or several files and images.
+            return_datasamples: Whether to return MMPose's data samples instead of dicts.
+            batch_size: Number of images that are read at once. Those with the same input shape are
+                predicted as one batch.
+            out_dir: Folder of pictures and JSON files, unless ``vis_out_dir`` and ``pred_out_dir``
+                are given. Results of images with the same name are numbered.
+            **kwargs: Arguments of :class:`Pose2DInferencer`.
 
         Yields:
-            What :meth:`postprocess` returns, for each image in order.
+            The result of :meth:`postprocess` for each image in order.
 
         Raises:
-            InputError: If an image, video or webcam cannot be read, after the images before it;
-                of a folder the others are predicted first.
+            InputError: If an image, video or webcam cannot be read. It is raised after the images
+                before it, or for a folder after all other images.
         """
         if batch_size < 1:
             raise InputError(f'batch_size must be at least 1, got {batch_size}')
@@ -173,7 +178,7 @@ class KAPAOInferencer(Pose2DInferencer):
             self._finalize_video_processing(post_kwargs.get('pred_out_dir', ''))
 
     def _open(self, inputs: ImageLike | Iterable[ImageLike]) -> Iterator[Picture]:
-        """Returns the images of the inputs, see :meth:`__call__`, read one by one."""
+        """Returns the images of the inputs, which are read one by one, see :meth:`__call__`."""
         self._video_input = False
         if is_webcam(inputs):
             try:
@@ -199,7 +204,7 @@ class KAPAOInferencer(Pose2DInferencer):
         return read_images(checked_frames(video, f'video {path}', video.frame_cnt))
 
     def _predict(self, pictures: list[Picture]) -> list[PoseDataSample]:
-        """Predicts images, those of the same input shape in one batch."""
+        """Predicts images, with one batch for each input shape."""
         packed = [
             self.pipeline(
                 {'img': picture.pixels, 'img_path': picture.path, **self.model.dataset_meta}
@@ -218,7 +223,7 @@ class KAPAOInferencer(Pose2DInferencer):
     def save_visualization(
         self, visualization: np.ndarray, vis_out_dir: str, img_name: str | None = None
     ) -> None:
-        """Writes the picture (H, W, 3) RGB of an image; that of a frame goes into a video."""
+        """Writes the picture of an image, RGB (H, W, 3); pictures of video frames make a video."""
         if self._video_input:
             super().save_visualization(visualization, vis_out_dir, img_name)
             return
@@ -234,11 +239,11 @@ class KAPAOInferencer(Pose2DInferencer):
         return_datasamples: bool = False,
         pred_out_dir: str = '',
     ) -> dict[str, list]:
-        """Turns predictions into dicts and writes them to ``pred_out_dir``, if it is given.
+        """Turns predictions into dicts and writes them to ``pred_out_dir`` if it is given.
 
         Returns:
-            ``predictions`` (dicts, or the samples themselves) and ``visualization`` (pictures), one
-            an image.
+            ``predictions`` (dicts or data samples) and ``visualization`` (pictures), each a list
+            with one entry per image.
         """
         predictions = [sample_dict(pred, self.model.dataset_meta) for pred in preds]
         if self._video_input:
@@ -253,7 +258,7 @@ class KAPAOInferencer(Pose2DInferencer):
         }
 
     def _finalize_video_processing(self, pred_out_dir: str = '') -> None:
-        """Closes the video with pictures, and writes the predictions of all frames."""
+        """Closes the video of pictures, and writes the predictions of all frames."""
         super()._finalize_video_processing()
         if pred_out_dir:
             make_folder(Path(pred_out_dir))
@@ -266,14 +271,14 @@ class KAPAOInferencer(Pose2DInferencer):
                 temporary.write_text(json.dumps(frames, indent=2))
 
     def _output(self, folder: str, suffix: str) -> Path:
-        """Returns where a result of the current image goes, and makes the folder."""
+        """Returns the path of a result of the current image, and makes its folder."""
         make_folder(Path(folder))
         names = self._names[osp.abspath(folder)]
         return Path(folder, names(Path(self._current.path).stem, self._current.identity) + suffix)
 
 
 def sample_dict(data_sample: PoseDataSample, dataset_meta: dict[str, Any]) -> dict[str, Any]:
-    """The :func:`prediction_dict` of an image with what :class:`KAPAO` predicted."""
+    """Converts the predictions in a sample to the dict that :func:`prediction_dict` returns."""
     poses, points = data_sample.pred_instances, data_sample.pred_keypoint_objects
     prediction = Prediction(
         boxes=poses.bboxes,

@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Makes the thresholds that MMPose's inferencers are called with act on KAPAO."""
+"""Makes thresholds that MMPose's inferencers are called with work on KAPAO."""
 
 from collections.abc import Iterable
 from functools import wraps
@@ -10,17 +10,17 @@ from mmpose.apis.inferencers.base_mmpose_inferencer import BaseMMPoseInferencer
 from kapao_mm.errors import InputError
 from kapao_mm.models.kapao import KAPAO
 
-SETTINGS = {'bbox_thr': 'pose_score_thr', 'nms_thr': 'pose_iou_thr'}  # MMPose's names and ours
+SETTINGS = {'bbox_thr': 'pose_score_thr', 'nms_thr': 'pose_iou_thr'}  # MMPose's and KAPAO's names
 
 
 def picture_thresholds(**arguments: Any) -> dict[str, float]:
     """Returns the inference settings that MMPose's ``bbox_thr`` and ``nms_thr`` stand for.
 
     Args:
-        **arguments: Those of a call of an inferencer; others have no effect.
+        **arguments: Arguments of a call of an inferencer. Only these two are used.
 
     Raises:
-        InputError: If one is not between 0 and 1.
+        InputError: If a threshold is not between 0 and 1.
     """
     given = {name: arguments[name] for name in SETTINGS if arguments.get(name) is not None}
     for name, value in given.items():
@@ -30,10 +30,10 @@ def picture_thresholds(**arguments: Any) -> dict[str, float]:
 
 
 def let_thresholds_act() -> None:
-    """Makes ``bbox_thr`` and ``nms_thr`` of MMPose's own inferencers act on KAPAO.
+    """Makes ``bbox_thr`` and ``nms_thr`` of MMPose's own inferencers work on KAPAO.
 
-    MMPose hands them to models of the type BottomupPoseEstimator alone, and drops them without a
-    word for models derived from it.
+    MMPose passes them only to models of the exact type BottomupPoseEstimator, and silently ignores
+    them for classes derived from it.
     """
     original = BaseMMPoseInferencer.preprocess
 

@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""How far apart two detections of one picture are, as of a model and of what it was exported to."""
+"""Compares a model's detections with those of its exported file on the same image."""
 
 from typing import NamedTuple
 
@@ -9,13 +9,13 @@ from kapao_mm.functional.prediction import DetectedObjects
 
 
 class Difference(NamedTuple):
-    """The largest differences between the same objects.
+    """The largest differences between matching objects of two detections.
 
     They are infinite if an object has no counterpart, or if one of its numbers is NaN.
 
     Attributes:
-        position: of a coordinate of a box or keypoint, px.
-        score: of a confidence.
+        position: Largest difference of a coordinate of a box or keypoint, px.
+        score: Largest difference of a score.
     """
 
     position: float
@@ -23,9 +23,13 @@ class Difference(NamedTuple):
 
 
 def compare_objects(found: DetectedObjects, expected: DetectedObjects) -> Difference:
-    """Compares each object with the nearest one of its class.
+    """Compares each object with the nearest one of the same class.
 
-    Their order is no matter: rounding alone swaps objects of about the same confidence.
+    The order of objects is ignored, because rounding alone can swap objects with similar scores.
+
+    Args:
+        found: Objects of one detection, in px of the network input.
+        expected: Objects of the other detection, in px of the network input.
     """
     poses, points = (
         _compare(one, other) for one, other in zip(_split(found), _split(expected), strict=True)
@@ -34,7 +38,12 @@ def compare_objects(found: DetectedObjects, expected: DetectedObjects) -> Differ
 
 
 def _split(objects: DetectedObjects) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
-    """Classes (n,), scores (n,) and points (n, p, 2) of the pose objects, the keypoint objects."""
+    """Splits objects into pose objects and keypoint objects.
+
+    Returns:
+        For each of both its classes (n,), scores (n,) and points (n, p, 2), which are the corners
+        of the box and the keypoints of a pose object.
+    """
     corners, point_corners = (
         boxes.reshape(-1, 2, 2) for boxes in (objects.boxes, objects.point_boxes)
     )

@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Models to files of ONNX, OpenVINO and TorchScript, with their metadata."""
+"""Exports models to ONNX, OpenVINO and TorchScript files, with their metadata."""
 
 import warnings
 from collections.abc import Iterator
@@ -34,23 +34,23 @@ from .graph import ExportGraph, KeptObjects, class_nms
 from .metadata import KEY, ModelMetadata
 from .runtime import Network
 
-EXTRA_FILE = f'{KEY}.json'  # of the metadata, in TorchScript
-EXAMPLE = torch.zeros(2, 256, 320, 3, dtype=torch.uint8)  # traced
+EXTRA_FILE = f'{KEY}.json'  # name of the metadata in a TorchScript file
+EXAMPLE = torch.zeros(2, 256, 320, 3, dtype=torch.uint8)  # input that is traced
 
 
 def make_metadata(cfg: Config, model: KAPAO, use: str) -> ModelMetadata:
-    """What an exported model says of itself.
+    """Makes the metadata of an exported model.
 
     Args:
-        cfg: its config; dataset and input size are those of ``test_dataloader``.
-        model: made from it.
-        use: whose thresholds are exported, a key of ``model.settings``.
+        cfg: Config of the model. Dataset and input size are taken from its ``test_dataloader``.
+        model: Model that was built from the config.
+        use: Key of ``model.settings``, whose thresholds are exported.
 
     Raises:
-        InputError: the dataset has other keypoints than the model, or no Letterbox.
+        InputError: If dataset and model have different keypoints, or the pipeline has no Letterbox.
     """
     dataset = cfg.test_dataloader.dataset
-    while 'metainfo' not in dataset:  # of a wrapper
+    while 'metainfo' not in dataset:  # a wrapper around the dataset
         dataset = dataset.dataset
     info = read_metainfo(dataset.metainfo)
     letterboxes = [step for step in dataset.pipeline if step.type == 'Letterbox']
@@ -64,7 +64,7 @@ def make_metadata(cfg: Config, model: KAPAO, use: str) -> ModelMetadata:
         square_input=letterboxes[0].get('square', False),
         categories=info['categories'],
         keypoint_names=list(info['keypoint_id2name'].values()),
-        flip_pairs=[[a, b] for a, b in info['flip_pairs'] if a < b],  # it has both orders
+        flip_pairs=[[a, b] for a, b in info['flip_pairs'] if a < b],  # info has both orders
         sigmas=info['sigmas'].tolist(),
         skeleton_links=[list(link) for link in info['skeleton_links']],
         keypoint_colors=info['keypoint_colors'].tolist(),
@@ -82,10 +82,10 @@ def write_onnx(model: KAPAO, metadata: ModelMetadata, path: Path, opset: int = M
     """Writes a file for onnxruntime.
 
     Args:
-        model: in its final weights, float32.
-        metadata: with the settings to export.
-        path: the file.
-        opset: version of ONNX's operators, from ``MIN_OPSET`` to ``MAX_OPSET`` of :mod:`.formats`.
+        model: Model with its final weights, float32.
+        metadata: Metadata with the settings to export.
+        path: Path of the file.
+        opset: Version of ONNX's operators, from ``MIN_OPSET`` to ``MAX_OPSET`` of :mod:`.formats`.
     """
     program = _trace_onnx(ExportGraph(model, metadata.settings), metadata, opset)
     with _whole_file(path) as temporary:
@@ -97,8 +97,8 @@ def write_tensorrt(
 ) -> None:
     """Writes an ONNX file that TensorRT can build an engine from; see :func:`write_onnx`.
 
-    Each image has ``TENSORRT_CANDIDATES`` candidates; what is less confident is left out. The
-    file was run with onnxruntime, not with TensorRT yet.
+    Each image has the ``TENSORRT_CANDIDATES`` candidates with the highest scores; others are
+    dropped. The file was tested with onnxruntime, but not with TensorRT yet.
     """
     graph = ExportGraph(model, metadata.settings, num_candidates=TENSORRT_CANDIDATES)
     program = _trace_onnx(graph, metadata, opset, TENSORRT_MIN_SIZE)
@@ -109,17 +109,19 @@ def write_tensorrt(
 def write_openvino(
     model: KAPAO, metadata: ModelMetadata, path: Path, opset: int = MIN_OPSET
 ) -> None:
-    """Writes a file for OpenVINO, weights in float32 beside it; see :func:`write_onnx`.
+    """Writes a file for OpenVINO with float32 weights in a second file beside it.
+
+    Arguments are as in :func:`write_onnx`.
 
     Raises:
-        InputError: openvino is not installed.
+        InputError: If openvino is not installed.
     """
     try:
         import openvino
     except ImportError as error:
         raise InputError('openvino is not installed: pip install openvino') from error
     program = _trace_onnx(ExportGraph(model, metadata.settings), metadata, opset)
-    # Not convert_model: it reports to OpenVINO's makers that it was used.
+    # convert_model is not used, because it reports its use to OpenVINO's makers.
     converted = openvino.Core().read_model(program.model_proto.SerializeToString())
     converted.set_rt_info(metadata.to_json(), KEY)
     with _whole_file(path) as temporary:
@@ -127,22 +129,22 @@ def write_openvino(
 
 
 def write_torchscript(model: KAPAO, metadata: ModelMetadata, path: Path) -> None:
-    """Writes a file for torch alone; torchvision must be imported before it is loaded.
+    """Writes a file for torch; torchvision must be imported before it is loaded.
 
     Args:
-        model: in its final weights, float32.
-        metadata: with the settings to export.
-        path: the file.
+        model: Model with its final weights, float32.
+        metadata: Metadata with the settings to export.
+        path: Path of the file.
     """
-    with torch.no_grad(), warnings.catch_warnings(action='ignore'):  # torch calls it deprecated
+    with torch.no_grad(), warnings.catch_warnings(action='ignore'):  # deprecation warnings
         graph = ExportGraph(model, metadata.settings, torch.jit.script(class_nms)).eval()
         traced = torch.jit.trace(graph, EXAMPLE, check_trace=False)
-        # Not by its path: torch would abort the process on a full disk.
+        # An open file is passed, because with a path torch aborts the process on a full disk.
         with _whole_file(path) as temporary, temporary.open('wb') as file:
             torch.jit.save(traced, file, _extra_files={EXTRA_FILE: metadata.to_json()})
 
 
-WRITERS = {  # by the names of FORMATS
+WRITERS = {  # with the keys of FORMATS
     'onnx': write_onnx,
     'openvino': write_openvino,
     'torchscript': write_torchscript,
@@ -151,7 +153,7 @@ WRITERS = {  # by the names of FORMATS
 
 
 def open_torchscript(path: Path) -> tuple[str, Network]:
-    """The metadata and the network of a file of :func:`write_torchscript`."""
+    """Returns the metadata (JSON) and the network of a file of :func:`write_torchscript`."""
     extra = {EXTRA_FILE: ''}
     with warnings.catch_warnings(action='ignore'):
         module = torch.jit.load(path, _extra_files=extra)
@@ -168,7 +170,7 @@ def open_torchscript(path: Path) -> tuple[str, Network]:
 
 @contextmanager
 def _whole_file(path: Path) -> Iterator[Path]:
-    """Does what :func:`atomic_path` does for writers that fail with a RuntimeError."""
+    """Does what :func:`atomic_path` does, for writers that raise a RuntimeError when they fail."""
     try:
         with atomic_path(path) as temporary:
             yield temporary
@@ -182,7 +184,7 @@ def _trace_onnx(
     height, width = (
         INPUT_DIVISOR * Dim(name, min=min_size // INPUT_DIVISOR) for name in ('h', 'w')
     )
-    with warnings.catch_warnings(action='ignore'):  # of what the exporter calls in torch
+    with warnings.catch_warnings(action='ignore'):  # of functions that the exporter calls
         program = torch.onnx.export(
             graph.eval(),
             (EXAMPLE,),
@@ -199,7 +201,11 @@ def _trace_onnx(
 
 
 def _onnx_class_nms(boxes: FLOAT, scores: FLOAT, iou_thr: float, max_objects: int) -> BOOL:
-    """:func:`class_nms` in ONNX's operators; at most so many of a class, then of an image."""
+    """Implements :func:`class_nms` with ONNX's operators.
+
+    It keeps at most ``max_objects`` boxes of each class, and then at most ``max_objects`` of each
+    image.
+    """
     chosen = op.NonMaxSuppression(
         boxes,
         scores,

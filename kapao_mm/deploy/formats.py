@@ -1,11 +1,11 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Formats of exported models, and their limits."""
+"""Lists the formats of exported models and their limits."""
 
 from typing import NamedTuple
 
-MIN_OPSET, MAX_OPSET = 18, 23  # of what torch's exporter writes
-TENSORRT_CANDIDATES = 3840  # the most that its TopK finds
-TENSORRT_MIN_SIZE = 256  # px, of height and width: smaller inputs have fewer outputs than that
+MIN_OPSET, MAX_OPSET = 18, 23  # versions that torch's exporter writes
+TENSORRT_CANDIDATES = 3840  # limit of TensorRT's TopK
+TENSORRT_MIN_SIZE = 256  # px; inputs of smaller height or width have fewer outputs than TopK needs
 
 RUNTIME = 'python -m kapao_mm.deploy.runtime {path} IMAGE...'
 ENGINE = (
@@ -20,8 +20,8 @@ class Format(NamedTuple):
 
     Attributes:
         suffix: Suffix of its files.
-        advice: Command that uses a file, with places for ``path``, ``stem``, ``least`` and
-            ``size`` (smallest and common network input, px).
+        advice: Command that uses a file, with the placeholders ``path``, ``stem``, ``least`` and
+            ``size`` (smallest and usual side of the network input, px).
     """
 
     suffix: str

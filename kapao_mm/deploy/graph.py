@@ -1,11 +1,12 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Computes the kept objects of images in one graph that can be exported.
+"""Computes the kept objects of images in a single graph that can be exported.
 
 These are steps 1 and 2 of docs/method.md, Inference.
 
-It computes what :meth:`KAPAOHead.candidates` and :meth:`KAPAOHead.detect` do, without a branch on
-the data. Every image gets as many candidates as the one with most has, sorted by confidence: limits
-are then cumulative sums, and what is kept is in order.
+The graph computes the same as :meth:`KAPAOHead.candidates` and :meth:`KAPAOHead.detect`, but
+without branches that depend on the data. All images get as many candidates as the image with the
+most. They are sorted by score, so that limits can be computed by cumulative sums, and the kept
+objects are sorted too.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,18 +23,20 @@ from kapao_mm.models.task_modules.coder import decode_boxes, decode_keypoints, s
 
 
 class KeptObjects(NamedTuple):
-    """The objects of all images of a batch, input px, each image's by falling confidence.
+    """Kept objects of all images of a batch, in px of the network input.
+
+    They are sorted by image, and within an image by falling score.
 
     Attributes:
-        pose_image: index of the image in the batch, (P,) int64.
-        boxes: of the pose objects, (P, 4) xyxy.
-        scores: (P,).
-        categories: 0..C-1, (P,) int64.
-        keypoints: (P, K, 2).
-        point_image: index of the image in the batch, (Q,) int64.
-        point_boxes: of the keypoint objects, (Q, 4) xyxy.
-        point_scores: (Q,).
-        point_types: keypoint types 0..K-1, (Q,) int64.
+        pose_image: Index of the pose object's image in the batch, (P,) int64.
+        boxes: Boxes of the pose objects, (P, 4) xyxy.
+        scores: Scores of the pose objects, (P,).
+        categories: Categories 0..C-1 of the pose objects, (P,) int64.
+        keypoints: Keypoints regressed by the pose objects, (P, K, 2).
+        point_image: Index of the keypoint object's image in the batch, (Q,) int64.
+        point_boxes: Boxes of the keypoint objects, (Q, 4) xyxy.
+        point_scores: Scores of the keypoint objects, (Q,).
+        point_types: Keypoint types 0..K-1 of the keypoint objects, (Q,) int64.
     """
 
     pose_image: Tensor
@@ -48,18 +51,18 @@ class KeptObjects(NamedTuple):
 
 
 def class_nms(boxes: Tensor, scores: Tensor, iou_thr: float, max_objects: int) -> Tensor:
-    """Non-maximum suppression inside each class of each image.
+    """Runs non-maximum suppression in each class of each image.
 
-    TorchScript compiles it; for torch.export it is one operator, :data:`CLASS_NMS`.
+    TorchScript compiles this function. For torch.export it is the operator :data:`CLASS_NMS`.
 
     Args:
-        boxes: (N, k, 4) xyxy.
-        scores: of each box for each class, 0 where it takes no part, (N, L, k).
-        iou_thr: a box that overlaps a more confident one by more is dropped.
-        max_objects: the most confident ones of an image that come out.
+        boxes: Boxes, (N, k, 4) xyxy.
+        scores: Scores of each box for each class, (N, L, k), 0 for a box that does not take part.
+        iou_thr: A box is dropped if its IoU with a box of higher score is above this.
+        max_objects: Number of objects of an image that are kept, those with the highest scores.
 
     Returns:
-        Which are kept, (N, k) bool.
+        Whether each box is kept, (N, k) bool.
     """
     best, labels = scores.max(1)
     keep = torch.zeros_like(best, dtype=torch.bool)
@@ -68,7 +71,7 @@ def class_nms(boxes: Tensor, scores: Tensor, iou_thr: float, max_objects: int) -
         if len(index) > 0:
             found = boxes[i, index].double()  # float32 would round the shifted boxes
             reach = found.max() - found.min() + 1
-            shifted = found + (labels[i, index] * reach)[:, None]  # classes lie apart
+            shifted = found + (labels[i, index] * reach)[:, None]  # separates the classes
             kept = nms(shifted, best[i, index].double(), iou_thr)[:max_objects]
             keep[i, index[kept]] = True
     return keep
@@ -83,14 +86,14 @@ def _(boxes: Tensor, scores: Tensor, iou_thr: float, max_objects: int) -> Tensor
 
 
 class ExportGraph(nn.Module):
-    """Normalisation, network, decoding, score filter and NMS.
+    """Normalization, network, decoding, score thresholds and suppression in one module.
 
     Args:
-        model: in its final weights.
-        settings: thresholds and limits, see :func:`keep_objects`.
-        nms: :func:`class_nms`, compiled or as operator.
-        num_candidates: how many of each image, the most confident ones, are decoded; None for as
-            many as exceed the thresholds.
+        model: Model with its final weights.
+        settings: Thresholds and limits, see :func:`keep_objects`.
+        nms: :func:`class_nms`, compiled or as an operator.
+        num_candidates: Number of candidates of each image, those with the highest scores. None
+            takes all above the thresholds.
     """
 
     def __init__(
@@ -112,7 +115,8 @@ class ExportGraph(nn.Module):
         """Detects the objects of a batch.
 
         Args:
-            images: BGR, (N, H, W, 3) uint8; H and W are multiples of the coarsest stride.
+            images: Network inputs, BGR (N, H, W, 3) uint8. H and W are multiples of the coarsest
+                stride.
         """
         head = self.model.head
         grids = head(self.model.extract_feat(normalise(images, self.model.data_preprocessor)))
@@ -142,14 +146,14 @@ class ExportGraph(nn.Module):
         )
 
     def _candidates(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Finds the most confident outputs of each image.
+        """Finds the outputs with the highest scores in each image.
 
         Args:
-            outputs: (N, 5 + C + 3K, A).
+            outputs: Raw outputs of all levels, (N, 5 + C + 3K, A).
 
         Returns:
-            Their indices among the A and their confidences, falling, both (N, k). Where an image
-            has fewer above the thresholds than another, some are below.
+            Indices of these outputs among the A, and their scores, falling, both (N, k). Some may
+            be below the thresholds, in an image with fewer candidates than another.
         """
         classes = outputs[:, 5 : -2 * self.model.head.num_keypoints]
         scores = outputs[:, 4].sigmoid() * classes.amax(1).sigmoid()  # (N, A)
@@ -157,13 +161,19 @@ class ExportGraph(nn.Module):
         if count is None:
             score_thr = min(self.settings['pose_score_thr'], self.settings['keypoint_score_thr'])
             most = (scores > score_thr).sum(1).max().clamp(min=1)
-            # Tracing follows a size; it would keep a number as it was in the example.
+            # Tracing records a size, but would freeze a number at its value in the example.
             count = (torch.ones_like(scores[0]).cumsum(0) <= most).nonzero().shape[0]
         scores, index = scores.topk(count)
         return index, scores
 
     def _keep(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Which candidates :func:`keep_objects` keeps, pose and keypoint objects, (N, k) bool."""
+        """Returns which candidates are kept as pose objects and as keypoint objects.
+
+        The result is the same as that of :func:`keep_objects`.
+
+        Returns:
+            Two masks, (N, k) bool.
+        """
         settings, first_type = self.settings, self.model.head.num_categories
         pose_thr, keypoint_thr = settings['pose_score_thr'], settings['keypoint_score_thr']
         pose_iou, keypoint_iou = settings['pose_iou_thr'], settings['keypoint_iou_thr']
@@ -187,7 +197,11 @@ class ExportGraph(nn.Module):
         score_thr: float,
         iou_thr: float,
     ) -> Tensor:
-        """One non-maximum suppression of some classes (L,), with its limits, (N, k) bool."""
+        """Suppresses overlapping candidates of some classes (L,).
+
+        Returns:
+            Whether each candidate is kept, (N, k) bool.
+        """
         own = (labels[:, None] == classes[:, None]) & (scores > score_thr)[:, None]  # (N, L, k)
         among = own.any(1, keepdim=True).cumsum(2) <= self.settings['max_candidates']
         scores = scores[:, None] * (own & among)
@@ -195,7 +209,7 @@ class ExportGraph(nn.Module):
 
 
 def normalise(images: Tensor, preprocessor: PoseDataPreprocessor) -> Tensor:
-    """Pictures (N, H, W, 3) uint8 to what the preprocessor makes of them, (N, 3, H, W)."""
+    """Converts images (N, H, W, 3) uint8 to inputs (N, 3, H, W) as the preprocessor does."""
     inputs = images.permute(0, 3, 1, 2)
     if preprocessor._channel_conversion:
         inputs = inputs.flip(1)
@@ -205,19 +219,20 @@ def normalise(images: Tensor, preprocessor: PoseDataPreprocessor) -> Tensor:
 def output_places(
     grids: Sequence[Tensor], anchors: Sequence[Tensor], strides: Sequence[int]
 ) -> Tensor:
-    """Where the outputs of all levels, one after the other, lie.
+    """Returns the position and the anchor of each output, for all levels one after the other.
 
     Args:
-        grids: of each level, (N, Na, H, W, ...).
-        anchors: the anchors of each level, (Na, 2) grid units.
-        strides: px a cell of each level.
+        grids: Raw outputs of each level, (N, Na, H, W, ...).
+        anchors: Anchors of each level, (Na, 2) grid units.
+        strides: Px per grid cell of each level.
 
     Returns:
-        x and y of the cell, width and height of the anchor, stride, (A, 5).
+        Column and row of the grid cell, width and height of the anchor (grid units), and stride,
+        (A, 5).
     """
     levels = []
     for grid, sides, stride in zip(grids, anchors, strides, strict=True):
-        ones = torch.ones_like(grid[..., 0][0])  # a traced arange would stay on its device
+        ones = torch.ones_like(grid[..., 0][0])  # a traced arange would be fixed to its device
         x, y = ones.cumsum(2) - 1, ones.cumsum(1) - 1
         width, height = (ones * side[:, None, None] for side in sides.unbind(1))  # (Na, H, W)
         levels.append(torch.stack((x, y, width, height, ones * stride), -1).flatten(0, 2))

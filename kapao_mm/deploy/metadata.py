@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""What an exported model says of itself; written into its file, read by the runtime."""
+"""Defines the metadata of an exported model, which is stored in its file for the runtime."""
 
 import json
 from typing import Any, NamedTuple
@@ -7,26 +7,26 @@ from typing import Any, NamedTuple
 from kapao_mm import __version__
 from kapao_mm.errors import InputError
 
-KEY = 'kapao'  # where the JSON lies in a model file
+KEY = 'kapao'  # key of the JSON in a model file
 
 
 class ModelMetadata(NamedTuple):
-    """All that is needed besides the network to predict and draw poses.
+    """Data that is needed besides the network to predict and draw poses.
 
     Attributes:
-        config: name of the config that the model was made from.
-        use: whose thresholds are in the graph, ``pictures`` or ``evaluation``.
-        settings: the thresholds and limits; those of fusion are for the runtime.
-        input_size: long side of the network input that the config has, px.
-        square_input: whether images are padded to squares, not only to multiples of 64.
-        categories: a dict for each with ``name`` and ``keypoint_ids``.
-        keypoint_names: K.
-        flip_pairs: pairs of keypoint types that a left-right flip swaps.
-        sigmas: of OKS, K.
-        skeleton_links: pairs of keypoint types.
-        keypoint_colors: RGB, K.
-        link_colors: RGB, one a link.
-        version: of kapao_mm.
+        config: Name of the config of the model.
+        use: Use whose thresholds are in the graph, such as ``pictures`` or ``evaluation``.
+        settings: Thresholds and limits. Those of fusion are applied by the runtime.
+        input_size: Longer side of the network input in the config, px.
+        square_input: Whether images are padded to squares instead of multiples of 64 px.
+        categories: A dict for each category with ``name`` and ``keypoint_ids``.
+        keypoint_names: Names of the K keypoint types.
+        flip_pairs: Pairs of keypoint types that a flip from left to right swaps.
+        sigmas: Sigmas of OKS, K numbers.
+        skeleton_links: Pairs of keypoint types.
+        keypoint_colors: RGB colors of the K keypoint types.
+        link_colors: RGB colors of the links.
+        version: Version of kapao_mm.
     """
 
     config: str
@@ -45,19 +45,23 @@ class ModelMetadata(NamedTuple):
 
     @property
     def keypoint_counts(self) -> list[int]:
-        """The keypoint types of each category, C numbers."""
+        """Returns the number of keypoint types of each category, C numbers."""
         return [len(category['keypoint_ids']) for category in self.categories]
 
     def to_json(self) -> str:
-        """One line of JSON."""
+        """Returns the metadata as one line of JSON."""
         return json.dumps(self._asdict())
 
     @classmethod
     def from_json(cls, text: str | None, source: str) -> 'ModelMetadata':
-        """Reads what :meth:`to_json` wrote.
+        """Reads the JSON of :meth:`to_json`.
+
+        Args:
+            text: JSON, or None if the file has no metadata.
+            source: Name of the file, for messages.
 
         Raises:
-            InputError: there is none, or it has not these keys; ``source`` is named.
+            InputError: If there is no metadata, or it has other keys.
         """
         try:
             return cls(**json.loads(text or ''))

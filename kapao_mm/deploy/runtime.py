@@ -1,7 +1,8 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Poses from an exported model with numpy, OpenCV and onnxruntime or openvino; no torch, no MM.
+"""Predicts poses with an exported model, using numpy, OpenCV and onnxruntime or openvino.
 
-Also a command: ``python -m kapao_mm.deploy.runtime MODEL IMAGE...``
+Neither torch nor MMPose is needed. It is also a command: ``python -m kapao_mm.deploy.runtime MODEL
+IMAGE...``
 """
 
 import argparse
@@ -32,10 +33,10 @@ from kapao_mm.utils.flags import add_image_options
 
 from .metadata import KEY, ModelMetadata
 
-Network = Callable[[np.ndarray], Mapping[str, np.ndarray]]  # a batch -> outputs by name
+Network = Callable[[np.ndarray], Mapping[str, np.ndarray]]  # images (N, H, W, 3) -> outputs by name
 
-PRECISIONS = {'float32': 'f32', 'bfloat16': 'bf16'}  # and OpenVINO's names of them
-# Without TensorFloat-32: float32 is float32.
+PRECISIONS = {'float32': 'f32', 'bfloat16': 'bf16'}  # with OpenVINO's names
+# TensorFloat-32 is switched off, because it is less precise than float32.
 PROVIDERS = {'CUDAExecutionProvider': {'use_tf32': '0'}, 'CPUExecutionProvider': {}}
 
 
@@ -43,19 +44,21 @@ class KAPAORuntime:
     """An exported model (``tools/deployment/export.py``) that predicts poses in images.
 
     Args:
-        model_file: ``.onnx`` for onnxruntime, on a GPU where it can use one; ``.xml`` (with its
-            ``.bin`` beside it) for openvino.
-        precision: what is computed in, ``float32`` or, with openvino, ``bfloat16``.
-        threads: of the CPU [as many as the backend likes].
-        input_size: long side of the network input, px, a multiple of 64 [the config's].
+        model_file: Path of the model: ``.onnx`` for onnxruntime, which uses a GPU if it can, or
+            ``.xml`` (with its ``.bin`` beside it) for openvino.
+        precision: Precision of the computation, ``float32`` or, with openvino, ``bfloat16``.
+        threads: Number of CPU threads. None leaves the choice to the backend.
+        input_size: Longer side of the network input, px, a multiple of 64. None takes that of the
+            model's config.
 
     Attributes:
-        metadata: what the model says of itself.
-        input_size: px.
+        metadata: Metadata of the model.
+        input_size: Longer side of the network input, px.
 
     Raises:
-        InputError: the backend is not installed or has not this precision; ``model_file`` is
-            missing, is no model, or was not exported by KAPAO-MM; a number is wrong.
+        InputError: If the backend is not installed or lacks the precision, ``model_file`` is
+            missing, cannot be read or was not exported by KAPAO-MM, or ``threads`` or
+            ``input_size`` is wrong.
 
     Example:
         >>> runtime = KAPAORuntime('kapao_s.onnx')
@@ -80,20 +83,22 @@ class KAPAORuntime:
         metadata, self._network = BACKENDS[path.suffix](path, precision, threads)
         self.metadata = ModelMetadata.from_json(metadata, str(path))
         self.input_size = self.metadata.input_size if input_size is None else input_size
-        letterbox((1, 1), self.input_size)  # refuses a wrong size now, and not with every image
+        letterbox((1, 1), self.input_size)  # refuses a wrong size now instead of at each image
         self._style = _style(self.metadata)
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[Prediction]:
-        """Predicts the poses of images; those of one input shape in one batch.
+        """Predicts the poses of images, with one batch for each input shape.
 
         Args:
-            images: BGR, (h, w, 3) uint8, of any sizes, or what else :func:`as_bgr` understands.
+            images: Images, BGR (h, w, 3) uint8 of any sizes, or of another kind that :func:`as_bgr`
+                converts.
 
         Returns:
-            One an image, in its px.
+            A prediction for each image, in px of the image.
 
         Raises:
-            InputError: If an image is not understood, or one is given instead of several.
+            InputError: If an image cannot be converted, or a single image is given instead of a
+                list.
         """
         if hasattr(images, 'shape') and len(images.shape) != 4:
             raise InputError('give a list of images, also for one: runtime([image])')
@@ -116,15 +121,16 @@ class KAPAORuntime:
     def draw(
         self, image: np.ndarray, prediction: Prediction, draw_objects: bool = False
     ) -> np.ndarray:
-        """Draws the poses of an image, as KAPAOVisualizer does.
+        """Draws the poses of an image as KAPAOVisualizer does.
 
         Args:
-            image: As for :meth:`__call__`.
-            prediction: its prediction.
-            draw_objects: show pose objects, keypoint objects and fused poses side by side.
+            image: Image, as for :meth:`__call__`.
+            prediction: Prediction of the image.
+            draw_objects: Whether to show pose objects, keypoint objects and fused poses side by
+                side.
 
         Returns:
-            A picture, BGR uint8; one panel is as large as the image.
+            The picture, BGR uint8. A single panel is as large as the image.
         """
         rgb = cv2.cvtColor(as_bgr(image), cv2.COLOR_BGR2RGB)
         picture = draw_prediction(rgb, prediction, self._style, draw_objects)
@@ -133,7 +139,14 @@ class KAPAORuntime:
     def predict_file(
         self, path: Path, draw_objects: bool = False
     ) -> tuple[dict[str, Any], np.ndarray]:
-        """Predicts an image file: its :func:`prediction_dict`, and the picture of :meth:`draw`.
+        """Predicts an image file.
+
+        Args:
+            path: Path of the image.
+            draw_objects: As in :meth:`draw`.
+
+        Returns:
+            The :func:`prediction_dict` of the image, and the picture of :meth:`draw`.
 
         Raises:
             InputError: If the file is missing or not an image.
@@ -151,11 +164,12 @@ class KAPAORuntime:
 
 
 def split_by_image(outputs: Mapping[str, np.ndarray], num_images: int) -> list[DetectedObjects]:
-    """The objects of each image of a batch.
+    """Splits the outputs of a batch into the objects of each image.
 
     Args:
-        outputs: of an exported model: the fields of :class:`DetectedObjects`, and ``pose_image``
-            (P,) and ``point_image`` (Q,), the images they are in, in rising order.
+        outputs: Outputs of an exported model: the fields of :class:`DetectedObjects`, and
+            ``pose_image`` (P,) and ``point_image`` (Q,), the indices of the images, in rising
+            order.
         num_images: N.
     """
     of_points = [name.startswith('point_') for name in DetectedObjects._fields]
@@ -169,12 +183,12 @@ def split_by_image(outputs: Mapping[str, np.ndarray], num_images: int) -> list[D
 
 
 def _open_onnx(path: Path, precision: str, threads: int | None) -> tuple[str | None, Network]:
-    """The metadata and the network of an ONNX file."""
+    """Returns the metadata (JSON) and the network of an ONNX file."""
     if precision != 'float32':
         raise InputError(f'onnxruntime has float32 only, not {precision}; export to OpenVINO')
     onnxruntime = _import('onnxruntime')
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or 0  # 0: its own choice
+    options.intra_op_num_threads = threads or 0  # 0: onnxruntime's choice
     providers = [
         (name, settings)
         for name, settings in PROVIDERS.items()
@@ -182,7 +196,7 @@ def _open_onnx(path: Path, precision: str, threads: int | None) -> tuple[str | N
     ]
     try:
         session = onnxruntime.InferenceSession(path, options, providers)
-    except Exception as error:  # onnxruntime's have no base of their own
+    except Exception as error:  # onnxruntime's errors have no common base class
         raise _no_model(path, error) from error
     names = [output.name for output in session.get_outputs()]
 
@@ -193,11 +207,11 @@ def _open_onnx(path: Path, precision: str, threads: int | None) -> tuple[str | N
 
 
 def _open_openvino(path: Path, precision: str, threads: int | None) -> tuple[str | None, Network]:
-    """The metadata and the network of an OpenVINO file."""
+    """Returns the metadata (JSON) and the network of an OpenVINO file."""
     if precision not in PRECISIONS:
         raise InputError(f'precision {precision} is not one of {", ".join(PRECISIONS)}')
     openvino = _import('openvino')
-    settings = {'INFERENCE_PRECISION_HINT': PRECISIONS[precision]}  # its own choice may be bf16
+    settings = {'INFERENCE_PRECISION_HINT': PRECISIONS[precision]}  # OpenVINO's default may be bf16
     if threads:
         settings['INFERENCE_NUM_THREADS'] = threads
     core = openvino.Core()
@@ -226,7 +240,7 @@ def _import(backend: str) -> ModuleType:
 
 
 def _no_model(path: Path, error: Exception) -> InputError:
-    reason = str(error).strip().splitlines()[-1]  # before it, where in OpenVINO
+    reason = str(error).strip().splitlines()[-1]  # the lines before tell where in OpenVINO
     return InputError(f'{path.absolute()} cannot be read as a model: {reason}')
 
 
@@ -241,7 +255,7 @@ def _style(metadata: ModelMetadata) -> Style:
 
 
 def parse_args() -> argparse.Namespace:
-    """The command line."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(
         prog='python -m kapao_mm.deploy.runtime',
         description='Predict poses in images with an exported model, without torch: a picture and '
@@ -260,13 +274,13 @@ def parse_args() -> argparse.Namespace:
 
 
 def load_predictor(args: argparse.Namespace) -> Predictor:
-    """What predicts and draws an image file."""
+    """Loads the model and returns a function that predicts and draws an image file."""
     runtime = KAPAORuntime(args.model, args.precision, args.threads, args.input_size)
     return partial(runtime.predict_file, draw_objects=args.objects)
 
 
 def main() -> None:
-    """Predicts image by image."""
+    """Predicts and draws the images of the command line one by one."""
     args = parse_args()
     if not predict_files(args.images, args.out_dir, partial(load_predictor, args)):
         sys.exit(1)

@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Metrics; importing this package registers them with MMPose."""
+"""Contains the metrics; importing this package registers them with MMPose."""
 
 from .coco_evaluation import evaluate_results
 from .dump_predictions import DumpPredictions

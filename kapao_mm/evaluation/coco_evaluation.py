@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""COCO evaluation of result records by category: keypoint AP, box AP, and their means."""
+"""Evaluates result records with COCO's tools: keypoint AP and box AP of each category."""
 
 import contextlib
 import io
@@ -15,7 +15,7 @@ import xtcocotools.cocoeval
 from kapao_mm.datasets.metainfo import category_ids
 from kapao_mm.errors import InputError
 
-# MMPose's names of what xtcocotools computes, in its order.
+# MMPose's names of the metrics of xtcocotools, in the same order.
 KEYPOINT_METRICS = dict(
     keypoints=(
         *('AP', 'AP .5', 'AP .75', 'AP (M)', 'AP (L)'),
@@ -26,9 +26,9 @@ KEYPOINT_METRICS = dict(
         *('AP(E)', 'AP(M)', 'AP(H)'),
     ),
 )
-BOX_METRICS = {'box AP': 0, 'box AP .5': 1, 'box AP .75': 2, 'box AR': 8}  # places in pycocotools'
+BOX_METRICS = {'box AP': 0, 'box AP .5': 1, 'box AP .75': 2, 'box AR': 8}  # indices in stats
 WITHOUT_FUSION = 'AP without fusion'
-NO_TRUTH = -1.0  # COCO's value of a metric where there was nothing to find
+NO_TRUTH = -1.0  # COCO's value of a metric without ground truth
 
 
 def evaluate_results(
@@ -41,33 +41,38 @@ def evaluate_results(
     box_ap: bool = True,
     unfused: list[dict] | None = None,
 ) -> dict[str, float]:
-    """Evaluates records against annotations, each category by itself.
+    """Evaluates result records against annotations, each category separately.
 
-    All ids of a category count as one. Images that name one of them in LVIS's
-    ``not_exhaustive_category_ids`` were not labelled with it, and do not count for it.
+    All ids of a category are treated as one id. An image whose ``not_exhaustive_category_ids`` (of
+    LVIS) has an id of a category is left out for that category, because its objects were not all
+    labeled.
 
     Args:
-        annotations: the content of a COCO-format annotation file; it stays as it is.
-        results: records that :func:`check_results` accepts.
-        metainfo: with ``categories``, ``CLASSES`` (see :func:`category_ids`) and ``sigmas`` (K,).
-        iou_type: 'keypoints', or 'keypoints_crowd' for CrowdPose's easy, medium and hard.
-        use_area: take an annotation's ``area`` for OKS, instead of 0.53 of its box (CrowdPose).
-        box_ap: add the box metrics, for which people without labelled keypoints count too.
-        unfused: The records with the keypoints before fusion; adds their keypoint AP.
+        annotations: Content of a COCO-format annotation file; not changed.
+        results: Records that :func:`check_results` accepts.
+        metainfo: Metainfo with ``categories``, ``CLASSES`` (see :func:`category_ids`) and
+            ``sigmas`` (K,).
+        iou_type: 'keypoints', or 'keypoints_crowd' to add the easy, medium and hard parts of
+            CrowdPose.
+        use_area: Whether OKS uses the ``area`` of an annotation. False uses 0.53 of its box's area
+            (CrowdPose).
+        box_ap: Whether to add the box metrics. For these, people without labeled keypoints count
+            too.
+        unfused: Records with the keypoints before fusion, to add their keypoint AP.
 
     Returns:
-        The keypoint metrics, then the box metrics, then 'AP without fusion', in 0..1 or
-        :data:`NO_TRUTH`. With several categories the means over those with ground truth, then those
-        of each, 'category/AP'.
+        The keypoint metrics, then the box metrics, then 'AP without fusion'. Values are in 0..1, or
+        :data:`NO_TRUTH`. With several categories these are means over the categories with ground
+        truth, followed by the metrics of each category as 'category/AP'.
 
     Raises:
-        InputError: an annotation or image lacks what its evaluation needs.
+        InputError: If an annotation or an image lacks something that its evaluation needs.
     """
     found = {}
     for category, ids in zip(metainfo['categories'], category_ids(metainfo), strict=True):
         part = _take_category(annotations, results, set(ids), use_area)
         sigmas = np.asarray(metainfo['sigmas'])[category['keypoint_ids']]
-        with contextlib.redirect_stdout(io.StringIO()):  # the tables of COCO's tools
+        with contextlib.redirect_stdout(io.StringIO()):  # hides the tables of COCO's tools
             metrics = _keypoint_metrics(*part, sigmas, iou_type, use_area)
             metrics |= _box_metrics(*part) if box_ap else {}
             if unfused is not None:
@@ -81,7 +86,13 @@ def evaluate_results(
 
 
 def metric_names(categories: list[str], iou_type: str, box_ap: bool) -> list[str]:
-    """The names of the metrics that :func:`evaluate_results` returns, in its order."""
+    """Returns the names of the metrics that :func:`evaluate_results` returns, in its order.
+
+    Args:
+        categories: Names of the categories.
+        iou_type: As in :func:`evaluate_results`.
+        box_ap: As in :func:`evaluate_results`.
+    """
     names = [*KEYPOINT_METRICS[iou_type], *(BOX_METRICS if box_ap else ())]
     several = categories if len(categories) > 1 else []
     return names + [f'{category}/{name}' for category in several for name in names]
@@ -90,7 +101,17 @@ def metric_names(categories: list[str], iou_type: str, box_ap: bool) -> list[str
 def count_truths(
     annotations: Mapping[str, Any], metainfo: Mapping[str, Any], iou_type: str, use_area: bool
 ) -> dict[str, int]:
-    """Counts the objects of each category that keypoint AP looks for; arguments as above."""
+    """Counts the annotated objects of each category that keypoint AP evaluates.
+
+    Args:
+        annotations: As in :func:`evaluate_results`.
+        metainfo: As in :func:`evaluate_results`.
+        iou_type: As in :func:`evaluate_results`.
+        use_area: As in :func:`evaluate_results`.
+
+    Returns:
+        Number of objects by name of the category.
+    """
     counts = {}
     for category, ids in zip(metainfo['categories'], category_ids(metainfo), strict=True):
         _, truths, _ = _take_category(annotations, [], set(ids), use_area)
@@ -104,7 +125,7 @@ def count_truths(
 
 
 def format_metrics(metrics: Mapping[str, float], categories: list[str]) -> str:
-    """Writes the metrics of :func:`evaluate_results` as a table with a column for each category."""
+    """Formats the metrics of :func:`evaluate_results` as a table, one column for each category."""
     several = len(categories) > 1
     columns = {'mean': ''} | {name: f'{name}/' for name in categories} if several else {'': ''}
     rows = [('', *columns)] if several else []
@@ -119,10 +140,11 @@ def format_metrics(metrics: Mapping[str, float], categories: list[str]) -> str:
 def _take_category(
     annotations: Mapping[str, Any], results: list[dict], ids: set[int], use_area: bool
 ) -> tuple[list[dict], list[dict], list[dict]]:
-    """The images, annotations and results of one category, as COCO's tools want them.
+    """Returns the images, annotations and results of one category, in the form of COCO's tools.
 
-    All have the category id 1: their own way to pool categories (``useCats``) finds no keypoints.
-    Annotations are new, since the tools write into them, and count from 1: 0 is "no match".
+    All records get the category id 1, because the tools' own pooling of categories (``useCats``)
+    finds no keypoints. Records are copied, because the tools write into them. Their ids count from
+    1, because the tools use 0 for "no match".
     """
     images = {
         image['id']: image
@@ -154,15 +176,15 @@ def _take_category(
 
 
 def count_labelled(ann: Mapping[str, Any]) -> int:
-    """How many keypoints of an annotation are labelled."""
+    """Counts the labeled keypoints of an annotation."""
     return sum(visible > 0 for visible in ann['keypoints'][2::3])
 
 
 def area_of(ann: Mapping[str, Any], use_area: bool) -> float:
-    """The area of an annotation, px; of its box where that of the object is not used.
+    """Returns the area of an annotation, px, or that of its box without ``use_area``.
 
     Raises:
-        InputError: it has none.
+        InputError: If the area is needed and missing.
     """
     if not use_area:
         return ann['bbox'][2] * ann['bbox'][3]
@@ -175,19 +197,19 @@ def area_of(ann: Mapping[str, Any], use_area: bool) -> float:
 
 
 def _detection(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Keypoints, box and area of a result, the latter as COCO's ``loadRes`` takes it."""
+    """Returns keypoints, box and area of a result; the area is the box's, as in ``loadRes``."""
     keypoints = np.array(result['keypoints'], float).reshape(-1, 3)
     low, size = keypoints[:, :2].min(0), np.ptp(keypoints[:, :2], 0)
     bbox = result.get('bbox') or [*low, *size]
-    keypoints[:, 2] = 1  # a score, of no use here; xtcocotools leaves poses out where all are 0
+    keypoints[:, 2] = 1  # unused score; xtcocotools drops poses whose scores are all 0
     return dict(bbox=bbox, area=bbox[2] * bbox[3], keypoints=keypoints.ravel())
 
 
 class _PoseEval(xtcocotools.cocoeval.COCOeval):
-    """xtcocotools' evaluation; it reads the annotation file once more to split CrowdPose."""
+    """Does xtcocotools' evaluation without reading the annotation file again to split CrowdPose."""
 
     def split(self, gt_file: None, first: float, second: float) -> tuple[list, list, list]:
-        """The ids of easy, medium and hard images."""
+        """Returns the ids of the easy, medium and hard images."""
         parts = [], [], []
         for image in self.cocoGt.dataset['images']:
             if 'crowdIndex' not in image:
@@ -214,16 +236,19 @@ def _pose_eval(
 
 
 def _keypoint_metrics(*args: Any) -> dict[str, float]:
-    """The keypoint metrics; arguments as :func:`_pose_eval`."""
+    """Computes the keypoint metrics; arguments as in :func:`_pose_eval`."""
     evaluation = _pose_eval(*args)
     iou_type = evaluation.params.iouType
     return dict(zip(KEYPOINT_METRICS[iou_type], _stats(evaluation), strict=True))
 
 
 def _keypoint_ap(*args: Any) -> float:
-    """The AP of :func:`_keypoint_metrics` alone, without the time for the sizes of objects."""
+    """Computes the keypoint AP alone, which is faster because it skips the ranges of object sizes.
+
+    Arguments are as in :func:`_pose_eval`.
+    """
     evaluation = _pose_eval(*args)
-    evaluation.params.areaRng = evaluation.params.areaRng[:1]  # all
+    evaluation.params.areaRng = evaluation.params.areaRng[:1]  # the range of all sizes
     evaluation.evaluate()
     evaluation.accumulate()
     precision = evaluation.eval['precision']
@@ -234,7 +259,7 @@ def _keypoint_ap(*args: Any) -> float:
 def _box_metrics(
     images: list[dict], truths: list[dict], detections: list[dict]
 ) -> dict[str, float]:
-    # Not xtcocotools', whose compiled part does not work with numpy 2.
+    # xtcocotools is not used, because its compiled part does not work with numpy 2.
     tables = [_index(images, part, pycocotools.coco.COCO) for part in (truths, detections)]
     stats = _stats(pycocotools.cocoeval.COCOeval(*tables, 'bbox'))
     return {name: stats[place] for name, place in BOX_METRICS.items()}
@@ -243,22 +268,27 @@ def _box_metrics(
 def index_annotations(
     content: dict[str, Any], coco: type = xtcocotools.coco.COCO
 ) -> xtcocotools.coco.COCO:
-    """Makes a table of one of COCO's tools from the content of an annotation file."""
+    """Builds an indexed ``COCO`` object from the content of an annotation file.
+
+    Args:
+        content: Content of the file; it is kept, not copied.
+        coco: ``COCO`` class of xtcocotools or pycocotools.
+    """
     table = coco()
     table.dataset = content
-    with contextlib.redirect_stdout(io.StringIO()):  # it says so
+    with contextlib.redirect_stdout(io.StringIO()):  # hides its messages
         table.createIndex()
     return table
 
 
 def _index(images: list[dict], annotations: list[dict], *coco: type) -> Any:
-    """The table of the images and annotations of one category."""
+    """Builds the ``COCO`` object of the images and annotations of one category."""
     content = dict(images=images, annotations=annotations, categories=[dict(id=1)])
     return index_annotations(content, *coco)
 
 
 def _stats(evaluation: Any) -> list[float]:
-    """Runs one of COCO's evaluations."""
+    """Runs an evaluation of COCO's tools and returns its metrics."""
     evaluation.evaluate()
     evaluation.accumulate()
     evaluation.summarize()
@@ -266,6 +296,6 @@ def _stats(evaluation: Any) -> list[float]:
 
 
 def _mean(values: Iterable[float]) -> float:
-    """The mean of those that are not :data:`NO_TRUTH`, which it is where all are."""
+    """Returns the mean of the values except :data:`NO_TRUTH`, which is returned if all are."""
     known = [value for value in values if value != NO_TRUTH]
     return sum(known) / len(known) if known else NO_TRUTH

@@ -10,10 +10,10 @@ from kapao_mm.utils.atomic_file import atomic_path, check_writable
 
 @METRICS.register_module()
 class DumpPredictions(DumpResults):
-    """MMEngine's DumpResults, which checks its file before the test and never leaves half of it.
+    """MMEngine's DumpResults, with a check of the file before the test and atomic writing.
 
     Args:
-        out_file_path: The file, .pkl or .pickle.
+        out_file_path: Path of the file, with the suffix .pkl or .pickle.
         collect_device: As in :class:`DumpResults`.
 
     Raises:

@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""COCO evaluation in MMEngine's test and validation loops."""
+"""Implements the COCO evaluation of MMEngine's test and validation loops."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,31 +33,33 @@ from .results import KEYPOINT_POSES, RESULT_SUFFIX, check_results, make_results,
 
 @METRICS.register_module()
 class KAPAOMetric(CocoMetric):
-    """MMPose's CocoMetric with one AP for each category, box AP and the score of KAPAO.
+    """MMPose's CocoMetric with the AP of each category, box AP and the scores of KAPAO.
 
     The score of a pose is that of its pose object, and poses are not suppressed by OKS
-    (docs/method.md, Inference); so MMPose's arguments ``score_mode`` and ``nms_mode`` are missing.
-    Predictions become COCO result records, and these are evaluated (:func:`evaluate_results`), so
-    that ``tools/analysis_tools/eval_results.py`` finds the same metrics in their file.
+    (docs/method.md, Inference). So MMPose's arguments ``score_mode`` and ``nms_mode`` do not exist.
+    Predictions are turned into COCO result records, which are then evaluated by
+    :func:`evaluate_results`. Therefore ``tools/analysis_tools/eval_results.py`` computes the same
+    metrics from a file of these records.
 
     Args:
-        ann_file: the annotation file; that of the dataset by default.
-        use_area: see :func:`evaluate_results`.
-        iou_type: see :func:`evaluate_results`.
-        box_ap: see :func:`evaluate_results`.
-        compare_fusion: Also report the keypoint AP of the poses before fusion, and which of the two
-            is better. It takes another half of the time of keypoint AP.
-        format_only: write the records and evaluate nothing, for ground truth that is kept secret
-            (COCO test-dev).
-        outfile_prefix: the records go to ``PREFIX.keypoints.json``; without it nowhere.
-        pred_converter: as in :class:`CocoMetric`; for one category.
-        gt_converter: as in :class:`CocoMetric`; for one category.
-        collect_device: what several processes collect their results through: by default their
-            group, a GPU's or not. MMEngine's 'cpu' needs a folder that all their machines share.
-        prefix: of the names of metrics, 'coco' by default.
+        ann_file: Path of the annotation file. The default is that of the dataset.
+        use_area: See :func:`evaluate_results`.
+        iou_type: See :func:`evaluate_results`.
+        box_ap: See :func:`evaluate_results`.
+        compare_fusion: Whether to report also the keypoint AP before fusion, and which of the two
+            is better. The evaluation of keypoint AP takes half as long again.
+        format_only: Whether to write the records without evaluating them, for ground truth that is
+            kept secret (COCO test-dev).
+        outfile_prefix: Path and start of the name of the file of records,
+            ``PREFIX.keypoints.json``. None writes no file.
+        pred_converter: As in :class:`CocoMetric`; only for a single category.
+        gt_converter: As in :class:`CocoMetric`; only for a single category.
+        collect_device: How several processes collect their results. The default 'gpu' uses their
+            process group, also on CPUs. MMEngine's 'cpu' needs a folder that all machines share.
+        prefix: Prefix of the names of metrics, 'coco' by default.
 
     Raises:
-        InputError: arguments do not go together, or the annotation file does not fit.
+        InputError: If arguments contradict each other, or the annotation file does not fit.
     """
 
     def __init__(
@@ -83,7 +85,7 @@ class KAPAOMetric(CocoMetric):
         if ann_file and not Path(ann_file).is_file():
             raise InputError(f'annotation file {Path(ann_file).absolute()} does not exist')
         super().__init__(
-            ann_file=None,  # MMPose would load it unchecked
+            ann_file=None,  # MMPose would load the file without checks
             use_area=use_area,
             iou_type=iou_type,
             pred_converter=pred_converter,
@@ -99,11 +101,11 @@ class KAPAOMetric(CocoMetric):
 
     @CocoMetric.dataset_meta.setter
     def dataset_meta(self, dataset_meta: dict) -> None:
-        """Sets the metainfo of the dataset, whose annotation file is loaded if none was given.
+        """Sets the metainfo of the dataset, and loads and checks the annotation file.
 
-        That of MMPose's own datasets lacks ``categories`` and means one.
+        The metainfo of MMPose's own datasets lacks ``categories``. It is treated as one category.
         """
-        meta = _with_categories(dataset_meta)  # a copy: MMPose changes it
+        meta = _with_categories(dataset_meta)  # a copy, because MMPose changes it
         path = self._annotation_path(meta['dataset_name'])
         if len(meta['categories']) > 1 and (self.gt_converter or self.pred_converter):
             raise InputError('gt_converter and pred_converter are for one category')
@@ -129,7 +131,7 @@ class KAPAOMetric(CocoMetric):
             self._say_what_is_not_found(path)
 
     def _annotation_path(self, dataset_name: str) -> str:
-        """The annotation file: the metric's own, or that of the dataset."""
+        """Returns the path of the annotation file: the metric's own, or that of the dataset."""
         hub = MessageHub.get_current_instance()
         path = self.ann_file or hub.get_info(f'{dataset_name}_ann_file', None)
         if path is None:
@@ -141,10 +143,10 @@ class KAPAOMetric(CocoMetric):
 
     @staticmethod
     def _check_categories(path: str, meta: Mapping[str, Any]) -> None:
-        """Says which categories of the model an annotation file does not have.
+        """Warns of categories of the model that the annotation file does not have.
 
         Raises:
-            InputError: If it has none of them.
+            InputError: If the file has none of the categories.
         """
         names = [category['name'] for category in meta['categories']]
         missing = [name for name, ids in zip(names, category_ids(meta), strict=True) if not ids]
@@ -158,7 +160,7 @@ class KAPAOMetric(CocoMetric):
             )
 
     def _say_what_is_not_found(self, path: str) -> None:
-        """Warns of categories without any keypoints to find, whose AP is not measured."""
+        """Warns of categories without labeled keypoints, for which there is no keypoint AP."""
         options = dict(iou_type=self.iou_type, use_area=self.use_area)
         counts = count_truths(self._ground_truth(), self.dataset_meta, **options)
         empty = [name for name, count in counts.items() if not count]
@@ -170,10 +172,10 @@ class KAPAOMetric(CocoMetric):
             )
 
     def _ground_truth(self) -> dict[str, Any]:
-        """The annotations to evaluate against, converted where ``gt_converter`` is given."""
+        """Returns the annotations to evaluate against, converted if ``gt_converter`` is given."""
         annotations = self.coco.dataset
         if self.gt_converter:
-            # MMPose's conversion writes into annotations, and counts unlabelled keypoints too.
+            # MMPose's conversion changes annotations, and counts unlabeled keypoints too.
             light = [
                 {key: value for key, value in ann.items() if key != 'num_keypoints'}
                 for ann in annotations['annotations']
@@ -183,7 +185,7 @@ class KAPAOMetric(CocoMetric):
         return annotations
 
     def process(self, data_batch: Sequence[dict], data_samples: Sequence[dict]) -> None:
-        """Stores the predictions of a batch, the records of each image."""
+        """Stores the predictions of a batch as the records of each image."""
         for sample in data_samples:
             poses = dict(sample['pred_instances'])
             regressed = poses.get('pose_keypoints') if self.compare_fusion else None
@@ -194,7 +196,7 @@ class KAPAOMetric(CocoMetric):
             self.results.append((self._make_records(sample['img_id'], poses), unfused))
 
     def _make_records(self, image_id: int, poses: dict, *max_poses: int) -> list[dict]:
-        """Turns the poses of an image into records, with the keypoints of the dataset."""
+        """Turns the poses of an image into records with the keypoints of the dataset."""
         expected = self.dataset_meta['num_keypoints']
         if self.pred_converter:
             poses = dict(poses)
@@ -210,14 +212,14 @@ class KAPAOMetric(CocoMetric):
     def compute_metrics(
         self, results: list[tuple[list[dict], list[dict] | None]]
     ) -> dict[str, float]:
-        """Writes the records where wanted, and evaluates them.
+        """Writes the records if ``outfile_prefix`` is given, and evaluates them.
 
         Args:
-            results: The records of each image, and those with the keypoints before fusion, None
-                where nothing was fused.
+            results: For each image its records, and its records with the keypoints before fusion,
+                or None if nothing was fused.
 
         Returns:
-            The metrics of :func:`evaluate_results`; none with ``format_only``.
+            The metrics of :func:`evaluate_results`; an empty dict with ``format_only``.
         """
         logger = MMLogger.get_current_instance()
         records = [record for fused, _ in results for record in fused]
@@ -248,14 +250,14 @@ class KAPAOMetric(CocoMetric):
 
         Args:
             records: COCO result records, see :func:`make_results`.
-            source: where they are from, for messages.
-            unfused: The same with the keypoints before fusion, to compare.
+            source: Where the records are from, for messages.
+            unfused: Records with the keypoints before fusion, for comparison.
 
         Returns:
             The metrics of :func:`evaluate_results`.
 
         Raises:
-            InputError: records and annotation file do not fit.
+            InputError: If the records do not fit the annotation file.
         """
         annotations = self._ground_truth()
         for part in filter(None, (records, unfused)):
@@ -272,13 +274,13 @@ class KAPAOMetric(CocoMetric):
 
     @property
     def metric_names(self) -> list[str]:
-        """The names of its metrics, such as 'coco/AP', once the metainfo of the dataset is set."""
+        """Returns the names of the metrics, such as 'coco/AP'; the metainfo must be set before."""
         categories = [category['name'] for category in self.dataset_meta['categories']]
         names = metric_names(categories, self.iou_type, self.box_ap)
         return [] if self.format_only else [f'{self.prefix}/{name}' for name in names]
 
     def table(self, metrics: dict[str, float]) -> str:
-        """The metrics of :meth:`score` for people to read."""
+        """Formats the metrics of :meth:`score` as a table, see :func:`format_metrics`."""
         names = [category['name'] for category in self.dataset_meta['categories']]
         return format_metrics(metrics, names)
 
@@ -288,16 +290,24 @@ class KAPAOMetric(CocoMetric):
 
 
 def _with_categories(metainfo: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of a metainfo whose categories are known; that of MMPose's datasets means one."""
+    """Returns a copy of a metainfo in which ``categories`` is set.
+
+    A metainfo with no or one category (MMPose's datasets have none) gets one category of all
+    ``num_keypoints`` keypoint types.
+    """
     meta = dict(metainfo)
-    if len(meta.get('categories', ())) < 2:  # of as many keypoints as the converters leave
+    if len(meta.get('categories', ())) < 2:  # a converter may have changed num_keypoints
         ids = list(range(meta['num_keypoints']))
         meta['categories'] = [dict(name=meta['dataset_name'], keypoint_ids=ids)]
     return meta
 
 
 def describe_fusion(metrics: Mapping[str, float]) -> str:
-    """Says whether the AP of :func:`evaluate_results` is higher with fusion or without."""
+    """Returns a sentence that says whether keypoint AP is higher with or without fusion.
+
+    Args:
+        metrics: Metrics of :func:`evaluate_results` with 'AP without fusion'.
+    """
     fused, unfused = metrics['AP'], metrics[WITHOUT_FUSION]
     if fused > unfused:
         advice = 'fusion helps on these images'

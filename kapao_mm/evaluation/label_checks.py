@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Faults in labels that would change what COCO's evaluation computes without a word."""
+"""Finds faults in labels that would silently change the results of COCO's evaluation."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,7 +15,7 @@ from kapao_mm.datasets.annotation_checks import (
     metainfo_faults,
 )
 
-LARGEST_AREA = 1e10  # px^2; COCO's evaluation ignores what is larger
+LARGEST_AREA = 1e10  # px^2; COCO's evaluation ignores larger objects
 OR_FROM_BOX = 'or have it estimated from the box with test_evaluator.use_area=False'
 
 
@@ -25,16 +25,16 @@ def label_faults(
     use_area: bool = True,
     iou_type: str = 'keypoints',
 ) -> list[Finding]:
-    """Checks every value of an annotation file that COCO's evaluation reads.
+    """Checks all values of an annotation file that COCO's evaluation reads.
 
     Args:
-        annotations: The content of the file, as :func:`read_annotations` returns it.
-        metainfo: With ``categories``.
+        annotations: Content of the file, as :func:`read_annotations` returns it.
+        metainfo: Metainfo with ``categories``.
         use_area: See :func:`evaluate_results`.
         iou_type: See :func:`evaluate_results`.
 
     Returns:
-        What was found; nothing in a file that can be evaluated.
+        The faults; an empty list if the file can be evaluated.
     """
     return (
         file_faults(annotations, metainfo, test_mode=True)
@@ -50,7 +50,7 @@ def label_faults(
 
 
 def _image_faults(images: list[dict], iou_type: str) -> list[Finding]:
-    """Faults of images in evaluation; findings without ids where there are none."""
+    """Checks the images; findings have no ids if there is no fault."""
     return [
         *id_faults('images', images),
         find_entries(
@@ -73,10 +73,10 @@ def _image_faults(images: list[dict], iou_type: str) -> list[Finding]:
 
 
 def _area_faults(annotations: dict, use_area: bool) -> list[Finding]:
-    """Areas and boxes that OKS cannot be computed with; findings without ids if there are none.
+    """Checks areas and boxes that OKS is computed from; findings have no ids if there is no fault.
 
-    With an area of NaN every pose is right, with one of 0 none is, and with one larger than the
-    image OKS tolerates everything.
+    With an area of NaN every pose would be correct, with 0 none would be, and with an area larger
+    than the image OKS would accept any distance.
     """
     sizes = {im['id']: [im.get('width'), im.get('height')] for im in annotations['images']}
     image_areas = {key: w * h for key, (w, h) in sizes.items() if are_numbers([w, h])}
@@ -122,7 +122,7 @@ def _area_faults(annotations: dict, use_area: bool) -> list[Finding]:
 
 
 def _is_area(value: Any) -> bool:
-    return type(value) in (int, float) and 0 < value <= LARGEST_AREA  # NaN is not
+    return type(value) in (int, float) and 0 < value <= LARGEST_AREA  # False for NaN
 
 
 def _are_ids(value: Any) -> bool:

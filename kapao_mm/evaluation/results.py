@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Predictions as COCO result records, and their files."""
+"""Turns predictions into COCO result records, and reads, writes and checks files of records."""
 
 import json
 from collections.abc import Container, Mapping
@@ -16,10 +16,10 @@ from kapao_mm.errors import InputError
 from kapao_mm.utils.atomic_file import atomic_path
 
 RESULT_SUFFIX = '.keypoints.json'
-MAX_POSES = 100  # of a category and image: COCO's box AP looks at no more
-KEYPOINT_POSES = 20  # and its keypoint AP at no more than these
+MAX_POSES = 100  # per category and image, as many as COCO's box AP uses
+KEYPOINT_POSES = 20  # as many as COCO's keypoint AP uses
 COORDINATE_DECIMALS = 3
-SCORE_DECIMALS = 9  # ties would change the order of poses
+SCORE_DECIMALS = 9  # fewer decimals would make ties, which change the order of poses
 # xtcocotools drops a pose whose keypoints all score 0, which means "not fused" here.
 UNFUSED_SCORE = 1e-6
 
@@ -32,22 +32,23 @@ def make_results(
 ) -> list[dict]:
     """Turns the poses of an image into COCO result records.
 
-    Numbers are rounded, and no more than the best of each category stay, so that a file of records
-    evaluates to the very same metrics as they do.
+    Numbers are rounded, and only the best poses of each category are kept. So the metrics are
+    exactly the same whether the records are evaluated directly or read back from a file.
 
     Args:
-        image_id: the annotation file's.
-        poses: bboxes (P, 4) xyxy and keypoints (P, K, 2), both in original-image px, bbox_scores
-            (P,), keypoint_scores (P, K), labels (P,), the categories 0..C-1.
-        metainfo: with ``categories`` and ``CLASSES``, see :func:`category_ids`. Poses of a category
-            that the file does not have have no id there, and make no record.
-        max_poses: How many of each category stay.
+        image_id: Id of the image in the annotation file.
+        poses: Arrays bboxes (P, 4) xyxy and keypoints (P, K, 2), both in px of the original image,
+            bbox_scores (P,), keypoint_scores (P, K) and labels (P,), the categories 0..C-1.
+        metainfo: Metainfo with ``categories`` and ``CLASSES``, see :func:`category_ids`. Poses of a
+            category that is not in the annotation file are left out.
+        max_poses: Largest number of poses of each category.
 
     Returns:
-        For each pose image_id, category_id, the first of the category's in the file, keypoints
-        [x, y, score] * K_c, bbox xywh, score; by category, best first.
+        A record for each pose with image_id, category_id (the first id of the category in the
+        file), keypoints [x, y, score] * K_c, bbox xywh, and score. Records are sorted by category,
+        then by falling score.
     """
-    # Of float64: a rounded float32 has more digits as a Python float.
+    # Rounded as float64, because a rounded float32 has more digits as a Python float.
     points = np.asarray(poses['keypoints'], float).round(COORDINATE_DECIMALS)
     point_scores = np.asarray(poses['keypoint_scores'], float).clip(UNFUSED_SCORE)
     keypoints = np.dstack((points, point_scores.round(SCORE_DECIMALS)))  # (P, K, 3)
@@ -73,10 +74,12 @@ def make_results(
 
 
 def write_results(results: list[dict], path: Path) -> None:
-    """Writes records as a compact JSON list, one a line; the file is complete or not there.
+    """Writes records as a compact JSON list, one record per line.
+
+    The file is written completely or not at all. Its folder is made if it is missing.
 
     Raises:
-        InputError: If it cannot be written.
+        InputError: If the file cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -90,10 +93,10 @@ def write_results(results: list[dict], path: Path) -> None:
 
 
 def read_results(path: Path) -> list[dict]:
-    """Reads a file of records; :func:`check_results` looks at each.
+    """Reads a file of records, without checking each record as :func:`check_results` does.
 
     Raises:
-        InputError: If it is missing, is not JSON, or has no list.
+        InputError: If the file is missing, is not JSON, or does not hold a list.
     """
     results = read_json(path, 'result file')
     if not isinstance(results, list):
@@ -114,15 +117,15 @@ def check_results(
     """Checks that records fit an annotation file.
 
     Args:
-        results: the records.
-        source: where they are from, for messages.
-        annotations: the content of the annotation file.
-        metainfo: with ``categories``.
-        boxes: whether they need a bbox.
+        results: Records to check.
+        source: Where the records are from, for messages.
+        annotations: Content of the annotation file.
+        metainfo: Metainfo with ``categories``.
+        boxes: Whether each record needs a bbox.
 
     Raises:
-        InputError: a key is missing; the file has no such image or category; the number of
-            keypoints is another; or a number is none, or not finite.
+        InputError: If a key is missing, the annotation file has no such image or category, the
+            number of keypoints is wrong, or a value is not a finite number.
     """
     images = {image['id'] for image in annotations['images']}
     known = categories_by_id(annotations, metainfo)
@@ -147,7 +150,7 @@ def check_results(
             )
         category = metainfo['categories'][known[category_id]]
         lengths = dict(keypoints=3 * len(category['keypoint_ids']), bbox=4)
-        unused_box = ['bbox'] * (not boxes and result.get('bbox') is not None)  # area comes from it
+        unused_box = ['bbox'] * (not boxes and result.get('bbox') is not None)  # gives the area
         for key in (*keys[2:], *unused_box):
             numbers = [result[key]] if key == 'score' else result[key]
             if not are_numbers(numbers):
@@ -159,5 +162,5 @@ def check_results(
 
 
 def _is_among(value: Any, ids: Container) -> bool:
-    """Whether a value is one of some ids; true and lists, which cannot be compared, are none."""
+    """Returns whether a value is one of the ids; True, False and lists never are."""
     return type(value) in (int, float, str) and value in ids

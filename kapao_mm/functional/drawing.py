@@ -1,7 +1,7 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Drawing of poses and keypoint objects with OpenCV; pictures are RGB (H, W, 3) uint8.
+"""Draws poses and keypoint objects with OpenCV; pictures are RGB (H, W, 3) uint8.
 
-Every function leaves the image that it is given as it is.
+No function changes the image that it is given.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,26 +15,28 @@ from .prediction import Prediction
 Color = tuple[int, int, int]  # RGB
 
 WHITE: Color = (255, 255, 255)
-MAX_STRETCH = 10  # ratio of an image's sides up to which the longer one counts
-REFERENCE_SIDE = 400  # longer image side, px, at which line widths, radii and text sizes hold
-RADIUS_OF_PERSON = 0.02  # largest keypoint radius, as a part of the person's longer side
+MAX_STRETCH = 10  # largest ratio of an image's sides at which the longer side still sets the scale
+REFERENCE_SIDE = 400  # longer image side, px, that line widths, radii and text sizes refer to
+RADIUS_OF_PERSON = 0.02  # largest keypoint radius, as a fraction of the box's longer side
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 LABEL_SIZE = 0.22  # OpenCV's font scale
 TITLE_SIZE = 0.4
 
 
 class Style(NamedTuple):
-    """How things look; colours are RGB, and start again where there are fewer than things.
+    """Drawing style.
+
+    Colors are RGB. Lists of colors are repeated if they are shorter than needed.
 
     Attributes:
-        keypoint_names: by keypoint type; numbers stand for missing ones.
-        keypoint_colors: of the keypoint types.
-        skeleton_links: pairs of keypoint types.
-        link_colors: of the links.
-        category_names: written at the poses if there are several.
-        box_color: of the poses' boxes.
-        line_width: px in an image of :data:`REFERENCE_SIDE`.
-        radius: of keypoints, likewise.
+        keypoint_names: Names by keypoint type. A type without a name is shown as its number.
+        keypoint_colors: Colors of the keypoint types.
+        skeleton_links: Pairs of keypoint types that are joined by a line.
+        link_colors: Colors of the links.
+        category_names: Names of the categories, written at the poses if there are several.
+        box_color: Color of the boxes of poses.
+        line_width: Line width in an image whose longer side is :data:`REFERENCE_SIDE`, px.
+        radius: Radius of keypoints in such an image, px.
     """
 
     keypoint_names: Mapping[int, str]
@@ -48,15 +50,15 @@ class Style(NamedTuple):
 
 
 class Poses(NamedTuple):
-    """Poses to draw, px of the image, the one to be on top first.
+    """Poses to draw, in px of the image. The first pose is drawn on top.
 
     Attributes:
-        boxes: (P, 4) xyxy.
-        keypoints: (P, K, 2).
-        visible: which keypoints are drawn, (P, K) bool.
-        filled: which of them are filled, (P, K) bool; the others are hollow.
-        categories: 0..C-1, (P,) int; needed if the style names several.
-        scores: written at the boxes, (P,), if given.
+        boxes: Boxes, (P, 4) xyxy.
+        keypoints: Keypoints, (P, K, 2).
+        visible: Whether a keypoint is drawn, (P, K) bool.
+        filled: Whether a drawn keypoint is filled, (P, K) bool; others are hollow.
+        categories: Categories 0..C-1, (P,) int; needed if the style names several.
+        scores: Scores, (P,), written at the boxes unless None.
     """
 
     boxes: np.ndarray
@@ -68,12 +70,12 @@ class Poses(NamedTuple):
 
 
 class KeypointObjects(NamedTuple):
-    """Keypoint objects to draw, px of the image.
+    """Keypoint objects to draw, in px of the image.
 
     Attributes:
-        boxes: (Q, 4) xyxy.
-        scores: (Q,), the most confident is drawn on top.
-        types: keypoint types 0..K-1, (Q,) int.
+        boxes: Boxes, (Q, 4) xyxy.
+        scores: Scores, (Q,). Objects with higher scores are drawn on top.
+        types: Keypoint types 0..K-1, (Q,) int.
     """
 
     boxes: np.ndarray
@@ -84,7 +86,17 @@ class KeypointObjects(NamedTuple):
 def draw_prediction(
     image: np.ndarray, prediction: Prediction, style: Style, draw_objects: bool = False
 ) -> np.ndarray:
-    """Draws the fused poses of an image, or with ``draw_objects`` all :func:`draw_stages`."""
+    """Draws the fused poses of an image, or all panels of :func:`draw_stages`.
+
+    Args:
+        image: Image, not changed.
+        prediction: Poses and keypoint objects of the image.
+        style: Drawing style.
+        draw_objects: Whether to draw all panels side by side.
+
+    Returns:
+        The picture.
+    """
     fused = Poses(
         boxes=prediction.boxes,
         keypoints=prediction.keypoints,
@@ -110,16 +122,17 @@ def draw_stages(
     draw_boxes: bool = True,
     number_keypoints: bool = False,
 ) -> dict[str, np.ndarray]:
-    """Draws what the paper's figures show: pose objects, keypoint objects, fused poses.
+    """Draws pose objects, keypoint objects and fused poses, as in the paper's figures.
 
     Args:
-        image: the image.
-        fused: the fused poses.
-        pose_keypoints: theirs before fusion, (P, K, 2).
-        points: the keypoint objects; their panel is left out where they are not known.
-        style: how it looks.
-        draw_boxes: see :func:`draw_poses`, for the fused poses.
-        number_keypoints: likewise.
+        image: Image, not changed.
+        fused: Fused poses.
+        pose_keypoints: Keypoints of these poses before fusion, (P, K, 2).
+        points: Keypoint objects. None leaves their panel out.
+        style: Drawing style.
+        draw_boxes: Whether to draw the boxes of the fused poses, see :func:`draw_poses`.
+        number_keypoints: Whether to number the keypoints of the fused poses, see
+            :func:`draw_poses`.
 
     Returns:
         The panels by title.
@@ -144,11 +157,11 @@ def draw_poses(
     """Draws boxes, skeletons and keypoints.
 
     Args:
-        image: the image.
-        poses: the poses.
-        style: how it looks.
-        draw_boxes: draw boxes, with category and score.
-        number_keypoints: write the number of its type at each keypoint.
+        image: Image, not changed.
+        poses: Poses to draw.
+        style: Drawing style.
+        draw_boxes: Whether to draw boxes, with category and score.
+        number_keypoints: Whether to write the number of its type at each keypoint.
 
     Returns:
         A picture as large as the image.
@@ -173,7 +186,11 @@ def draw_poses(
 
 
 def draw_keypoint_objects(image: np.ndarray, points: KeypointObjects, style: Style) -> np.ndarray:
-    """Draws boxes in their type's colour, with its name; a picture as large as the image."""
+    """Draws the boxes of keypoint objects in the color of their type, with the type's name.
+
+    Returns:
+        A picture as large as the image.
+    """
     canvas = image.copy()
     scale = _scale(image)
     order = np.argsort(points.scores)
@@ -188,14 +205,17 @@ def draw_keypoint_objects(image: np.ndarray, points: KeypointObjects, style: Sty
 
 
 def side_by_side(panels: dict[str, np.ndarray]) -> np.ndarray:
-    """Joins panels of one size, each with its title above; one alone stays as it is."""
+    """Joins panels of the same size, each with its title above.
+
+    A single panel is returned unchanged, without a title.
+    """
     first = next(iter(panels.values()))
     if len(panels) == 1:
         return first
     size = TITLE_SIZE * _scale(first)
     widest = max(_text_size(title, size)[0] for title in panels)
     size *= min(1.0, 0.95 * first.shape[1] / widest)
-    line = max(1, _text_size(' '.join(panels), size)[1])  # OpenCV writes nothing into 0 rows
+    line = max(1, _text_size(' '.join(panels), size)[1])  # OpenCV cannot write into 0 rows
     titled = []
     for title, panel in panels.items():
         strip = np.zeros((2 * line, panel.shape[1], 3), np.uint8)
@@ -242,7 +262,10 @@ def _draw_box(canvas: np.ndarray, box: np.ndarray, color: Color, width: int) -> 
 
 
 def _write(canvas: np.ndarray, text: str, corner: np.ndarray, size: float, color: Color) -> None:
-    """Writes text on a darkened ground, its lower left corner given, moved into the image."""
+    """Writes text on a darkened ground.
+
+    ``corner`` is the lower left corner of the text. The text is moved into the image if needed.
+    """
     width, height = _text_size(text, size)
     room = np.array([canvas.shape[1] - width, canvas.shape[0]])
     x, y = _px(np.maximum(np.minimum(corner, room), (0, height)))
@@ -251,7 +274,7 @@ def _write(canvas: np.ndarray, text: str, corner: np.ndarray, size: float, color
 
 
 def _text_size(text: str, size: float) -> tuple[int, int]:
-    """(width, height) px of a line of text, descenders included."""
+    """Returns (width, height) of a line of text, including descenders, px."""
     (width, height), baseline = cv2.getTextSize(text, FONT, size, _weight(size))
     return width, height + baseline
 
@@ -261,9 +284,9 @@ def _weight(size: float) -> int:
 
 
 def _scale(image: np.ndarray) -> float:
-    """Returns how much larger than at the reference everything is drawn.
+    """Returns the factor of all line widths, radii and text sizes for an image.
 
-    On a long strip it grows no further: titles would become thousands of times its area.
+    It is limited on long strips, whose titles would otherwise need thousands of times their area.
     """
     short, long = sorted(image.shape[:2])
     return min(long, MAX_STRETCH * short) / REFERENCE_SIDE

@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Fusion of keypoint objects into pose objects (paper, Algorithm 1), in numpy."""
+"""Fuses keypoint objects into pose objects (docs/method.md, Inference, step 4), in numpy."""
 
 from collections.abc import Sequence
 
@@ -15,26 +15,26 @@ def fuse(
     score_thr: float,
     distance: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Moves keypoints of confident poses onto the keypoint objects that detect them.
+    """Moves keypoints of confident poses onto nearby keypoint objects.
 
-    Keypoint objects come in order of falling confidence. Each looks at the poses' *current*
-    location of its type and takes the nearest pose; it replaces that keypoint when it is nearer
-    than ``distance`` and more confident. Types do not meet, so the r-th object of every type is
-    handled at once.
+    Keypoint objects are taken in the order of falling score. Each one looks for the pose whose
+    *current* keypoint of its type is nearest. It replaces that keypoint if it is nearer than
+    ``distance`` and has a higher score than the keypoint. The types do not affect each other, so
+    the keypoint objects of rank r of all types are handled at once.
 
     Args:
-        poses: keypoints regressed by the pose objects, (P, K, 2), original-image px.
-        pose_scores: confidences of the pose objects, (P,).
-        points: centres of the keypoint objects, (Q, 2), original-image px.
-        point_scores: their confidences, (Q,).
-        point_types: their keypoint types 0..K-1, (Q,) int.
-        score_thr: only poses with a higher confidence take part (tau_fc).
-        distance: largest distance between keypoint and object, original-image px (tau_fd); 0 turns
-            fusion off.
+        poses: Keypoints regressed by the pose objects, (P, K, 2) px of the original image.
+        pose_scores: Scores of the pose objects, (P,).
+        points: Centers of the keypoint objects, (Q, 2) px of the original image.
+        point_scores: Scores of the keypoint objects, (Q,).
+        point_types: Keypoint types 0..K-1 of the keypoint objects, (Q,) int.
+        score_thr: Only poses with a score above this take part (tau_fc).
+        distance: A keypoint object must be nearer than this to the keypoint, px of the original
+            image (tau_fd). 0 turns fusion off.
 
     Returns:
-        Fused keypoints (P, K, 2) and their confidences (P, K), float64. A keypoint that nothing was
-        fused into keeps its location and has confidence 0.
+        Keypoints after fusion (P, K, 2) and their scores (P, K), float64. A keypoint without fusion
+        keeps its position and has the score 0.
     """
     num_poses, num_types = poses.shape[:2]
     keypoints = poses.astype(np.float64)
@@ -45,9 +45,9 @@ def fuse(
 
     current = keypoints[targets].transpose(1, 0, 2).copy()  # (K, P', 2)
     current_scores = np.zeros(current.shape[:2])  # (K, P')
-    order = np.lexsort((-point_scores, point_types))  # by type, then falling confidence
+    order = np.lexsort((-point_scores, point_types))  # by type, then falling score
     types = point_types[order]
-    rank = np.arange(len(types)) - np.searchsorted(types, types)  # position inside the type
+    rank = np.arange(len(types)) - np.searchsorted(types, types)  # rank within the type
     for r in range(rank.max() + 1):
         objects = order[rank == r]
         kind = point_types[objects]  # (T,), each type at most once
@@ -75,16 +75,23 @@ def fuse_categories(
     score_thr: float,
     distance: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Fuses each category's keypoint objects into its poses, see :func:`fuse`.
+    """Fuses the keypoint objects of each category into the poses of that category.
 
     Args:
-        categories: categories of the poses, 0..C-1, (P,) int.
-        keypoint_counts: the keypoint types of each category, C numbers; those of a category follow
-            those of the one before, K in all.
+        poses: As in :func:`fuse`.
+        pose_scores: As in :func:`fuse`.
+        categories: Categories 0..C-1 of the poses, (P,) int.
+        points: As in :func:`fuse`.
+        point_scores: As in :func:`fuse`.
+        point_types: As in :func:`fuse`.
+        keypoint_counts: Number of keypoint types of each category, C numbers with the sum K. The
+            types are numbered category by category.
+        score_thr: As in :func:`fuse`.
+        distance: As in :func:`fuse`.
 
     Returns:
-        Fused keypoints (P, K, 2) and their confidences (P, K), float64; both 0 for the types of
-        other categories.
+        Keypoints after fusion (P, K, 2) and their scores (P, K), float64. Both are 0 for the
+        keypoint types of other categories.
     """
     keypoints, confidences = np.zeros(poses.shape), np.zeros(poses.shape[:2])
     stops = np.cumsum(keypoint_counts)

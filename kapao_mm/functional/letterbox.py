@@ -1,8 +1,8 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Evaluation geometry, both ways: original image <-> network input (docs/method.md, Network input).
+"""Maps between original image and network input in evaluation (docs/method.md, Network input).
 
-Coordinates are continuous: pixel i spans [i, i + 1), an image of width w spans [0, w].
-Sizes are (w, h).
+Coordinates are continuous: pixel i spans [i, i + 1), and an image of width w spans [0, w]. Sizes
+are (w, h).
 """
 
 from typing import NamedTuple
@@ -12,17 +12,17 @@ import numpy as np
 
 from kapao_mm.errors import InputError
 
-PAD_VALUE = 114  # grey of every padded pixel, as in training
-INPUT_DIVISOR = 64  # stride of the coarsest grid
+PAD_VALUE = 114  # gray value of padded pixels, as in training
+INPUT_DIVISOR = 64  # stride of the coarsest level, px
 
 
 class Letterbox(NamedTuple):
-    """How one image becomes a network input: resized, then padded.
+    """Describes how an image becomes a network input: it is resized, then padded.
 
     Attributes:
-        image_size: (w, h) of the original image.
-        resized_size: (w, h) of the resized image inside the input.
-        pad: Padding (left, top, right, bottom), input px.
+        image_size: Size (w, h) of the original image, px.
+        resized_size: Size (w, h) of the resized image inside the network input, px.
+        pad: Padding (left, top, right, bottom), px of the network input.
     """
 
     image_size: tuple[int, int]
@@ -31,13 +31,13 @@ class Letterbox(NamedTuple):
 
     @property
     def input_size(self) -> tuple[int, int]:
-        """Size (w, h) of the network input."""
+        """Returns the size (w, h) of the network input, px."""
         (width, height), (left, top, right, bottom) = self.resized_size, self.pad
         return left + width + right, top + height + bottom
 
     @property
     def scale(self) -> np.ndarray:
-        """Input px per original px, shape (2,) for x and y, float64."""
+        """Returns network input px per original image px, (2,) for x and y, float64."""
         return np.divide(self.resized_size, self.image_size)
 
 
@@ -47,16 +47,17 @@ def letterbox(
     divisor: int = INPUT_DIVISOR,
     square: bool = False,
 ) -> Letterbox:
-    """Fits an image into the network input: long side to ``input_size``, centred padding.
+    """Fits an image into the network input: longer side to ``input_size``, then padding.
 
-    The short side is padded to the next multiple of ``divisor``, or to ``input_size`` if
-    ``square``. An odd padding puts its extra pixel at the right or bottom.
+    The shorter side is padded to the next multiple of ``divisor``, or to ``input_size`` if
+    ``square``. The padding is divided between both ends; if it is odd, the right or the bottom gets
+    one pixel more.
 
     Args:
-        image_size: (w, h) of the original image.
-        input_size: Long side of the network input, a multiple of ``divisor``.
-        divisor: Both sides of the input are multiples of it.
-        square: Pad to ``input_size`` x ``input_size``.
+        image_size: Size (w, h) of the original image, px.
+        input_size: Longer side of the network input, px, a multiple of ``divisor``.
+        divisor: Number that both sides of the network input are multiples of.
+        square: Whether to pad to ``input_size`` x ``input_size``.
 
     Raises:
         InputError: If ``input_size`` is not a positive multiple of ``divisor``.
@@ -71,21 +72,34 @@ def letterbox(
 
 
 def to_input(points: np.ndarray, lb: Letterbox) -> np.ndarray:
-    """Maps points (..., 2) from original-image px to input px; the floating dtype stays."""
+    """Maps points (..., 2) from px of the original image to px of the network input.
+
+    The floating-point dtype of the points is kept.
+    """
     dtype = np.result_type(points, np.float32)
     return points * lb.scale.astype(dtype) + np.array(lb.pad[:2], dtype)
 
 
 def to_image(points: np.ndarray, lb: Letterbox) -> np.ndarray:
-    """Maps points (..., 2) from input px to original-image px; the floating dtype stays."""
+    """Maps points (..., 2) from px of the network input to px of the original image.
+
+    The floating-point dtype of the points is kept.
+    """
     dtype = np.result_type(points, np.float32)
     return (points - np.array(lb.pad[:2], dtype)) / lb.scale.astype(dtype)
 
 
 def resize_and_pad(image: np.ndarray, lb: Letterbox) -> np.ndarray:
-    """Resizes and pads an image (h, w, 3) uint8 of size ``lb.image_size`` to the network input.
+    """Resizes and pads an image to the network input.
 
-    Area interpolation when shrinking, bilinear when growing. Returns a new, contiguous array.
+    Uses area interpolation for shrinking and bilinear interpolation for growing.
+
+    Args:
+        image: Image of size ``lb.image_size``, (h, w, 3) uint8.
+        lb: Letterbox of the image.
+
+    Returns:
+        The network input, a new contiguous array, (H, W, 3) uint8.
     """
     if lb.resized_size != lb.image_size:
         shrinks = max(lb.resized_size) < max(lb.image_size)

@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Converts images of every clear kind to BGR (h, w, 3) uint8, the only kind that is computed on."""
+"""Converts images of many kinds to BGR (h, w, 3) uint8, the only kind that is processed further."""
 
 from typing import Any
 
@@ -12,27 +12,28 @@ from kapao_mm.errors import InputError
 def as_bgr(image: Any) -> np.ndarray:
     """Converts an image to BGR (h, w, 3) uint8.
 
-    One that is BGR uint8 already is returned as it is. Of others this is understood:
+    An image that is BGR uint8 already is returned unchanged. These images are converted too:
 
     - gray (h, w) and (h, w, 1), and BGRA (h, w, 4), whose alpha channel is dropped, as OpenCV does
       when it reads a file in color;
-    - bool, False is black and True is white;
+    - bool, where False is black and True is white;
     - uint16, scaled from 0..65535 as OpenCV does with a PNG file of 16 bits;
-    - other integers if all are 0..255;
+    - other integers, if all are 0..255;
     - floating-point numbers of 0..255, which are rounded;
     - PIL images of every mode that PIL converts to RGB, turned as their EXIF orientation says.
 
-    A uint16 image without a value above 255 may have 8 bits, and a floating-point one without a
-    value above 1 may have values of 0..1 or be nearly black: these are refused unless they are 0.
+    Images whose range is unclear are refused unless they are all 0: a uint16 image without a value
+    above 255 may hold 8-bit values, and a floating-point image without a value above 1 may hold
+    values of 0..1 or be nearly black.
 
     Args:
-        image: numpy array or PIL image.
+        image: Numpy array or PIL image.
 
     Returns:
-        (h, w, 3) uint8, contiguous.
+        The image, (h, w, 3) uint8, contiguous.
 
     Raises:
-        InputError: If the image is something else, or it is not clear what its values mean.
+        InputError: If the image is of another kind, or the range of its values is unclear.
     """
     if isinstance(image, Image.Image):
         return _from_pil(image)
@@ -50,13 +51,13 @@ def as_bgr(image: Any) -> np.ndarray:
 
 
 def round_pixels(image: np.ndarray) -> np.ndarray:
-    """Rounds and clips what a transform of floating-point colors leaves to uint8.
+    """Rounds and clips floating-point images, as left by a transform, to uint8.
 
     Args:
-        image: (h, w) or (h, w, C) of any dtype; only floating-point numbers are changed.
+        image: Image, (h, w) or (h, w, C) of any dtype; only floating-point images are changed.
 
     Returns:
-        The image, uint8 where it was floating-point.
+        The image, uint8 if it was floating-point.
 
     Raises:
         InputError: If values are NaN or infinite, or the image was scaled to 0..1.
@@ -78,14 +79,14 @@ def _from_pil(image: Image.Image) -> np.ndarray:
     """Converts a PIL image, see :func:`as_bgr`."""
     try:
         image = ImageOps.exif_transpose(image)
-        if image.mode[0] in 'IF':  # PIL would clip its numbers to 0..255
+        if image.mode[0] in 'IF':  # PIL would clip the values to 0..255
             return as_bgr(np.array(image))
-        if image.mode.endswith('a'):  # alpha is multiplied in; PIL undoes that as a step of its own
+        if image.mode.endswith('a'):  # premultiplied alpha, which PIL undoes in a separate step
             image = image.convert(image.mode.upper())
         return np.array(image.convert('RGB'))[..., ::-1].copy()
     except InputError:
         raise
-    except Exception as error:  # of any decoder of PIL
+    except Exception as error:  # decoders of PIL raise many types
         raise InputError(f'a PIL image of mode {image.mode} is not understood: {error}') from error
 
 
@@ -100,7 +101,7 @@ def _as_uint8(image: np.ndarray) -> np.ndarray:
         raise InputError(f'an image must have numbers, not {image.dtype}')
     low, high = image.min(), image.max()
     wide = kind == 'u' and image.dtype.itemsize == 2
-    if not (low >= 0 and high <= (65535 if wide else 255)):  # also where one is NaN
+    if not (low >= 0 and high <= (65535 if wide else 255)):  # also true if a value is NaN
         raise InputError(
             f'an image of {image.dtype} must have values of 0 to 255, not {low} to {high}: convert '
             'it to uint8'

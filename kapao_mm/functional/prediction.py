@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Turns detected objects into poses of the original image, in numpy.
+"""Turns detected objects into poses in the original image, in numpy.
 
 These are steps 3 and 4 of docs/method.md, Inference.
 """
@@ -12,20 +12,22 @@ import numpy as np
 from .fusion import fuse_categories
 from .letterbox import Letterbox
 
-DECIMALS = 4  # of the numbers in prediction_dict, px and scores
+DECIMALS = 4  # of px and scores in prediction_dict
 
 
 class DetectedObjects(NamedTuple):
-    """Pose objects and keypoint objects kept in one image, input px, by falling confidence.
+    """Pose objects and keypoint objects kept in one image, in px of the network input.
+
+    Both are sorted by falling score.
 
     Attributes:
-        boxes: of the pose objects, (P, 4) xyxy.
-        scores: (P,).
-        categories: 0..C-1, (P,) int64.
-        keypoints: (P, K, 2).
-        point_boxes: of the keypoint objects, (Q, 4) xyxy.
-        point_scores: (Q,).
-        point_types: keypoint types 0..K-1, (Q,) int64.
+        boxes: Boxes of the pose objects, (P, 4) xyxy.
+        scores: Scores of the pose objects, (P,).
+        categories: Categories 0..C-1 of the pose objects, (P,) int64.
+        keypoints: Keypoints regressed by the pose objects, (P, K, 2).
+        point_boxes: Boxes of the keypoint objects, (Q, 4) xyxy.
+        point_scores: Scores of the keypoint objects, (Q,).
+        point_types: Keypoint types 0..K-1 of the keypoint objects, (Q,) int64.
     """
 
     boxes: np.ndarray
@@ -38,19 +40,20 @@ class DetectedObjects(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """Poses of one image and the keypoint objects they were fused with, original-image px.
+    """Poses and keypoint objects of one image, in px of the original image.
 
     Attributes:
-        boxes: of the poses, clipped to the image, (P, 4) xyxy.
-        scores: (P,).
-        categories: 0..C-1, (P,) int64.
-        pose_keypoints: as the pose objects regress them, (P, K, 2).
-        keypoints: after fusion, (P, K, 2); 0 for the types of other categories.
-        keypoint_scores: confidences of the keypoint objects fused in, 0 where none was, (P, K).
-        own: which types are those of the pose's category, (P, K) bool.
-        point_boxes: of the keypoint objects, clipped to the image, (Q, 4) xyxy.
-        point_scores: (Q,).
-        point_types: keypoint types 0..K-1, (Q,) int64.
+        boxes: Boxes of the poses, clipped to the image, (P, 4) xyxy.
+        scores: Scores of the poses, (P,).
+        categories: Categories 0..C-1 of the poses, (P,) int64.
+        pose_keypoints: Keypoints as regressed by the pose objects, (P, K, 2).
+        keypoints: Keypoints after fusion, (P, K, 2). They are 0 for keypoint types of other
+            categories.
+        keypoint_scores: Scores of the fused keypoint objects, (P, K). They are 0 without fusion.
+        own: Whether a keypoint type belongs to the category of the pose, (P, K) bool.
+        point_boxes: Boxes of the keypoint objects, clipped to the image, (Q, 4) xyxy.
+        point_scores: Scores of the keypoint objects, (Q,).
+        point_types: Keypoint types 0..K-1 of the keypoint objects, (Q,) int64.
     """
 
     boxes: np.ndarray
@@ -66,7 +69,7 @@ class Prediction(NamedTuple):
 
     @property
     def fused(self) -> np.ndarray:
-        """Into which keypoints an object was fused, (P, K) bool."""
+        """Returns whether a keypoint object was fused into each keypoint, (P, K) bool."""
         return self.keypoint_scores > 0
 
 
@@ -78,18 +81,21 @@ def predict_in_image(
     keypoint_counts: Sequence[int],
     settings: Mapping[str, float],
 ) -> Prediction:
-    """Maps the objects to the original image and fuses them there.
+    """Maps the objects of an image to the original image and fuses them there.
 
     Args:
-        objects: the kept objects of the image, input px.
-        scale: original px per input px, (2,) for x and y.
-        origin: where the input's corner lies in the original image, (2,) px.
-        image_size: (w, h) of the original image; boxes are clipped to it, for output only.
-        keypoint_counts: the keypoint types of each category, C numbers.
-        settings: with ``fusion_score_thr`` and ``fusion_distance``, original-image px.
+        objects: Kept objects of the image, in px of the network input.
+        scale: Px of the original image per px of the network input, (2,) for x and y.
+        origin: Position of the network input's upper left corner, (2,) px of the original image.
+        image_size: Size (w, h) of the original image, px. Only the returned boxes are clipped to
+            it.
+        keypoint_counts: Number of keypoint types of each category, C numbers.
+        settings: Settings with ``fusion_score_thr`` and ``fusion_distance`` (px of the original
+            image).
 
     Returns:
-        The poses, float64 but for the scores and indices taken over from ``objects``.
+        The prediction. Scores, categories and types are taken over from ``objects``; the other
+        numbers are float64.
     """
     category_of_type = np.repeat(np.arange(len(keypoint_counts)), keypoint_counts)  # (K,)
     own = objects.categories[:, None] == category_of_type  # (P, K)
@@ -127,7 +133,17 @@ def predict_from_letterbox(
     keypoint_counts: Sequence[int],
     settings: Mapping[str, float],
 ) -> Prediction:
-    """:func:`predict_in_image` for an input that is a letterboxed image; arguments as there."""
+    """Does what :func:`predict_in_image` does, for a network input that is a letterboxed image.
+
+    Args:
+        objects: As in :func:`predict_in_image`.
+        lb: Letterbox of the image.
+        keypoint_counts: As in :func:`predict_in_image`.
+        settings: As in :func:`predict_in_image`.
+
+    Returns:
+        The prediction, see :func:`predict_in_image`.
+    """
     return predict_in_image(
         objects,
         scale=1 / lb.scale,
@@ -145,21 +161,28 @@ def prediction_dict(
     keypoint_names: Sequence[str],
     categories: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """A prediction as plain numbers and strings, ready for JSON; all px of the original image.
+    """Converts a prediction to plain numbers and strings for JSON, in px of the original image.
 
     Args:
-        prediction: the poses and keypoint objects of an image.
-        image: its path.
-        image_size: its (w, h).
-        keypoint_names: of all types, K.
-        categories: C, each with ``name`` and ``keypoint_ids``, its keypoint types.
+        prediction: Poses and keypoint objects of an image.
+        image: Path of the image.
+        image_size: Size (w, h) of the image, px.
+        keypoint_names: Names of all K keypoint types.
+        categories: A dict for each of the C categories, with ``name`` and ``keypoint_ids``, its
+            keypoint types.
 
     Returns:
-        ``image`` (path), ``width``, ``height``, ``keypoint_names`` (K,); ``poses``, each with
-        ``bbox`` [x1, y1, x2, y2], ``score``, ``keypoints`` (K, 3) of x, y and confidence (0 where
-        nothing was fused), ``fused`` (K,); ``keypoint_objects``, each with ``bbox``, ``score`` and
-        ``type``, a keypoint name. With several categories each pose has its ``category``, and
-        ``keypoints`` and ``fused`` of that only; ``keypoint_names`` are lists by category.
+        A dict with
+
+        - ``image``: path; ``width`` and ``height``: px; ``keypoint_names``: K names;
+        - ``poses``: a dict for each pose with ``bbox`` [x1, y1, x2, y2], ``score``, ``keypoints``
+          (K, 3) of x, y and score (0 without fusion), and ``fused`` (K,);
+        - ``keypoint_objects``: a dict for each keypoint object with ``bbox``, ``score`` and
+          ``type``, the name of the keypoint type.
+
+        With several categories, ``keypoint_names`` is a dict of the names of each category, and
+        each pose has the name of its ``category`` and only that category's ``keypoints`` and
+        ``fused``.
     """
     own = prediction.own
     keypoints = np.dstack([prediction.keypoints, prediction.keypoint_scores])  # (P, K, 3)
@@ -195,5 +218,5 @@ def _numbers(values: np.ndarray) -> list:
 
 
 def _records(**columns: list) -> list[dict[str, Any]]:
-    """Lists of equal length -> one dict for each row."""
+    """Turns columns of equal length into a list of dicts, one for each row."""
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

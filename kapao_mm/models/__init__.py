@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""KAPAO's model parts; importing this package registers them with MMPose."""
+"""Contains KAPAO's model parts; importing this package registers them with MMPose."""
 
 import warnings
 
@@ -10,7 +10,7 @@ from .necks import KAPAOPAFPN
 from .task_modules import AnchorRatioAssigner
 from .tta import KAPAOTTA
 
-# MMDetection's SPP asks for autocast by its old name.
+# MMDetection's SPP uses the deprecated name of autocast.
 warnings.filterwarnings('ignore', message='.torch.cuda.amp.autocast', category=FutureWarning)
 
 __all__ = [

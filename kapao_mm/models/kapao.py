@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""The MMEngine model: images to poses in the original image."""
+"""Implements KAPAO as an MMEngine model that predicts poses in px of the original image."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -29,22 +29,22 @@ SETTINGS = (
     'max_candidates',
     'max_objects',
 )
-USES = ('validation', 'pictures', 'tta')  # besides evaluation
+USES = ('validation', 'pictures', 'tta')  # other uses than evaluation
 
 
 def inference_settings(test_cfg: Mapping, use: str = 'evaluation') -> dict[str, float]:
-    """The thresholds and limits of a use.
+    """Returns the inference settings of a use.
 
     Args:
-        test_cfg: ``model.test_cfg`` of a config: all settings for evaluation, and a dict for each
-            other use of what differs there.
+        test_cfg: ``model.test_cfg`` of a config. It holds all settings for evaluation, and for each
+            other use a dict of the settings that differ there.
         use: ``evaluation`` or one of :data:`USES`.
 
     Returns:
-        All :data:`SETTINGS`.
+        Value of each of the :data:`SETTINGS`.
 
     Raises:
-        InputError: a setting for evaluation is missing, or a key is unknown.
+        InputError: If a setting for evaluation is missing, or a key is unknown.
     """
     base = {key: value for key, value in test_cfg.items() if key not in USES}
     changes = {name: test_cfg.get(name, {}) for name in USES}
@@ -65,23 +65,23 @@ class KAPAO(BottomupPoseEstimator):
     """Keypoints And Poses As Objects (ECCV 2022).
 
     Args:
-        args: as in :class:`BottomupPoseEstimator`.
-        channels_last: keep the weights in the memory format that is faster on CPUs and for mixed
-            precision.
-        checkpoint_activations: keep less for the backward pass and compute it again there: less
-            memory, the same results, see :func:`recompute_in_backward`.
-        compile_network: compile backbone, neck and head convolutions for training (torch.compile);
-            results change by rounding, see :func:`compile_in_training`.
-        kwargs: as in :class:`BottomupPoseEstimator`; for ``test_cfg`` see
+        args: Positional arguments of :class:`BottomupPoseEstimator`.
+        channels_last: Whether to keep the weights in the channels-last memory format, which is
+            faster on CPUs and with mixed precision.
+        checkpoint_activations: Whether to recompute activations in the backward pass. This saves
+            memory and does not change the results, see :func:`recompute_in_backward`.
+        compile_network: Whether to compile backbone, neck and head convolutions for training
+            (torch.compile). Results differ by rounding only, see :func:`compile_in_training`.
+        kwargs: Keyword arguments of :class:`BottomupPoseEstimator`. For ``test_cfg`` see
             :func:`inference_settings`.
 
     Attributes:
-        settings: the thresholds and limits of each use.
-        picture_thresholds: Those of the settings for pictures that were given for one call of an
-            inferencer.
+        settings: Inference settings of each use.
+        picture_thresholds: Settings that replace some of those for pictures, as given in the
+            current call of an inferencer.
 
     Raises:
-        InputError: ``test_cfg`` lacks a setting or has an unknown one.
+        InputError: If ``test_cfg`` lacks a setting or has an unknown one.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class KAPAO(BottomupPoseEstimator):
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        # Read here once: MMPose's inferencer adds keys of its own to test_cfg later.
+        # Read now, because MMPose's inferencer adds keys of its own to test_cfg later.
         self.settings = {
             use: inference_settings(self.test_cfg, use) for use in ('evaluation', *USES)
         }
@@ -107,9 +107,10 @@ class KAPAO(BottomupPoseEstimator):
             compile_in_training([self.backbone, self.neck, self.head.head_module])
 
     def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Sums the terms, and averages those to be logged over the processes.
+        """Sums the terms of the loss, and averages the logged values over the processes.
 
-        Each process has its part of the loss of the whole batch; MMEngine logs that of the first.
+        Each process computes its part of the loss of the whole batch. MMEngine logs the values of
+        the first process only.
         """
         loss, logged = super().parse_losses(losses)
         values = torch.stack([value.detach() for value in logged.values()])
@@ -117,7 +118,10 @@ class KAPAO(BottomupPoseEstimator):
         return loss, dict(zip(logged, values, strict=True))
 
     def val_step(self, data: dict) -> list[PoseDataSample]:
-        """Predicts with the settings for validation; MMEngine's ``test_step`` calls ``predict``."""
+        """Predicts with the settings for validation.
+
+        MMEngine's ``test_step`` calls :meth:`predict` with the settings for evaluation.
+        """
         return self.predict(**self.data_preprocessor(data, False), use='validation')
 
     def predict(
@@ -126,26 +130,27 @@ class KAPAO(BottomupPoseEstimator):
         """Predicts the poses of a batch.
 
         Args:
-            inputs: (N, 3, H, W).
-            data_samples: What :meth:`add_pred_to_datasample` needs.
-            use: What for, see :meth:`settings_for`.
+            inputs: Network inputs, (N, 3, H, W).
+            data_samples: Samples of the batch, with what :meth:`add_pred_to_datasample` needs.
+            use: Key of ``settings``, see :meth:`settings_for`.
 
         Returns:
-            The samples with predictions, as :meth:`add_pred_to_datasample` says.
+            The samples with predictions, see :meth:`add_pred_to_datasample`.
         """
         settings = self.settings_for(data_samples, use)
         objects = self.head.predict(self.extract_feat(inputs), data_samples, settings)
         return self.add_pred_to_datasample(objects, None, data_samples, settings)
 
     def settings_for(self, data_samples: Sequence[PoseDataSample], use: str) -> dict[str, float]:
-        """Returns the inference settings for a batch: those of ``use``, or those for pictures.
+        """Returns the inference settings for a batch.
 
-        MMPose's inferencers and demos call ``test_step`` just as a Runner does. What a Runner
-        evaluates are samples of a dataset. These have an ``img_id``, without which no metric takes
-        them, and pictures have none.
+        Samples of a dataset get the settings of ``use``, all others get the settings for pictures.
+        The two are told apart by ``img_id``: every sample of a dataset has one, because metrics
+        need it, and pictures have none. This is necessary because MMPose's inferencers and demos
+        call ``test_step`` just as a Runner does.
 
         Args:
-            data_samples: The samples of the batch.
+            data_samples: Samples of the batch.
             use: One of the keys of ``settings``.
         """
         if all('img_id' in sample for sample in data_samples):
@@ -161,26 +166,27 @@ class KAPAO(BottomupPoseEstimator):
     ) -> list[PoseDataSample]:
         """Maps the objects to the original images and fuses them there.
 
-        These are steps 3 and 4 of docs/method.md, Inference.
-
-        MMPose's method maps poses only; fusion needs the keypoint objects in original-image px too.
+        These are steps 3 and 4 of docs/method.md, Inference. MMPose's method maps poses only, but
+        fusion needs the keypoint objects in px of the original image too.
 
         Args:
-            batch_pred_instances: the kept objects of each image, input px.
-            batch_pred_fields: not used; MMPose has it.
-            batch_data_samples: with ``input_size``, ``input_center``, ``input_scale`` and
+            batch_pred_instances: Kept objects of each image, in px of the network input.
+            batch_pred_fields: Not used; MMPose has it.
+            batch_data_samples: Samples with ``input_size``, ``input_center``, ``input_scale`` and
                 ``ori_shape``.
-            test_cfg: with ``fusion_score_thr`` and ``fusion_distance``, original-image px.
+            test_cfg: Settings with ``fusion_score_thr`` and ``fusion_distance`` (px of the original
+                image).
 
         Returns:
-            The samples, each with (numpy, original-image px):
+            The samples with these fields, which are numpy arrays in px of the original image:
 
-            - ``pred_instances``: bboxes (P, 4) xyxy, bbox_scores (P,), keypoints (P, K, 2),
-              keypoint_scores (P, K), 0 where nothing was fused, keypoints_visible (P, K), 1 for
-              the types of the pose's category, the others are all 0, keypoints_fused (P, K) bool,
-              pose_keypoints (P, K, 2) before fusion, labels (P,), the categories 0..C-1.
-            - ``pred_keypoint_objects``: bboxes (Q, 4) xyxy, scores (Q,), labels (Q,), the
-              keypoint types 0..K-1.
+            - ``pred_instances``: bboxes (P, 4) xyxy; bbox_scores (P,); keypoints (P, K, 2);
+              keypoint_scores (P, K), 0 for keypoints without fusion; keypoints_visible (P, K), 1
+              for the keypoint types of the pose's category and 0 for other types, whose keypoints
+              are zeros; keypoints_fused (P, K) bool; pose_keypoints (P, K, 2), the keypoints before
+              fusion; labels (P,), the categories 0..C-1.
+            - ``pred_keypoint_objects``: bboxes (Q, 4) xyxy; scores (Q,); labels (Q,), the keypoint
+              types 0..K-1.
         """
         for objects, sample in zip(batch_pred_instances, batch_data_samples, strict=True):
             add_objects_to_datasample(objects, sample, test_cfg, self.head.keypoint_counts)
@@ -193,7 +199,15 @@ def add_objects_to_datasample(
     test_cfg: dict,
     keypoint_counts: Sequence[int],
 ) -> None:
-    """Does the work of :meth:`KAPAO.add_pred_to_datasample` for one image."""
+    """Maps and fuses the objects of one image, see :meth:`KAPAO.add_pred_to_datasample`.
+
+    Args:
+        objects: Kept objects of the image, in px of the network input.
+        sample: Sample of the image; the predictions are added to it.
+        test_cfg: Settings with ``fusion_score_thr`` and ``fusion_distance`` (px of the original
+            image).
+        keypoint_counts: Number of keypoint types of each category, C numbers.
+    """
     input_scale = np.asarray(sample.input_scale, dtype=np.float64)
     prediction = predict_in_image(
         objects,
@@ -207,7 +221,7 @@ def add_objects_to_datasample(
 
 
 def add_prediction_to_datasample(prediction: Prediction, sample: PoseDataSample) -> None:
-    """Writes a prediction in MMPose's words, see :meth:`KAPAO.add_pred_to_datasample`."""
+    """Stores a prediction in a sample, in the fields of :meth:`KAPAO.add_pred_to_datasample`."""
     sample.pred_instances = InstanceData(
         bboxes=prediction.boxes,
         bbox_scores=prediction.scores,

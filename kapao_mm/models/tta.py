@@ -1,7 +1,7 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Test-time augmentation: scaled and flipped passes, merged before NMS.
+"""Implements test-time augmentation with scaled and flipped passes, merged before suppression.
 
-The passes are those of docs/method.md, Network input.
+The passes are described in docs/method.md, Network input.
 """
 
 from collections.abc import Sequence
@@ -20,17 +20,17 @@ from .task_modules.candidates import Candidates, concatenate
 
 @MODELS.register_module()
 class KAPAOTTA(BaseTTAModel):
-    """Runs the network on scaled and flipped copies of the input; NMS and fusion run once.
+    """Runs the network on scaled and flipped copies of the input, then suppression and fusion once.
 
-    MMEngine's class augments in the pipeline and merges predictions. Here the passes are made from
-    the preprocessed batch, and the candidates of all of them are merged.
+    MMEngine's class augments images in the pipeline and merges predictions. Here the copies are
+    made from the preprocessed batch, and the candidates of all passes are merged.
 
     Args:
-        module: the KAPAO model or its config; its settings for ``tta`` apply, or those for
-            pictures, see :meth:`KAPAO.settings_for`.
-        passes: scale and whether to flip left-right, for each pass.
-        pad_value: fills a scaled input up to the next multiple of the preprocessor's
-            ``pad_size_divisor``, at the right and bottom.
+        module: KAPAO model or its config. Samples of a dataset are predicted with its settings for
+            ``tta``, others with those for pictures, see :meth:`KAPAO.settings_for`.
+        passes: Scale of each pass, and whether it is flipped left to right.
+        pad_value: Value that fills a scaled input at the right and the bottom, up to the next
+            multiple of the preprocessor's ``pad_size_divisor``.
     """
 
     def __init__(
@@ -44,11 +44,11 @@ class KAPAOTTA(BaseTTAModel):
         """Predicts the poses of a batch.
 
         Args:
-            data: a batch of the dataloader; its samples have ``flip_indices`` (K,) besides what
+            data: Batch of the dataloader. Its samples have ``flip_indices`` (K,) and what
                 :meth:`KAPAO.add_pred_to_datasample` needs.
 
         Returns:
-            The samples with predictions, as :meth:`KAPAO.add_pred_to_datasample` says.
+            The samples with predictions, see :meth:`KAPAO.add_pred_to_datasample`.
         """
         module = self.module
         batch = module.data_preprocessor(data, False)
@@ -62,15 +62,15 @@ class KAPAOTTA(BaseTTAModel):
         return module.add_pred_to_datasample(objects, None, samples, settings)
 
     def candidates(self, inputs: Tensor, flip_indices: Tensor, test_cfg: dict) -> Candidates:
-        """Decodes every pass and maps it back to the unscaled, unflipped input.
+        """Decodes each pass and maps its candidates back to the unscaled, unflipped input.
 
         Args:
-            inputs: (N, 3, H, W).
-            flip_indices: the keypoint type that each becomes in the mirror, (N, K) int64.
-            test_cfg: see :meth:`KAPAOHead.candidates`.
+            inputs: Network inputs, (N, 3, H, W).
+            flip_indices: Keypoint type that each type becomes in a mirrored image, (N, K) int64.
+            test_cfg: Settings, see :meth:`KAPAOHead.candidates`.
 
         Returns:
-            The candidates of the passes, one after the other, px of ``inputs``.
+            Candidates of all passes, pass by pass, in px of ``inputs``.
         """
         divisor = self.module.data_preprocessor.pad_size_divisor
         found = []
@@ -85,21 +85,24 @@ class KAPAOTTA(BaseTTAModel):
         return concatenate(found)
 
     def merge_preds(self, data_samples_list: Any) -> NoReturn:
-        """MMEngine's way to merge, which is too late here: NMS has run by then."""
+        """Raises an error, because predictions are merged before suppression and not here.
+
+        MMEngine would call this method after suppression.
+        """
         raise NotImplementedError('KAPAOTTA merges candidates, not predictions; call test_step')
 
 
 def scale_and_pad(inputs: Tensor, scale: float, divisor: int, pad_value: float) -> Tensor:
-    """Resizes bilinearly to the floor of the scaled sides, and pads at the right and bottom.
+    """Resizes inputs bilinearly, and pads them at the right and the bottom.
 
     Args:
-        inputs: (N, 3, H, W).
-        scale: of both sides.
-        divisor: the padded sides are multiples of it.
-        pad_value: fills the padding.
+        inputs: Network inputs, (N, 3, H, W).
+        scale: Factor of both sides, which are then rounded down.
+        divisor: Number that the padded sides are multiples of.
+        pad_value: Value of the padding.
 
     Returns:
-        (N, 3, H', W').
+        Resized and padded inputs, (N, 3, H', W').
     """
     height, width = (int(side * scale) for side in inputs.shape[2:])
     resized = F.interpolate(inputs, (height, width), mode='bilinear', align_corners=False)
@@ -109,21 +112,23 @@ def scale_and_pad(inputs: Tensor, scale: float, divisor: int, pad_value: float) 
 def unflip(
     candidates: Candidates, width: int, flip_indices: Tensor, num_categories: int = 1
 ) -> Candidates:
-    """Mirrors candidates left-right; left keypoints become right ones, and the other way round.
+    """Mirrors candidates left to right, and swaps left and right keypoints.
+
+    Both the coordinates and the classes of left and right keypoints are swapped.
 
     Args:
-        candidates: of the flipped input.
-        width: of that input, px.
-        flip_indices: see :meth:`KAPAOTTA.candidates`.
+        candidates: Candidates of the flipped input.
+        width: Width of that input, px.
+        flip_indices: See :meth:`KAPAOTTA.candidates`.
         num_categories: C.
 
     Returns:
-        The candidates of the unflipped input.
+        Candidates of the unflipped input.
     """
     swapped = flip_indices[candidates.image]  # (M, K)
     x1, y1, x2, y2 = candidates.boxes.unbind(1)
     x, y = candidates.keypoints.take_along_dim(swapped[..., None], 1).unbind(2)
-    poses = torch.arange(num_categories, device=swapped.device)  # keep their category
+    poses = torch.arange(num_categories, device=swapped.device)  # pose objects keep their category
     classes = torch.cat((poses.expand(len(swapped), -1), swapped + num_categories), 1)  # (M, C + K)
     return candidates._replace(
         labels=classes.take_along_dim(candidates.labels[:, None], 1).squeeze(1),

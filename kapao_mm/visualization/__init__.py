@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Drawing of pose objects, keypoint objects and fused poses."""
+"""Contains the visualizer, which draws pose objects, keypoint objects and fused poses."""
 
 from .kapao_visualizer import KAPAOVisualizer
 

@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""MMPose's visualizer, drawing what KAPAO predicts."""
+"""Implements MMPose's visualizer for the predictions of KAPAO."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,23 +29,23 @@ from kapao_mm.image_files import make_folder, write_picture
 
 @VISUALIZERS.register_module()
 class KAPAOVisualizer(PoseLocalVisualizer):
-    """Draws fused poses and, on request, the pose and keypoint objects they come from.
+    """Draws fused poses and, on request, the pose objects and keypoint objects behind them.
 
-    A keypoint that a keypoint object was fused into is filled; one that only the pose object
-    regressed is hollow. Colours and skeleton come from the dataset's metainfo.
+    Fused keypoints are filled. Keypoints without fusion, which only the pose object regressed, are
+    hollow. Colors and skeleton are those of the dataset's metainfo.
 
     Args:
-        draw_objects: Show three panels, as the paper's figures do: pose objects, keypoint objects,
-            fused poses. Without it the picture is the image with the fused poses.
-        score_thr: Poses of a dataset's samples with a lower score are not drawn. Evaluation keeps
-            candidates of almost no confidence; the default draws those that fusion looks at (tau_fc
-            of the paper). Of a picture (a sample without ``img_id``) all are drawn that passed the
-            settings for pictures.
-        name, *args, **kwargs: Those of :class:`PoseLocalVisualizer`. ``line_width`` and ``radius``
-            grow with the image.
+        draw_objects: Whether to show three panels as in the paper's figures: pose objects, keypoint
+            objects, fused poses. Otherwise the picture shows the fused poses only.
+        score_thr: Lowest score of a drawn pose, for samples of a dataset, since evaluation keeps
+            candidates with scores close to 0. The default is the score above which poses take part
+            in fusion (tau_fc of the paper). For other pictures (samples without ``img_id``) all
+            poses are drawn, because the settings for pictures have filtered them.
+        name, *args, **kwargs: Arguments of :class:`PoseLocalVisualizer`. ``line_width`` and
+            ``radius`` grow with the image.
     """
 
-    # MMEngine wants to see `name` in the signature.
+    # MMEngine looks for `name` in the signature.
     def __init__(
         self,
         name: str = 'visualizer',
@@ -60,9 +60,10 @@ class KAPAOVisualizer(PoseLocalVisualizer):
 
     @classmethod
     def get_instance(cls, name: str | None = None, **kwargs: Any) -> 'KAPAOVisualizer':
-        """Returns the visualizer of a name, or makes one, as always where no name is given.
+        """Returns the visualizer of a name, or makes a new one if no name is given.
 
-        MMPose's demos build the config's visualizer, which has no name: a Runner gives it its own.
+        MMPose's demos build the visualizer of the config, which has no name. A Runner sets the name
+        itself.
         """
         if name is None:
             name = f'visualizer {len(cls._instance_dict)}'
@@ -86,22 +87,22 @@ class KAPAOVisualizer(PoseLocalVisualizer):
         kpt_thr: float = 0.0,
         step: int = 0,
     ) -> np.ndarray:
-        """Draws a sample, then shows it, writes it to ``out_file`` or hands it to the backends.
+        """Draws a sample, then shows it, writes it to ``out_file`` or passes it to the backends.
 
         The arguments are MMPose's, but boxes are drawn by default. ``draw_heatmap`` and
-        ``skeleton_style`` have no effect: KAPAO has no heatmaps.
+        ``skeleton_style`` have no effect, because KAPAO has no heatmaps and a single style.
 
         Args:
-            image: RGB (H, W, 3) or grey (H, W), uint8; not changed.
-            data_sample: ``pred_instances``, ``pred_keypoint_objects``; for the ground truth
-                ``gt_instances``, ``gt_instance_labels.labels`` and the metainfo ``raw_ann_info``
-                (the annotations), in px of ``image``.
-            kpt_thr: Keypoints with a lower score are hollow, as are those that no keypoint object
-                was fused into, whose score is 0 by design. MMPose would not draw either.
+            image: Image, RGB (H, W, 3) or gray (H, W), uint8; not changed.
+            data_sample: Sample with ``pred_instances`` and ``pred_keypoint_objects``, and for the
+                ground truth ``gt_instances``, ``gt_instance_labels.labels`` and the metainfo
+                ``raw_ann_info`` (the annotations), in px of ``image``.
+            kpt_thr: Keypoints with a lower score are drawn hollow, like keypoints without fusion,
+                whose score is always 0. MMPose would not draw either of them.
 
         Returns:
-            The picture, RGB uint8. One panel is as large as the image; several lie side by side,
-            each with a title above.
+            The picture, RGB uint8. A single panel is as large as the image; several panels are
+            joined side by side, each with a title above.
         """
         if image.ndim == 2:
             image = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
@@ -131,7 +132,10 @@ class KAPAOVisualizer(PoseLocalVisualizer):
         show_kpt_idx: bool,
         kpt_thr: float,
     ) -> dict[str, np.ndarray]:
-        """Returns the predicted panels by title, keypoint objects only if the sample has them."""
+        """Returns the predicted panels by title.
+
+        The panel of keypoint objects is left out if the sample has none of them stored.
+        """
         fused = data_sample.pred_instances
         score_thr = self.score_thr if 'img_id' in data_sample else 0.0
         fused = fused[fused.bbox_scores >= score_thr]
@@ -163,7 +167,10 @@ class KAPAOVisualizer(PoseLocalVisualizer):
         return draw_keypoint_objects(image, _keypoint_objects(objects), self._style())
 
     def _style(self) -> Style:
-        """The metainfo's colours, names and skeleton; MMPose's own where it has none."""
+        """Returns the drawing style with colors, names and skeleton of the metainfo.
+
+        Colors that the metainfo lacks are MMPose's defaults.
+        """
         meta = self.dataset_meta
         return Style(
             keypoint_names=meta.get('keypoint_id2name', {}),
@@ -178,7 +185,7 @@ class KAPAOVisualizer(PoseLocalVisualizer):
 
 
 def _poses(poses: InstanceData) -> Poses:
-    """Predicted or annotated poses; annotated keypoints are all filled."""
+    """Converts predicted or annotated poses for drawing; all annotated keypoints are filled."""
     visible = poses.keypoints_visible > 0
     return Poses(
         boxes=poses.bboxes,
@@ -197,13 +204,14 @@ def _keypoint_objects(objects: InstanceData) -> KeypointObjects:
 def _ground_truth(data_sample: PoseDataSample) -> InstanceData:
     """Returns the annotated people of a sample, without crowd regions.
 
-    They are those of ``gt_instances``: bboxes (P, 4), keypoints (P, K, 2), keypoints_visible.
+    The fields are those of ``gt_instances``: bboxes (P, 4), keypoints (P, K, 2) and
+    keypoints_visible (P, K), and labels (P,) if the sample has them.
     """
     truth = data_sample.get('gt_instances', InstanceData())
     if 'raw_ann_info' in data_sample:
         annotations = data_sample.raw_ann_info or []
         people = np.array([not annotation.get('iscrowd') for annotation in annotations], bool)
-    else:  # training has none of them
+    else:  # training samples have no crowd regions
         people = np.ones(len(truth), bool)
     if not people.any():
         return InstanceData(
@@ -221,7 +229,7 @@ def _ground_truth(data_sample: PoseDataSample) -> InstanceData:
 
 
 def _rgb(color: str | Sequence[int]) -> Color:
-    """A colour by MMCV's name or as RGB numbers -> three ints, as OpenCV wants them."""
+    """Converts a color, given by MMCV's name or as RGB numbers, to three ints for OpenCV."""
     if isinstance(color, str):
         color = mmcv.color_val(color)[::-1]
     r, g, b = (int(c) for c in color)
@@ -229,7 +237,7 @@ def _rgb(color: str | Sequence[int]) -> Color:
 
 
 def _colors(color: str | Sequence[Sequence[int]] | None) -> list[Color]:
-    """One colour for all, or one for each."""
+    """Converts one color for all, or a list of colors, to a list of RGB colors."""
     if color is None or isinstance(color, str):
         color = [color or 'green']
     return [_rgb(c) for c in color]

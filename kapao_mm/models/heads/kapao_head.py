@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""KAPAO's head: four grids, their loss and the objects they predict."""
+"""Implements KAPAO's head: grid outputs, their loss, and the objects decoded from them."""
 
 import math
 from collections.abc import Sequence
@@ -19,14 +19,14 @@ from ..task_modules.objects import make_objects
 
 @MODELS.register_module()
 class KAPAOHeadModule(BaseModule):
-    """One 1x1 convolution a level; the part of the head that gets exported.
+    """One 1x1 convolution for each level, without loss and decoding.
 
     Args:
         num_keypoints: K.
         num_categories: C.
-        in_channels: widths of the neck's levels, finest first.
-        strides: px a cell of each level.
-        num_anchors: anchors a level, Na.
+        in_channels: Channels of each level of the neck, finest level first.
+        strides: Px per grid cell of each level.
+        num_anchors: Number of anchors of each level, Na.
     """
 
     def __init__(
@@ -47,7 +47,10 @@ class KAPAOHeadModule(BaseModule):
         )
 
     def init_weights(self) -> None:
-        """Raises the biases to the expected rates of objects (docs/method.md, Network)."""
+        """Raises the biases of objectness and classes by the expected log rates of objects.
+
+        The constants are those of docs/method.md, Network.
+        """
         super().init_weights()
         for conv, stride in zip(self.convs, self.strides, strict=True):
             bias = conv.bias.detach().view(self.num_anchors, -1)  # (Na, No)
@@ -55,14 +58,14 @@ class KAPAOHeadModule(BaseModule):
             bias[:, 5 : 5 + self.num_classes] += math.log(0.6 / (self.num_classes - 0.99))
 
     def forward(self, feats: Sequence[Tensor]) -> list[Tensor]:
-        """Predicts the grids.
+        """Computes the grids.
 
         Args:
-            feats: the neck's levels, (N, C_l, H_l, W_l).
+            feats: Feature maps of the neck, (N, C_l, H_l, W_l) for each level.
 
         Returns:
-            Raw outputs of each level, (N, Na, H_l, W_l, 5 + C + 3K), in the order of the spec: box,
-            objectness, classes, keypoints, see :class:`Outputs`.
+            Raw outputs of each level, (N, Na, H_l, W_l, 5 + C + 3K), in the order box, objectness,
+            classes, keypoints; see :class:`Outputs`.
         """
         return [
             conv(feat).unflatten(1, (self.num_anchors, -1)).permute(0, 1, 3, 4, 2)
@@ -72,28 +75,30 @@ class KAPAOHeadModule(BaseModule):
 
 @MODELS.register_module()
 class KAPAOHead(BaseModule):
-    """Loss and prediction on the grids.
+    """Head that computes the loss of the grids and decodes them into objects.
 
-    Objects may be of several categories, each with keypoint types of its own. The classes are the C
-    categories, then all K keypoint types; with one category that is the paper's model.
+    Objects may be of several categories, each with its own keypoint types. The classes are the C
+    categories, followed by all K keypoint types. With one category this is the model of the paper.
 
     Args:
-        num_keypoints: the keypoint types of the dataset; a number, or one for each category.
-        in_channels: widths of the neck's levels, finest first.
-        strides: px a cell of each level.
-        anchors: widths and heights of each level's anchors, px.
-        keypoint_size: side of a keypoint object's box, in parts of the longer side of the input;
-            one number, or one for each keypoint type.
-        assigner: config of the assigner.
-        loss: config of the loss.
+        num_keypoints: Number of keypoint types of the dataset, or a list with the number of each
+            category.
+        in_channels: Channels of each level of the neck, finest level first.
+        strides: Px per grid cell of each level.
+        anchors: Widths and heights of the anchors of each level, px of the network input.
+        keypoint_size: Side of a keypoint object's box, as a fraction of the longer side of the
+            network input. One number, or one for each keypoint type.
+        assigner: Config of the assigner.
+        loss: Config of the loss.
 
     Attributes:
-        keypoint_counts: the keypoint types of each category, C numbers.
-        num_keypoints: K, all of them.
+        keypoint_counts: Number of keypoint types of each category, C numbers.
+        num_keypoints: K, the number of all keypoint types.
         num_categories: C.
 
     Raises:
-        InputError: ``keypoint_size`` has neither one value nor K, or one that is not above 0.
+        InputError: If ``keypoint_size`` has neither one value nor K values, or a value is not above
+            0.
     """
 
     def __init__(
@@ -132,7 +137,7 @@ class KAPAOHead(BaseModule):
         self.register_buffer('keypoint_sizes', sizes, persistent=False)
 
     def forward(self, feats: Sequence[Tensor]) -> list[Tensor]:
-        """The grids, see :meth:`KAPAOHeadModule.forward`."""
+        """Computes the grids, see :meth:`KAPAOHeadModule.forward`."""
         return self.head_module(feats)
 
     def loss(
@@ -141,11 +146,11 @@ class KAPAOHead(BaseModule):
         """Computes the loss of a batch.
 
         Args:
-            feats: the neck's levels, (N, C_l, H_l, W_l).
-            batch_data_samples: with ``bboxes`` (n, 4) xyxy, ``keypoints`` (n, K, 2) and
-                ``keypoints_visible`` (n, K) in ``gt_instance_labels``, input px, and ``labels``
-                (n,), the categories.
-            train_cfg: not used; MMPose passes it.
+            feats: Feature maps of the neck, (N, C_l, H_l, W_l) for each level.
+            batch_data_samples: Samples whose ``gt_instance_labels`` have ``bboxes`` (n, 4) xyxy,
+                ``keypoints`` (n, K, 2) and ``keypoints_visible`` (n, K), in px of the network
+                input, and ``labels`` (n,), the categories.
+            train_cfg: Not used; MMPose passes it.
 
         Returns:
             The four terms, see :class:`KAPAOLoss`.
@@ -168,7 +173,18 @@ class KAPAOHead(BaseModule):
         keypoints_visible: Sequence[Tensor],
         categories: Sequence[Tensor],
     ) -> dict[str, Tensor]:
-        """The loss of given grids; arguments as in :func:`make_objects`."""
+        """Computes the loss of given grids.
+
+        Args:
+            grids: Raw outputs of each level, (N, Na, H, W, 5 + C + 3K).
+            bboxes: As in :func:`make_objects`.
+            keypoints: As in :func:`make_objects`.
+            keypoints_visible: As in :func:`make_objects`.
+            categories: As in :func:`make_objects`.
+
+        Returns:
+            The four terms, see :class:`KAPAOLoss`.
+        """
         rows, columns = grids[0].shape[2:4]
         input_hw = (rows * self.strides[0], columns * self.strides[0])
         longer = max(input_hw)
@@ -190,27 +206,27 @@ class KAPAOHead(BaseModule):
     def predict(
         self, feats: Sequence[Tensor], batch_data_samples: list, test_cfg: dict
     ) -> list[DetectedObjects]:
-        """Predicts the objects of every image.
+        """Predicts the objects of each image.
 
         Args:
-            feats: the neck's levels, (N, C_l, H_l, W_l).
-            batch_data_samples: not used; MMPose passes them.
-            test_cfg: thresholds and limits, see :func:`keep_objects`.
+            feats: Feature maps of the neck, (N, C_l, H_l, W_l) for each level.
+            batch_data_samples: Not used; MMPose passes them.
+            test_cfg: Thresholds and limits, see :func:`keep_objects`.
 
         Returns:
-            The kept objects of each image.
+            The kept objects of each image, in px of the network input.
         """
         return self.detect(self.candidates(feats, test_cfg), len(feats[0]), test_cfg)
 
     def candidates(self, feats: Sequence[Tensor], test_cfg: dict) -> Candidates:
-        """Decodes what a threshold of pose objects or keypoint objects may keep.
+        """Decodes the candidates above the lower of the two score thresholds.
 
         Args:
-            feats: the neck's levels, (N, C_l, H_l, W_l).
-            test_cfg: with ``pose_score_thr`` and ``keypoint_score_thr``.
+            feats: Feature maps of the neck, (N, C_l, H_l, W_l) for each level.
+            test_cfg: Settings with ``pose_score_thr`` and ``keypoint_score_thr``.
 
         Returns:
-            The candidates of the batch, see :func:`decode_candidates`.
+            Candidates of the batch, see :func:`decode_candidates`.
         """
         score_thr = min(test_cfg['pose_score_thr'], test_cfg['keypoint_score_thr'])
         return decode_candidates(
@@ -220,7 +236,18 @@ class KAPAOHead(BaseModule):
     def detect(
         self, candidates: Candidates, num_images: int, test_cfg: dict
     ) -> list[DetectedObjects]:
-        """Keeps the objects of every image and brings those of the batch to the host at once."""
+        """Suppresses overlapping candidates and returns the objects of each image as numpy arrays.
+
+        The objects of the whole batch are copied to the CPU at once.
+
+        Args:
+            candidates: Candidates of the batch.
+            num_images: N.
+            test_cfg: Thresholds and limits, see :func:`keep_objects`.
+
+        Returns:
+            The kept objects of each image, in px of the network input.
+        """
         poses, points = keep_objects(candidates, num_images, test_cfg, self.num_categories)
         kept = candidates.take(torch.cat((poses, points)))
         columns = torch.stack((kept.image, kept.labels, kept.scores), 1)  # (M, 3)
@@ -232,7 +259,7 @@ class KAPAOHead(BaseModule):
         ]
 
     def _to_detected(self, poses: np.ndarray, points: np.ndarray) -> DetectedObjects:
-        """Rows of one image -> its objects; a row is image, label, score, box, keypoints."""
+        """Converts the rows (image, label, score, box, keypoints) of one image into its objects."""
         return DetectedObjects(
             boxes=poses[:, 3:7],
             scores=poses[:, 2],

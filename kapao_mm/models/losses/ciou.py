@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Complete IoU (Zheng et al., 2020) as KAPAO uses it."""
+"""Computes the complete IoU (Zheng et al., 2020) as the KAPAO release does."""
 
 import math
 
@@ -8,17 +8,18 @@ from torch import Tensor
 
 
 def complete_iou(pred: Tensor, target: Tensor, eps: float = 1e-7) -> Tensor:
-    """Complete IoU of paired boxes.
+    """Computes the complete IoU of pairs of boxes.
 
-    MMDetection's CIoU loss switches alpha off below an IoU of 0.5; KAPAO's does not.
+    MMDetection's CIoU loss sets alpha to 0 where the IoU is below 0.5. Here it is never switched
+    off.
 
     Args:
-        pred: centre x, centre y, width, height, (m, 4).
-        target: likewise, same unit.
-        eps: keeps divisions finite.
+        pred: Predicted boxes as center x, center y, width and height, (m, 4).
+        target: True boxes in the same format and unit, (m, 4).
+        eps: Small number that keeps divisions finite.
 
     Returns:
-        CIoU, (m,), at most 1. alpha carries no gradient.
+        CIoU of each pair, (m,), at most 1. alpha has no gradient.
     """
     pred_low, pred_high = pred[:, :2] - pred[:, 2:] / 2, pred[:, :2] + pred[:, 2:] / 2
     low, high = target[:, :2] - target[:, 2:] / 2, target[:, :2] + target[:, 2:] / 2

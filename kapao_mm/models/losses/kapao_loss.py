@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""KAPAO's loss of boxes, objectness, classes and keypoints (docs/method.md, Loss)."""
+"""Computes KAPAO's loss of boxes, objectness, classes and keypoints (docs/method.md, Loss)."""
 
 from collections.abc import Sequence
 
@@ -16,21 +16,21 @@ from .ciou import complete_iou
 
 @MODELS.register_module()
 class KAPAOLoss(nn.Module):
-    """The four terms over all levels, times the batch size.
+    """Loss of four terms, each summed over all levels and multiplied by the batch size.
 
-    Every mean is a sum over this process divided by the count over all processes, so that N
-    processes have the gradients of one big batch.
+    The means are taken over the matches of all processes together, so that N processes have the
+    gradients of one large batch.
 
     Args:
-        box_gain: weight of 1 - CIoU.
-        obj_gain: weight of the objectness, at an input of 640 px.
-        cls_gain: weight of the classes, at 80 classes.
-        kpt_gain: weight of the keypoint distance.
-        obj_level_weights: weights of the levels' objectness, finest first.
-        scale_gains: Multiply ``obj_gain`` by (input size / 640)^2 and ``cls_gain`` by (number of
-            classes / 80), as the published recipe does. For small inputs and few classes that
-            makes both so small that a short training learns little: with False they are used as
-            they are given.
+        box_gain: Weight of 1 - CIoU.
+        obj_gain: Weight of the objectness, for a network input of 640 px.
+        cls_gain: Weight of the classes, for 80 classes.
+        kpt_gain: Weight of the keypoint distance.
+        obj_level_weights: Weight of the objectness of each level, finest level first.
+        scale_gains: Whether to multiply ``obj_gain`` by (input size / 640)^2 and ``cls_gain`` by
+            (number of classes / 80), as the published recipe does. With a small input and few
+            classes both become so small that a short training learns little; False leaves them as
+            they are.
     """
 
     def __init__(
@@ -51,13 +51,15 @@ class KAPAOLoss(nn.Module):
         self.scale_gains = scale_gains
 
     def gains(self, num_classes: int, input_size: int) -> dict[str, float]:
-        """Returns the gains of the four terms, scaled by levels and, if set so, classes and input.
+        """Returns the gains of the four terms after scaling.
+
+        All are multiplied by 3 / number of levels. ``scale_gains`` decides about the other factors.
 
         Args:
             num_classes: C + K.
-            input_size: longer side of the network input, px.
+            input_size: Longer side of the network input, px.
         """
-        by_levels = 3 / len(self.obj_level_weights)  # set for three levels
+        by_levels = 3 / len(self.obj_level_weights)  # the gains are meant for three levels
         by_input, by_classes = (input_size / 640) ** 2, num_classes / 80
         if not self.scale_gains:
             by_input = by_classes = 1
@@ -78,13 +80,14 @@ class KAPAOLoss(nn.Module):
         """Computes the loss of a batch.
 
         Args:
-            grids: raw outputs of each level, (N, Na, H, W, 5 + C + 3K).
-            matches: the matches of each level.
-            anchors: the anchors of each level, (Na, 2) grid units.
-            input_size: longer side of the network input, px.
+            grids: Raw outputs of each level, (N, Na, H, W, 5 + C + 3K).
+            matches: Matches of each level.
+            anchors: Anchors of each level, (Na, 2) grid units.
+            input_size: Longer side of the network input, px.
 
         Returns:
-            ``loss_box``, ``loss_obj``, ``loss_cls``, ``loss_kpt``, scalars, to be summed.
+            ``loss_box``, ``loss_obj``, ``loss_cls`` and ``loss_kpt``, scalars; the loss is their
+            sum.
         """
         sums, counts = zip(
             *(level_sums(*level) for level in zip(grids, matches, anchors, strict=True)),
@@ -97,7 +100,8 @@ class KAPAOLoss(nn.Module):
         num_keypoints = matches[0].keypoints.shape[1]
         num_classes = split_outputs(grids[0], num_keypoints).classes.shape[-1]
         gains = self.gains(num_classes, input_size)
-        # Gradients are averaged over processes, hence the factor.
+        # Images of the batch of all processes. Dividing by the mean count per process makes up for
+        # the averaging of gradients over processes.
         images = len(grids[0]) * get_world_size()
         return dict(
             loss_box=box.sum() * gains['box'] * images,
@@ -108,18 +112,18 @@ class KAPAOLoss(nn.Module):
 
 
 def level_sums(grid: Tensor, matches: Matches, anchors: Tensor) -> tuple[Tensor, Tensor]:
-    """Sums of one level's four terms and the counts that make means of them.
+    """Computes the sums of the four terms of a level, and the counts to divide them by.
 
     Args:
-        grid: raw outputs, (N, Na, H, W, 5 + C + 3K).
-        matches: the matches of the level.
-        anchors: (Na, 2) grid units.
+        grid: Raw outputs of the level, (N, Na, H, W, 5 + C + 3K).
+        matches: Matches of the level.
+        anchors: Anchors of the level, (Na, 2) grid units.
 
     Returns:
         Sums and counts in the order box, objectness, class, keypoints, both (4,) float32.
     """
     index = (matches.image, matches.anchor, matches.gy, matches.gx)
-    planes = grid.permute(0, 1, 4, 2, 3)  # as the convolution lays them out, and their gradient
+    planes = grid.permute(0, 1, 4, 2, 3)  # back to the memory order of the convolution's output
     raw = planes[index[0], index[1], :, index[2], index[3]].float()  # (m, 5 + C + 3K)
     outputs = split_outputs(raw, matches.keypoints.shape[1])
     anchor = anchors[matches.anchor]  # (m, 2)
@@ -138,7 +142,7 @@ def level_sums(grid: Tensor, matches: Matches, anchors: Tensor) -> tuple[Tensor,
         classes, one_hot(matches.label, classes.shape[1]).to(classes), reduction='sum'
     )
 
-    pair = matches.visible.nonzero(as_tuple=True)  # (p,): labelled keypoints of pose objects
+    pair = matches.visible.nonzero(as_tuple=True)  # (p,): labeled keypoints of pose objects
     keypoints = decode_keypoints(outputs.keypoints[pair][:, None], anchor[pair[0]])  # (p, 1, 2)
     gaps = keypoints[:, 0] - matches.keypoints[pair]
     kpt = torch.linalg.vector_norm(gaps, dim=1).sum()

@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""The neck: a PAFPN whose levels keep their own widths."""
+"""Implements KAPAO's neck, a PAFPN whose levels keep their own numbers of channels."""
 
 from typing import Any
 
@@ -12,12 +12,13 @@ from torch import nn
 class KAPAOPAFPN(YOLOXPAFPN):
     """MMDetection's YOLOXPAFPN without its output convolutions (docs/method.md, Network).
 
-    KAPAO's head reads each level at that level's own width, so the 1x1 convolutions that bring all
-    levels to one width do not exist.
+    YOLOXPAFPN ends with 1x1 convolutions that bring all levels to the same number of channels.
+    KAPAO's head does not need them, so they are removed.
 
     Args:
-        in_channels: widths of the backbone's levels, finest first; also the widths of the outputs.
-        kwargs: as in :class:`YOLOXPAFPN`, less ``out_channels``.
+        in_channels: Channels of each level of the backbone, finest level first. The outputs have
+            the same numbers.
+        kwargs: Arguments of :class:`YOLOXPAFPN` except ``out_channels``.
     """
 
     def __init__(self, in_channels: list[int], **kwargs: Any) -> None:

@@ -1,8 +1,9 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""How well anchors fit a dataset, and anchors that fit it, by the rule of the assigner.
+"""Measures how well anchors fit the boxes of a dataset, and searches for anchors that fit better.
 
-Sides are widths and heights of boxes, (n, 2) input px. By the ratio rule (docs/method.md,
-Assignment) boxes are as far apart as the logarithms of their sides, so anchors are searched there.
+A box fits an anchor by the ratio rule of the assigner (docs/method.md, Assignment). This rule
+compares the logarithms of widths and heights, so the search works on logarithms. `sides` are the
+widths and heights of boxes, (n, 2), in px of the network input.
 """
 
 from collections.abc import Sequence
@@ -14,20 +15,21 @@ from scipy.optimize import differential_evolution
 
 from kapao_mm.errors import InputError
 
-TARGET_RECALL = 0.98  # below it anchors are worth changing
-MAX_BOXES = 2000  # of each kind, that the evolution looks at
+TARGET_RECALL = 0.98  # below this recall, new anchors are worth the effort
+MAX_BOXES = 2000  # boxes of each kind that the search uses
 POPULATION = 48
-GENERATIONS = 300  # at most; it ends when all are alike
-SPREAD = 0.3  # of the first generation about the clusters, logarithm of px
+GENERATIONS = 300  # upper limit; the search ends earlier when it has converged
+SPREAD = 0.3  # standard deviation of the first generation around the clusters, log px
 
 
 class Fit(NamedTuple):
-    """How well anchors fit boxes.
+    """Tells how well anchors fit boxes.
 
     Attributes:
-        recall: best possible recall, the share of boxes that some anchor matches.
-        anchors: how many anchors match a box, on average.
-        levels: share of boxes that some anchor of the level matches, (L,); a box may have several.
+        recall: Best possible recall, the share of boxes that match at least one anchor.
+        anchors: Mean number of anchors that match a box.
+        levels: Share of boxes that match an anchor of each level, (L,). A box may match several
+            levels.
     """
 
     recall: float
@@ -36,13 +38,22 @@ class Fit(NamedTuple):
 
 
 def side_ratios(sides: np.ndarray, anchors: np.ndarray) -> np.ndarray:
-    """The largest ratio max(w/Aw, Aw/w, h/Ah, Ah/h), (...), of sides and anchors, both (..., 2)."""
+    """Returns the largest of w/Aw, Aw/w, h/Ah and Ah/h for sides and anchors, (..., 2) -> (...)."""
     ratio = sides / anchors
     return np.maximum(ratio, 1 / ratio).max(-1)
 
 
 def measure_fit(sides: np.ndarray, anchors: np.ndarray, max_ratio: float) -> Fit:
-    """Counts the matches of boxes (n, 2) with the anchors (L, Na, 2) of all levels, input px."""
+    """Counts which boxes match which anchors.
+
+    Args:
+        sides: Widths and heights of boxes, (n, 2) px of the network input.
+        anchors: Anchors of all levels, (L, Na, 2) px of the network input.
+        max_ratio: Limit of the assigner, see :class:`AnchorRatioAssigner`.
+
+    Returns:
+        The fit of the anchors.
+    """
     flat = anchors.reshape(-1, 2)
     matches = np.stack([side_ratios(sides, anchor) < max_ratio for anchor in flat], 1)  # (n, A)
     by_level = matches.reshape(len(sides), *anchors.shape[:2]).any(2)  # (n, L)
@@ -50,15 +61,16 @@ def measure_fit(sides: np.ndarray, anchors: np.ndarray, max_ratio: float) -> Fit
 
 
 def fitness(sides: np.ndarray, anchors: np.ndarray, max_ratio: float) -> np.ndarray:
-    """What the evolution raises: recall plus how close the best anchor is, on average.
+    """Computes the value that the search maximizes: recall plus mean closeness of the best anchor.
 
     Args:
-        sides: (n, 2) input px.
-        anchors: (..., A, 2) input px.
-        max_ratio: the assigner's.
+        sides: Widths and heights of boxes, (n, 2) px of the network input.
+        anchors: Sets of anchors, (..., A, 2) px of the network input.
+        max_ratio: Limit of the assigner, see :class:`AnchorRatioAssigner`.
 
     Returns:
-        (...), from 0, where nothing matches, to 2, where every box has an anchor of its size.
+        Fitness of each set, (...). It is 0 if no box matches, and 2 if every box has an anchor of
+        exactly its size.
     """
     best = side_ratios(sides[:, None], anchors[..., None, :, :]).min(-1)  # (..., n)
     closeness = 1 - np.log(best) / np.log(max_ratio)  # 0 at max_ratio
@@ -68,22 +80,25 @@ def fitness(sides: np.ndarray, anchors: np.ndarray, max_ratio: float) -> np.ndar
 def find_anchors(
     kinds: Sequence[np.ndarray], current: np.ndarray, strides: Sequence[int], max_ratio: float
 ) -> np.ndarray:
-    """Finds anchors by k-means, then differential evolution; the same ones every time.
+    """Finds anchors by k-means and then differential evolution.
 
-    All kinds of boxes (pose objects, keypoint objects) weigh the same, however many they are. No
-    anchor is smaller than a cell of its level, and no side is longer than the longest of a box.
+    The result is the same in every run. All kinds of boxes (pose objects, keypoint objects) have
+    the same weight, whatever their numbers. No side of an anchor is shorter than a grid cell of its
+    level, or longer than the longest side of a box.
 
     Args:
-        kinds: sides of the boxes of each kind, (n, 2) input px; clusters are those of the first.
-        current: (L, Na, 2) input px; part of the first generation, so that the fit does not fall.
-        strides: px a cell of each level, finest first.
-        max_ratio: the assigner's.
+        kinds: Widths and heights of the boxes of each kind, (n, 2) px of the network input. k-means
+            runs on the first kind.
+        current: Current anchors, (L, Na, 2) px of the network input. They are part of the first
+            generation, so that the fit cannot become worse.
+        strides: Px per grid cell of each level, finest level first.
+        max_ratio: Limit of the assigner, see :class:`AnchorRatioAssigner`.
 
     Returns:
-        Whole px, sorted by area, (L, Na, 2).
+        Anchors in whole px, sorted by area, (L, Na, 2).
 
     Raises:
-        InputError: there are fewer different boxes of the first kind than anchors.
+        InputError: If the first kind has fewer different boxes than there are anchors.
     """
     random = np.random.default_rng(0)
     kinds = [random.choice(sides, min(MAX_BOXES, len(sides)), replace=False) for sides in kinds]

@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Objects to the grid cells and anchors that must predict them (docs/method.md, Assignment)."""
+"""Assigns objects to the grid cells and anchors that predict them (docs/method.md, Assignment)."""
 
 from typing import NamedTuple
 
@@ -9,22 +9,22 @@ from torch import Tensor
 
 from .objects import Objects
 
-# Own cell, then the left, upper, right and lower neighbour.
+# Own cell, then the left, upper, right and lower neighbor.
 NEIGHBOURS = ((0, 0), (-1, 0), (0, -1), (1, 0), (0, 1))
 
 
 class Matches(NamedTuple):
-    """Matches of one level, grid units relative to the corner of the matched cell.
+    """Matches of one level, in grid units relative to the corner of the matched grid cell.
 
     Attributes:
-        image: (m,) int64.
-        anchor: (m,) int64.
-        gy: row of the cell, (m,) int64.
-        gx: column of the cell, (m,) int64.
-        label: class of the object, (m,) int64.
-        boxes: centre x, centre y, width, height, (m, 4).
-        keypoints: (m, K, 2).
-        visible: (m, K) bool.
+        image: Index of the image in the batch, (m,) int64.
+        anchor: Index of the anchor in the level, (m,) int64.
+        gy: Row of the grid cell, (m,) int64.
+        gx: Column of the grid cell, (m,) int64.
+        label: Class of the object, (m,) int64.
+        boxes: Center x, center y, width and height, (m, 4).
+        keypoints: Keypoints of the object, (m, K, 2).
+        visible: Whether a keypoint is labeled and inside the network input, (m, K) bool.
     """
 
     image: Tensor
@@ -39,10 +39,11 @@ class Matches(NamedTuple):
 
 @TASK_UTILS.register_module()
 class AnchorRatioAssigner:
-    """Matches an object to the anchors of similar width and height, in up to three cells.
+    """Matches an object to the anchors of similar width and height, in up to three grid cells.
 
     Args:
-        max_ratio: largest ratio of an object's side to the anchor's, either way.
+        max_ratio: Limit of the ratio between a side of the object and that side of the anchor,
+            whichever is longer. Larger ratios do not match.
     """
 
     def __init__(self, max_ratio: float) -> None:
@@ -51,16 +52,17 @@ class AnchorRatioAssigner:
     def assign(
         self, objects: Objects, anchors: Tensor, stride: int, grid_hw: tuple[int, int]
     ) -> Matches:
-        """Finds every match of one level.
+        """Finds all matches of one level.
 
         Args:
-            objects: the objects of the batch, input px.
-            anchors: (Na, 2) grid units.
-            stride: px a cell.
-            grid_hw: rows and columns of the level's grid.
+            objects: Objects of the batch, in px of the network input.
+            anchors: Anchors of the level, (Na, 2) grid units.
+            stride: Px per grid cell.
+            grid_hw: Rows and columns of the level's grid.
 
         Returns:
-            The matches; an object may have several, and objects may share a cell and anchor.
+            The matches. An object may have several, and several objects may share a cell and an
+            anchor.
         """
         boxes = objects.boxes / stride  # (n, 4)
         ratio = boxes[:, None, 2:] / anchors  # (n, Na, 2)
@@ -69,14 +71,14 @@ class AnchorRatioAssigner:
 
         centre = boxes[index, :2]  # (m, 2)
         size = centre.new_tensor(grid_hw).flip(0)
-        low = (centre % 1 < 0.5) & (centre > 1)  # (m, 2): nearer to the left, upper neighbour
+        low = (centre % 1 < 0.5) & (centre > 1)  # (m, 2): nearer to the left, upper neighbor
         far = size - centre
         high = (far % 1 < 0.5) & (far > 1)
         takes = torch.cat((torch.ones_like(low[:, :1]), low, high), 1).T  # (5, m)
         neighbour, match = takes.nonzero(as_tuple=True)  # (M,)
 
         index, anchor, centre = index[match], anchor[match], centre[match]
-        # Half a cell towards the neighbour lies inside it.
+        # A point moved half a cell towards the neighbor lies inside the neighbor.
         shift = centre.new_tensor(NEIGHBOURS)[neighbour] / 2
         cell = (centre + shift).floor().clamp(min=centre.new_zeros(2), max=size - 1)  # (M, 2)
         gx, gy = cell.long().T

@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Decodes grids into pose objects and keypoint objects and suppresses overlapping ones.
+"""Decodes grids into objects and suppresses overlapping ones.
 
 These are steps 1 and 2 of docs/method.md, Inference.
 """
@@ -15,15 +15,15 @@ from .coder import decode_boxes, decode_keypoints, split_outputs
 
 
 class Candidates(NamedTuple):
-    """Decoded objects of a batch, input px.
+    """Decoded objects of a batch, in px of the network input.
 
     Attributes:
-        image: index of the image in the batch, (M,) int64.
-        scores: objectness x best class, (M,).
-        labels: best class, the category 0..C-1 for a pose object, C + k for keypoint type k,
-            (M,) int64.
-        boxes: xyxy, (M, 4).
-        keypoints: (M, K, 2).
+        image: Index of the image in the batch, (M,) int64.
+        scores: Objectness times the best class, (M,).
+        labels: Best class, (M,) int64: the category 0..C-1 of a pose object, or C + k for a
+            keypoint object of type k.
+        boxes: Boxes as xyxy, (M, 4).
+        keypoints: Regressed keypoints, (M, K, 2).
     """
 
     image: Tensor
@@ -33,12 +33,12 @@ class Candidates(NamedTuple):
     keypoints: Tensor
 
     def take(self, index: Tensor) -> 'Candidates':
-        """The candidates of an index or mask."""
+        """Returns the candidates that an index or a mask selects."""
         return Candidates(*(field[index] for field in self))
 
 
 def concatenate(parts: Iterable[Candidates]) -> Candidates:
-    """The candidates of several levels or passes, one after the other."""
+    """Concatenates the candidates of several levels or passes."""
     return Candidates(*(torch.cat(fields) for fields in zip(*parts, strict=True)))
 
 
@@ -49,17 +49,17 @@ def decode_candidates(
     num_keypoints: int,
     score_thr: float,
 ) -> Candidates:
-    """Decodes the outputs whose confidence exceeds a threshold, and no others.
+    """Decodes only the outputs whose score is above a threshold.
 
     Args:
-        grids: raw outputs of each level, (N, Na, H, W, 5 + C + 3K).
-        anchors: the anchors of each level, (Na, 2) grid units.
-        strides: px a cell of each level.
+        grids: Raw outputs of each level, (N, Na, H, W, 5 + C + 3K).
+        anchors: Anchors of each level, (Na, 2) grid units.
+        strides: Px per grid cell of each level.
         num_keypoints: K.
-        score_thr: threshold of the objectness and of the confidence.
+        score_thr: Threshold of the objectness and of the score.
 
     Returns:
-        The candidates of the batch, levels one after the other.
+        Candidates of the batch, level by level.
     """
     levels = zip(grids, anchors, strides, strict=True)
     return concatenate(_decode_level(*level, num_keypoints, score_thr) for level in levels)
@@ -91,21 +91,22 @@ def _decode_level(
 def keep_objects(
     candidates: Candidates, num_images: int, test_cfg: Mapping, num_categories: int = 1
 ) -> tuple[Tensor, Tensor]:
-    """Suppresses duplicates, class by class, in two calls or one.
+    """Suppresses overlapping candidates of the same class.
 
-    Pose objects and keypoint objects have their own thresholds and limits. Where
-    :func:`one_serves_both`, they share the limit of one call.
+    Pose objects and keypoint objects are suppressed separately, each with their own thresholds and
+    limit. If :func:`one_serves_both` is true, a single suppression handles both, and they share one
+    limit.
 
     Args:
-        candidates: the candidates of the batch.
+        candidates: Candidates of the batch.
         num_images: N.
         test_cfg: ``pose_score_thr``, ``pose_iou_thr``, ``keypoint_score_thr``,
             ``keypoint_iou_thr``, ``max_candidates`` and ``max_objects``.
-        num_categories: C; pose objects of all categories share their limit.
+        num_categories: C. Pose objects of all categories share one limit.
 
     Returns:
-        Indices of the pose objects (P,) and keypoint objects (Q,) that are kept, int64; both image
-        by image, and in an image by falling confidence.
+        Indices of the kept pose objects (P,) and of the kept keypoint objects (Q,), int64. Both are
+        sorted by image, and within an image by falling score.
     """
     scores, is_pose = candidates.scores, candidates.labels < num_categories
     limits = (num_images, test_cfg['max_candidates'], test_cfg['max_objects'])
@@ -121,10 +122,10 @@ def keep_objects(
 
 
 def one_serves_both(test_cfg: Mapping) -> bool:
-    """Returns whether one suppression serves pose objects and keypoint objects.
+    """Returns whether a single suppression can handle pose objects and keypoint objects.
 
-    It does when their IoU thresholds are equal, and that of the keypoint objects' confidence is not
-    below that of the pose objects'.
+    It can if both have the same IoU threshold, and the score threshold of keypoint objects is not
+    below that of pose objects.
     """
     same = test_cfg['pose_iou_thr'] == test_cfg['keypoint_iou_thr']
     return same and test_cfg['keypoint_score_thr'] >= test_cfg['pose_score_thr']
@@ -138,20 +139,23 @@ def suppress(
     max_candidates: int,
     max_objects: int,
 ) -> Tensor:
-    """Non-maximum suppression inside each class of each image.
+    """Runs non-maximum suppression in each class of each image.
 
-    Images take turns: all in one call would compare every box with those of all images.
+    Images are handled one by one, because a single call would compare the boxes of all images with
+    each other.
 
     Args:
-        candidates: the candidates of the batch.
-        mask: the candidates that take part, (M,) bool.
-        iou_thr: a box that overlaps a more confident one by more is dropped.
+        candidates: Candidates of the batch.
+        mask: Candidates that take part, (M,) bool.
+        iou_thr: A box is dropped if its IoU with a box of higher score is above this.
         num_images: N.
-        max_candidates: the most confident ones of an image that go in.
-        max_objects: the most confident ones of an image that come out.
+        max_candidates: Number of candidates of an image that take part, those with the highest
+            scores.
+        max_objects: Number of objects of an image that are kept, those with the highest scores.
 
     Returns:
-        Indices of the kept candidates, image by image, by falling confidence, (m,) int64.
+        Indices of the kept candidates, (m,) int64, sorted by image, and within an image by falling
+        score.
     """
     index = mask.nonzero().squeeze(1)
     if not len(index):
@@ -162,7 +166,7 @@ def suppress(
     for rows in filter(len, index.split(image.bincount(minlength=num_images).tolist())):
         if len(rows) > max_candidates:
             rows = rows[candidates.scores[rows].topk(max_candidates).indices]
-        # torchvision may shift classes apart: that takes boxes of no less than 0, and exact sums.
+        # torchvision may shift classes apart, which needs coordinates of at least 0 and exact sums.
         boxes, scores = candidates.boxes[rows].double(), candidates.scores[rows].double()
         best = batched_nms(boxes - boxes.amin(), scores, candidates.labels[rows], iou_thr)
         kept.append(rows[best[:max_objects]])

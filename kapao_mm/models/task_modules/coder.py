@@ -1,8 +1,8 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 """Decodes grid outputs into boxes and keypoints (docs/method.md, Decoding).
 
-All lengths are grid units of one level, relative to the corner of the output's grid cell: a place
-in px of the network input is (value + cell) x stride.
+All lengths are grid units of one level, relative to the corner of the output's grid cell. A
+position in px of the network input is (value + cell) x stride.
 """
 
 from typing import NamedTuple
@@ -12,13 +12,13 @@ from torch import Tensor
 
 
 class Outputs(NamedTuple):
-    """The raw outputs of anchors, in their order in the grid.
+    """Raw outputs of anchors, in their order in the grid.
 
     Attributes:
-        box: t_x, t_y, t_w, t_h, (..., 4).
-        objectness: (..., 1).
+        box: Outputs t_x, t_y, t_w, t_h, (..., 4).
+        objectness: Objectness, (..., 1).
         classes: The C categories of pose objects, then the K keypoint types, (..., C + K).
-        keypoints: v_x, v_y of each keypoint, (..., K, 2).
+        keypoints: Outputs v_x, v_y of each keypoint, (..., K, 2).
     """
 
     box: Tensor

@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Ground-truth people as KAPAO's objects (paper, section 3.1)."""
+"""Turns annotated people into pose objects and keypoint objects (docs/method.md, Objects)."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,15 +9,16 @@ from torch import Tensor
 
 
 class Objects(NamedTuple):
-    """Pose objects and keypoint objects of a batch, input px.
+    """Pose objects and keypoint objects of a batch, in px of the network input.
 
     Attributes:
-        image: index of the image in the batch, (n,) int64.
-        label: the category 0..C-1 for a pose object, C + k for a keypoint object of type k,
-            (n,) int64.
-        boxes: centre x, centre y, width, height, (n, 4).
-        keypoints: (n, K, 2), K counting the types of all categories; zeros for keypoint objects.
-        visible: whether a keypoint is labelled and inside the input, (n, K) bool; False for
+        image: Index of the image in the batch, (n,) int64.
+        label: Class, (n,) int64: the category 0..C-1 of a pose object, or C + k for a keypoint
+            object of type k.
+        boxes: Center x, center y, width and height, (n, 4).
+        keypoints: Keypoints of a pose object, (n, K, 2), where K counts the types of all
+            categories. Zeros for keypoint objects.
+        visible: Whether a keypoint is labeled and inside the network input, (n, K) bool. False for
             keypoint objects.
     """
 
@@ -37,22 +38,23 @@ def make_objects(
     keypoint_sizes: Tensor,
     input_hw: tuple[int, int],
 ) -> Objects:
-    """Makes a pose object of every person and a keypoint object of every keypoint seen.
+    """Makes a pose object of each person, and a keypoint object of each labeled keypoint inside.
 
-    A "person" may be of any category: an animal, a wheel.
-
-    A person without labelled keypoints is a pose object too. The square box of a keypoint object
-    stays centred on its keypoint, also at the border of the input.
+    A "person" may be of any category, such as an animal or a wheel. A person without labeled
+    keypoints is a pose object too. The square box of a keypoint object stays centered on its
+    keypoint, also at the border of the network input. Keypoints outside the network input count as
+    unlabeled.
 
     Args:
-        bboxes: an image's person boxes, (n_i, 4) xyxy input px, for each image of the batch.
-        keypoints: (n_i, K, 2) input px, for each image.
-        keypoints_visible: (n_i, K), above 0 where labelled, for each image. Types of other
-            categories than a person's own are not labelled.
-        categories: 0..C-1, (n_i,) int64, for each image.
+        bboxes: Boxes of the people of each image of the batch, (n_i, 4) xyxy px of the network
+            input.
+        keypoints: Keypoints of the people of each image, (n_i, K, 2) px of the network input.
+        keypoints_visible: Visibilities of each image, (n_i, K), above 0 for labeled keypoints. The
+            types of other categories than that of the person must be unlabeled.
+        categories: Categories 0..C-1 of the people of each image, (n_i,) int64.
         num_categories: C.
-        keypoint_sizes: side of a keypoint object's box by type, (K,) input px.
-        input_hw: height and width of the network input, px.
+        keypoint_sizes: Side of a keypoint object's box for each type, (K,) px of the network input.
+        input_hw: Height and width of the network input, px.
 
     Returns:
         The pose objects of the batch, then its keypoint objects.
