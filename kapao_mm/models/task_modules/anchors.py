@@ -106,7 +106,7 @@ def find_anchors(
     distinct = len(np.unique(kinds[0], axis=0))
     if distinct < count:
         raise InputError(f'{distinct} different boxes are too few to find {count} anchors')
-    clusters, _ = kmeans2(np.log(kinds[0]), count, minit='++', rng=random)  # (A, 2)
+    clusters, _ = kmeans2(np.log(kinds[0]), count, minit='++', seed=random)  # (A, 2)
     clusters = clusters[clusters.sum(1).argsort()]
 
     first = clusters + random.normal(0, SPREAD, (POPULATION, count, 2))
@@ -127,7 +127,7 @@ def find_anchors(
         polish=False,
         updating='deferred',
         vectorized=True,
-        rng=random,
+        seed=random,
     )
     anchors = np.rint(np.exp(found.x)).astype(int).reshape(count, 2)
     return anchors[anchors.prod(1).argsort(kind='stable')].reshape(current.shape)
