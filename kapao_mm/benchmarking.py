@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from kapao_mm.utils.atomic_file import atomic_path
+from kapao_mm.utils.atomic_file import atomic_path, check_folder
 
 WARM_UP = 2  # runs before the measured ones; the default of all tools
 
@@ -142,7 +142,7 @@ def run_alone(tool: str, job: dict[str, Any]) -> dict[str, Any]:
 
 def write_report(report: dict[str, Any], path: Path) -> None:
     """Writes a report as JSON, and prints where it is; its folder is made if it is missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    check_folder(path.parent)
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(report, indent=2) + '\n')
     print(f'\nfigures: {path}')

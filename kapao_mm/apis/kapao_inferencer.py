@@ -295,7 +295,7 @@ def sample_dict(data_sample: PoseDataSample, dataset_meta: dict[str, Any]) -> di
     return prediction_dict(
         prediction,
         data_sample.img_path,
-        data_sample.ori_shape[::-1],
+        data_sample.ori_shape[1::-1],
         list(dataset_meta['keypoint_id2name'].values()),
         dataset_meta['categories'],
     )
