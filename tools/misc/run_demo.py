@@ -1,8 +1,8 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Draws toy people, trains on them, tests with and without fusion, and writes pictures.
+"""Runs a complete example: draws toy people, trains, tests, and writes images of predictions.
 
-Calls the same tools as a user would, from the root of the repository. Data go to data/toy, the
-results to work_dirs/demo. A second call continues where the first one ended.
+Tests with and without fusion. Runs the same tools as a user would, from the root of the repository.
+Data are written to data/toy, results to work_dirs/demo. A second call continues a stopped run.
 """
 
 import argparse
@@ -19,7 +19,7 @@ DATA = Path('data/toy/easy')
 WORK = Path('work_dirs/demo')
 PICTURES = WORK / 'pictures'
 NUM_PICTURES = 8
-STEPS = {  # and their times on two CPU cores
+STEPS = {  # step -> time on two CPU cores
     'drawing 360 images of people': '20 s',
     f'training {CONFIG} for 60 epochs': '8 min; 5 min where the CPU computes in bfloat16',
     'testing with fusion and without': '30 s',
@@ -33,10 +33,10 @@ PROGRESS = re.compile(
 
 
 def run(log: str, tool: str, *args: str) -> None:
-    """Runs a tool, its output into a log file, and shows the epochs.
+    """Runs a tool with its output in a log file, and prints the progress of training.
 
     Raises:
-        SystemExit: If the tool fails; shows the end of its output.
+        SystemExit: If the tool fails; the message contains the end of its output.
     """
     path = WORK / log
     command = [sys.executable, f'tools/{tool}', *args]
@@ -58,7 +58,7 @@ def run(log: str, tool: str, *args: str) -> None:
 def show_progress(
     epoch: str | None, eta: str | None, loss: str | None, val_epoch: str | None, ap: str | None
 ) -> None:
-    """One line every few epochs of training, and one for every validation."""
+    """Prints a line every few epochs of training and for every validation."""
     if val_epoch:
         print(f'  epoch {val_epoch:>3}  AP {float(ap):.3f}', flush=True)
     elif int(epoch) % 5 == 0 or epoch == '1':
@@ -66,7 +66,7 @@ def show_progress(
 
 
 def test(checkpoint: str, name: str, *options: str) -> float:
-    """The AP of a checkpoint on the validation images."""
+    """Returns the AP of a checkpoint on the validation images."""
     out = WORK / f'{name}.json'
     args = [CONFIG, checkpoint, '--work-dir', str(WORK), '--out', str(out)]
     run(f'{name}.log', 'test.py', *args, *(['--cfg-options', *options] if options else []))
@@ -74,7 +74,7 @@ def test(checkpoint: str, name: str, *options: str) -> float:
 
 
 def begin(number: int) -> None:
-    """Says which step begins."""
+    """Prints the number and name of a step."""
     print(f'{number}/{len(STEPS)}  {list(STEPS)[number - 1]}', flush=True)
 
 
@@ -85,7 +85,7 @@ def computes_in_bfloat16() -> bool:
 
 
 def main() -> None:
-    """Runs the whole job and prints what came out."""
+    """Runs all steps, and prints the results."""
     argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     ).parse_args()
@@ -103,7 +103,7 @@ def main() -> None:
     precision = 'bfloat16' if computes_in_bfloat16() else 'float32'
     options = ['--cfg-options', f'optim_wrapper.precision={precision}']
     run('train.log', 'train.py', CONFIG, '--work-dir', str(WORK), '--resume', *options)
-    # By its name: the repository may have been moved since.
+    # Only the name is used, because the repository may have been moved since.
     checkpoint = str(WORK / Path((WORK / 'last_checkpoint').read_text().strip()).name)
 
     begin(3)
