@@ -5,9 +5,10 @@
     ROOT/train/CAMERA/gt/NAME.txt        for each keypoint: x, y, keypoint (1..14), car, visibility
     ROOT/train/CAMERA/bb/NAME.txt        for each car: x1, y1, x2, y2, car (not in all releases)
 
-Text files have a line for each keypoint or car. Values are separated by commas or blanks. Visibility is 1 for visible keypoints, 2 for those hidden
-by the car itself, 3 for those hidden by another object. The tool follows the description of the
-dataset and has not been tested on the real data; a line in another format is an error.
+Text files have a line for each keypoint or car, with values separated by commas or blanks. The
+visibility is 1 for visible keypoints, 2 for those hidden by the car itself, 3 for those hidden by
+another object. The tool follows the description of the dataset and has not been tested on the real
+data; a line in another format is an error.
 """
 
 import argparse
