@@ -145,7 +145,7 @@ def are_numbers(values: Any) -> bool:
         return (
             isinstance(values, list)
             and {int, float}.issuperset(map(type, values))
-            and math.isfinite(sum(values))  # one NaN or infinity makes the sum so
+            and math.isfinite(sum(values))  # the sum is finite only if all numbers are
             and (not values or -LIMIT <= min(values) <= max(values) <= LIMIT)
         )
     except OverflowError:

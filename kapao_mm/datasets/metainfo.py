@@ -140,7 +140,7 @@ def _read_file(source: str) -> dict[str, Any]:
     read_yaml_as_data()
     try:
         info = Config.fromfile(found).get('dataset_info', {})
-    except (Exception, SystemExit) as error:  # whatever the code in it raises
+    except (Exception, SystemExit) as error:  # the code in it may raise anything
         raise InputError(
             f'metainfo file {found.absolute()} cannot be read: {type(error).__name__}: {error}'
         ) from error

@@ -85,7 +85,7 @@ def find_small_objects(
 
 
 def _missing_factors(sides: np.ndarray, head: Mapping[str, Any], stride: int) -> np.ndarray:
-    """Returns the factor by which each object must grow to be learned, (n,); at most 1 if none.
+    """Returns the factor by which each object must grow to be learned, (n,); at most 1 if it fits.
 
     Objects whose aspect ratio matches no anchor at any size are judged by their length alone.
 

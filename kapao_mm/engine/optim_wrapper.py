@@ -61,7 +61,7 @@ class KAPAOOptimWrapper(AmpOptimWrapper):
             )
         self.cast_dtype = getattr(torch, precision)
         self.loss_scaler = make_loss_scaler(self.device, enabled=precision == 'float16')
-        self._scale_update_param = None  # dynamic
+        self._scale_update_param = None  # dynamic loss scale
         self.accumulation = 1
         self.stepped = False
         self._pending = 0  # iterations since the last step

@@ -155,7 +155,7 @@ class _RestrictedUnpickler(pickle._Unpickler):
     sizes: dict[str, int] = {}  # size of each storage in the file, bytes
 
     def load_build(self) -> None:
-        """Sets the state of an object, if its class is a tensor or one that the file names."""
+        """Sets the state of an object, if it is a tensor or of a class that the file names."""
         target = self.stack[-2]
         if isinstance(target, type) or not isinstance(target, self.classes):
             raise pickle.UnpicklingError(

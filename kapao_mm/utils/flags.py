@@ -7,7 +7,7 @@ Importing this module imports neither torch nor MM, so that ``--help`` is fast.
 import argparse
 from pathlib import Path
 
-PRECISIONS = ('float32', 'bfloat16', 'float16')  # of the network in torch
+PRECISIONS = ('float32', 'bfloat16', 'float16')  # precisions of the network in torch
 
 
 class OptionText(str):

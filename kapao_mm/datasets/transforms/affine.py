@@ -68,7 +68,7 @@ class RandomScaleTranslate(BaseTransform):
 
     def warp(self, image: np.ndarray, scale: float, offset: np.ndarray) -> np.ndarray:
         """Warps the canvas to the network input."""
-        # OpenCV's coordinate 0 is the center of pixel 0, here it is its edge.
+        # OpenCV's coordinate 0 is the center of the first pixel; here 0 is the edge of the image.
         shift_x, shift_y = offset + 0.5 * (scale - 1)
         matrix = np.array([[scale, 0, shift_x], [0, scale, shift_y]])
         size = (self.input_size, self.input_size)

@@ -65,5 +65,5 @@ class CheckedLoadImage(LoadImage):
             return as_bgr(mmcv.imfrombytes(content, self.color_type, backend=self.imdecode_backend))
         except InputError:
             raise
-        except Exception as error:  # of the backend or the decoder
+        except Exception as error:  # from the file backend or the decoder
             raise InputError(f'image {path} cannot be read as an image: {error}') from error
