@@ -19,7 +19,7 @@ DATA = Path('data/toy/easy')
 WORK = Path('work_dirs/demo')
 PICTURES = WORK / 'pictures'
 NUM_PICTURES = 8
-STEPS = {  # step -> time on two CPU cores
+STEPS = {  # and their times on two CPU cores
     'drawing 360 images of people': '20 s',
     f'training {CONFIG} for 60 epochs': '8 min; 5 min where the CPU computes in bfloat16',
     'testing with fusion and without': '30 s',
@@ -103,7 +103,7 @@ def main() -> None:
     precision = 'bfloat16' if computes_in_bfloat16() else 'float32'
     options = ['--cfg-options', f'optim_wrapper.precision={precision}']
     run('train.log', 'train.py', CONFIG, '--work-dir', str(WORK), '--resume', *options)
-    # Only the name is used, because the repository may have been moved since.
+    # By its name: the repository may have been moved since.
     checkpoint = str(WORK / Path((WORK / 'last_checkpoint').read_text().strip()).name)
 
     begin(3)
