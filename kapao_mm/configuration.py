@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Loads configs with ``--cfg-options`` and applies the flags of a run."""
+"""Loads configs, and applies ``--cfg-options`` and the other command-line flags of a run."""
 
 import argparse
 import difflib
@@ -44,18 +44,19 @@ LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Config:
     """Loads a config and applies ``--cfg-options``.
 
-    Options act as in MMEngine, on the loaded config. One that is a name at the top of the config,
-    such as ``data_root``, also changes what was made from it (:func:`set_everywhere`), and a line
-    of the log says what that was.
+    Options change the loaded config, as in MMEngine. An option for a variable at the top level of
+    the config, such as ``data_root``, also changes the values derived from it
+    (:func:`set_everywhere`), and these changes are logged.
 
     Args:
         path: Config file, or the name of one of this package's configs.
-        options: Values by key; nested keys have dots. Texts of the command line
-            (:class:`kapao_mm.utils.flags.OptionText`) get the type that MMEngine gives them.
+        options: Values by key; nested keys contain dots. Texts from the command line
+            (:class:`kapao_mm.utils.flags.OptionText`) are converted to the types that MMEngine
+            gives them.
 
     Raises:
-        InputError: If the file is missing or broken, a key is unknown to it, or a name at its top
-            has no effect.
+        InputError: If the file is missing or broken, a key is unknown, or a variable at the top
+            level has no effect.
     """
     cfg = read_config(path)
     options = options or {}
@@ -76,12 +77,12 @@ def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
 
 
 def read_config(path: str | Path) -> Config:
-    """Reads a config file as MMEngine does, but YAML only as data.
+    """Reads a config file as MMEngine does, but never executes tags in YAML files.
 
-    A config in Python is code, which runs when it is read.
+    A Python config is executed when it is read.
 
     Raises:
-        InputError: If the file is missing, is no config or cannot be run.
+        InputError: If the file is missing, is not a config, or raises an error when executed.
     """
     read_yaml_as_data()
     path = find_config(path)
@@ -91,7 +92,7 @@ def read_config(path: str | Path) -> Config:
         cfg = Config.fromfile(path)
     except InputError as error:
         raise InputError(f'config file {path.absolute()}: {error}') from error
-    except (Exception, SystemExit) as error:  # whatever the code in it raises
+    except (Exception, SystemExit) as error:  # the code in a config may raise anything
         frames = traceback.extract_tb(error.__traceback__)
         lines = [frame.lineno for frame in frames if frame.filename == str(path.absolute())]
         where = f', line {lines[-1]}' if lines else ''
@@ -102,17 +103,21 @@ def read_config(path: str | Path) -> Config:
 
 
 def typed_value(text: str) -> Any:
-    """Returns the value of a command line's KEY=VALUE as MMEngine's DictAction reads it."""
+    """Converts the VALUE of a command-line KEY=VALUE as MMEngine's DictAction does."""
     stripped = text.strip('\'"')
-    if set(stripped).isdisjoint('[(,'):  # DictAction takes blanks out of lists, and out of paths
+    if set(stripped).isdisjoint('[(,'):  # only lists: DictAction would remove blanks in paths
         return DictAction._parse_int_float_bool(stripped)
     return DictAction._parse_iterable(text)
 
 
 def apply_run_options(cfg: Config, args: argparse.Namespace) -> None:
-    """Writes the flags of ``add_run_options``, but for ``--cfg-options``, into a config.
+    """Writes the flags of ``add_run_options``, except ``--cfg-options``, into a config.
 
-    With a launcher, this process then belongs to a group, see :func:`join_processes`.
+    With a launcher, it also prepares this process for its group, see :func:`join_processes`.
+
+    Args:
+        cfg: Config to change.
+        args: Parsed command line.
     """
     join_processes(args.launcher)
     cfg.launcher = args.launcher
@@ -121,7 +126,7 @@ def apply_run_options(cfg: Config, args: argparse.Namespace) -> None:
     check_folder(cfg.work_dir)
     if args.show_dir:
         check_folder(args.show_dir)
-        # The absolute path: others are below the work directory.
+        # Made absolute, because relative paths would be below the work directory.
         where = dict(out_dir=str(Path(args.show_dir).absolute()), interval=args.interval)
         hooks = cfg.setdefault('default_hooks', {})
         hooks['visualization'] = dict(type='PictureHook', enable=True, **where)
@@ -129,9 +134,9 @@ def apply_run_options(cfg: Config, args: argparse.Namespace) -> None:
 
 
 def fit_loaders(cfg: Config) -> None:
-    """Turns off switches of dataloaders that make no sense here, without a GPU or workers."""
+    """Disables ``pin_memory`` without a GPU and ``persistent_workers`` without workers."""
     for loader in filter(None, map(cfg.get, LOADERS)):
-        # torch warns of the first, and refuses the second.
+        # Otherwise torch warns about the first and raises an error for the second.
         loader.pin_memory = loader.get('pin_memory', False) and torch.cuda.is_available()
         loader.persistent_workers = (
             loader.get('persistent_workers', False) and loader.get('num_workers', 0) > 0
@@ -139,11 +144,14 @@ def fit_loaders(cfg: Config) -> None:
 
 
 def inner_datasets(cfg: dict, outer: Sequence[dict] = ()) -> Iterator[tuple[dict, list[dict]]]:
-    """The datasets inside wrappers (RepeatDataset, CombinedDataset), each with all its transforms.
+    """Yields the datasets inside wrappers (RepeatDataset, CombinedDataset) with all transforms.
 
     Args:
-        cfg: config of a dataset or a wrapper.
-        outer: transforms of the wrappers around it.
+        cfg: Config of a dataset or a wrapper.
+        outer: Transforms of the wrappers around it.
+
+    Yields:
+        The config of a dataset, and its transforms followed by those of its wrappers.
     """
     transforms = [*(cfg.get('pipeline') or []), *outer]
     inner = cfg.get('datasets') or [cfg[key] for key in ('dataset',) if key in cfg]
@@ -154,7 +162,7 @@ def inner_datasets(cfg: dict, outer: Sequence[dict] = ()) -> Iterator[tuple[dict
 
 
 def _check_keys(cfg: Config, options: dict[str, Any]) -> None:
-    """Raises if a key starts with a word that neither the config nor the Runner knows."""
+    """Raises InputError if the first part of a key is unknown to the config and the Runner."""
     known = list(dict.fromkeys([*cfg, *PLACES, *RUNNER_KEYS]))
     for key in options:
         root = key.partition('.')[0]
@@ -165,7 +173,11 @@ def _check_keys(cfg: Config, options: dict[str, Any]) -> None:
 
 
 def _set_names(cfg: Config, options: dict[str, Any]) -> list[str]:
-    """Applies the options that are names at the top, or keys inside one, and says what changed."""
+    """Applies the options for variables at the top level or keys inside them.
+
+    Returns:
+        Messages that say what changed.
+    """
     names = {
         key: value
         for key, value in options.items()

@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Training and testing with several processes: how they find each other, with and without GPUs."""
+"""Sets up the process group for training and testing with several processes."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ from torch import distributed
 
 from kapao_mm.errors import InputError
 
-# What each launcher calls the rank, the number of processes and the rank on its machine.
+# Environment variables of each launcher for rank, number of processes, and rank on the machine.
 VARIABLES = dict(
     pytorch=('RANK', 'WORLD_SIZE', 'LOCAL_RANK'),
     slurm=('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID'),
@@ -23,17 +23,17 @@ COMMANDS = dict(
 
 
 def join_processes(launcher: str) -> None:
-    """Prepares this process for its group, and joins it where MMEngine could not.
+    """Prepares this process for distributed training; without a GPU it also joins the group.
 
-    MMEngine joins every group on a GPU, also where there is none; without one the group is joined
-    here, with gloo, and MMEngine takes it as it is.
+    MMEngine can join a process group only with a GPU. Without one, the group is joined here with
+    the gloo backend, and MMEngine uses the existing group.
 
     Args:
         launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
 
     Raises:
-        InputError: the launcher did not start this process, or there are fewer GPUs than processes
-            on this machine.
+        InputError: If the launcher did not start this process, or this machine has fewer GPUs than
+            processes.
     """
     if launcher == 'none' or distributed.is_initialized():
         return
@@ -49,13 +49,17 @@ def join_processes(launcher: str) -> None:
 
 
 def leave_processes() -> None:
-    """Leaves the group in order, if there is one; torch warns at exit of those that do not."""
+    """Destroys the process group if there is one; otherwise torch would warn at exit."""
     if distributed.is_initialized():
         distributed.destroy_process_group()
 
 
 def _set_torch_variables(launcher: str) -> None:
-    """Says in torch's variables what the launcher says in its own."""
+    """Copies the launcher's environment variables to those that torch.distributed reads.
+
+    Raises:
+        InputError: If a variable of the launcher is missing.
+    """
     needed = [*VARIABLES[launcher], *(('MASTER_ADDR',) if launcher != 'slurm' else ())]
     missing = [name for name in needed if name not in os.environ]
     if missing:
@@ -68,4 +72,4 @@ def _set_torch_variables(launcher: str) -> None:
     if 'MASTER_ADDR' not in os.environ:
         hosts = ('scontrol', 'show', 'hostnames', os.environ['SLURM_NODELIST'])
         os.environ['MASTER_ADDR'] = subprocess.check_output(hosts, text=True).split()[0]
-    os.environ.setdefault('MASTER_PORT', '29500')  # torch's own
+    os.environ.setdefault('MASTER_PORT', '29500')  # torch's default

@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""The one error for wrong data, configs and checkpoints, and how the tools print it."""
+"""Error class for wrong data, configs and checkpoints, and how the tools print it."""
 
 import os
 import sys
@@ -9,20 +9,20 @@ from contextlib import contextmanager
 
 
 class InputError(ValueError):
-    """What the user gave cannot work; the message names the file, key or id and what to do."""
+    """Error in the user's input; the message names the file, key or id and says what to do."""
 
 
 @contextmanager
 def exit_on_input_error() -> Iterator[None]:
-    """Ends a tool with one line instead of a traceback when an :class:`InputError` is raised.
+    """Ends a tool with a one-line message instead of a traceback for an :class:`InputError`.
 
-    Of several processes one speaks, see :func:`_take_turns`.
+    With several processes only the first one to fail prints its message, see :func:`_take_turns`.
     """
     try:
         yield
     except InputError as error:
         _take_turns(first=True)
-        # One from a worker of a dataloader comes with the worker's traceback before it.
+        # The message of a dataloader worker starts with the worker's traceback; that is removed.
         sys.exit(f'error: {str(error).rpartition("InputError: ")[2].strip()}')
     except Exception:
         _take_turns(first=False)
@@ -30,11 +30,14 @@ def exit_on_input_error() -> Iterator[None]:
 
 
 def _take_turns(first: bool) -> None:
-    """Waits for a process that knows better what went wrong, and is ended with the launcher's rest.
+    """Delays the exit of a process so that the one with the most useful error exits first.
 
-    A launcher ends all its processes a moment after one has ended. Of several that fail alike the
-    first on its machine is to be heard; and one with an InputError before others, which may fail
-    only because they lost it.
+    The launcher kills the other processes shortly after the first exit. Processes with an
+    InputError go first, because the others may fail only because they lost contact to them. Among
+    equals the first process of a machine goes first.
+
+    Args:
+        first: Whether this process has an InputError.
     """
     if int(os.environ.get('WORLD_SIZE', '1')) > 1:
         turn = (0 if first else 2) + (os.environ.get('LOCAL_RANK', '0') != '0')

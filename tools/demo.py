@@ -12,7 +12,7 @@ from kapao_mm.utils.flags import add_config_options, add_image_options
 
 
 def parse_args() -> argparse.Namespace:
-    """The command line."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(
         description='Predict poses in images: a picture and a JSON file for each'
     )
@@ -31,7 +31,7 @@ def parse_args() -> argparse.Namespace:
 
 
 if __name__ == '__main__':
-    parse_args()  # answers --help and wrong arguments before the imports below, which take seconds
+    parse_args()  # before the slow imports below, so that --help is fast
 
 import mmcv
 import numpy as np
@@ -43,7 +43,11 @@ from kapao_mm.image_files import Predictor, predict_files
 
 
 def build_inferencer(args: argparse.Namespace) -> KAPAOInferencer:
-    """The inferencer that the command line asks for."""
+    """Builds the inferencer for the command line.
+
+    Raises:
+        InputError: If a flag has an invalid value.
+    """
     options = dict(args.cfg_options)
     if args.score_thr is not None:
         if not 0 <= args.score_thr <= 1:
@@ -62,7 +66,7 @@ def build_inferencer(args: argparse.Namespace) -> KAPAOInferencer:
 
 
 def load_predictor(args: argparse.Namespace) -> Predictor:
-    """What predicts and draws an image file."""
+    """Returns a function that predicts an image file and draws the result."""
     inferencer = build_inferencer(args)
 
     def predict(image: Path) -> tuple[dict[str, Any], np.ndarray]:
@@ -73,7 +77,7 @@ def load_predictor(args: argparse.Namespace) -> Predictor:
 
 
 def main() -> None:
-    """Predicts image by image."""
+    """Predicts all images; the exit code is 1 if one fails."""
     args = parse_args()
     if not predict_files(args.images, args.out_dir, partial(load_predictor, args)):
         sys.exit(1)

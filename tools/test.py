@@ -9,7 +9,7 @@ from kapao_mm.utils.flags import add_run_options
 
 
 def parse_args() -> argparse.Namespace:
-    """The command line, with the flags of MMPose's tools/test.py."""
+    """Parses the command line, which has the flags of MMPose's tools/test.py."""
     parser = argparse.ArgumentParser(description='Test a KAPAO model')
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
@@ -37,7 +37,7 @@ def parse_args() -> argparse.Namespace:
 
 
 if __name__ == '__main__':
-    parse_args()  # answers --help and wrong arguments before the imports below, which take seconds
+    parse_args()  # before the slow imports below, so that --help is fast
 
 import mmengine
 import torch
@@ -56,7 +56,7 @@ from kapao_mm.models.inference_cost import half_precision
 
 
 def apply_args(cfg: Config, args: argparse.Namespace) -> None:
-    """Writes the flags into the config."""
+    """Writes the command-line flags into the config."""
     apply_run_options(cfg, args)
     cfg.load_from = args.checkpoint
     if args.out:
@@ -77,22 +77,25 @@ def apply_args(cfg: Config, args: argparse.Namespace) -> None:
         metrics[0].update(format_only=True, outfile_prefix=args.format_only)
     if args.dump:
         check_writable(args.dump, ('.pkl', '.pickle'))
-        # 'gpu' is whatever the processes talk through: their machines need no common folder.
+        # 'gpu' collects through the process group, so that machines need no shared folder.
         dump = dict(type='DumpPredictions', out_file_path=args.dump, collect_device='gpu')
         cfg.test_evaluator = [*metrics, dump]
 
 
 def apply_tta(cfg: Config) -> None:
-    """Puts ``tta_model`` around the model and makes the test images square.
+    """Wraps the model in ``tta_model``, and makes the network inputs of the test square.
 
-    MMDetection's tool has a pipeline for it in each config; here it is the test pipeline with a
-    square Letterbox, so that it follows whatever a config changes there.
+    MMDetection needs an additional pipeline in each config. Here the test pipeline is used with a
+    square Letterbox, so that changes of it also apply to test-time augmentation.
+
+    Raises:
+        InputError: If the config has no ``tta_model``.
     """
     if 'tta_model' not in cfg:
         raise InputError('--tta needs tta_model in the config, as configs/_base_/models/kapao_l.py')
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
     dataset = cfg.test_dataloader.dataset
-    while 'dataset' in dataset:  # of a wrapper
+    while 'dataset' in dataset:  # unwraps dataset wrappers
         dataset = dataset.dataset
     for transform in dataset.pipeline:
         if transform['type'] == 'Letterbox':
@@ -100,12 +103,12 @@ def apply_tta(cfg: Config) -> None:
 
 
 def main() -> None:
-    """Tests, and says where things are."""
+    """Tests the model, and logs where the results are."""
     args = parse_args()
     cfg = load_config(args.config, args.cfg_options)
     apply_args(cfg, args)
     register_all_modules()
-    with torch.device('meta'):  # the model alone, before the Runner or --tta wrap it
+    with torch.device('meta'):  # the model alone, without the wrapper of --tta
         check_checkpoint(args.checkpoint, MODELS.build(cfg.model))
     if args.tta:
         apply_tta(cfg)

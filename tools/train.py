@@ -8,7 +8,7 @@ from kapao_mm.utils.flags import add_run_options
 
 
 def parse_args() -> argparse.Namespace:
-    """The command line, with the flags of MMPose's tools/train.py."""
+    """Parses the command line, which has the flags of MMPose's tools/train.py."""
     parser = argparse.ArgumentParser(description='Train a KAPAO model')
     parser.add_argument('config', help='config file')
     parser.add_argument(
@@ -39,7 +39,7 @@ def parse_args() -> argparse.Namespace:
 
 
 if __name__ == '__main__':
-    parse_args()  # answers --help and wrong arguments before the imports below, which take seconds
+    parse_args()  # before the slow imports below, so that --help is fast
 
 import torch
 from mmengine.config import Config
@@ -58,7 +58,7 @@ from kapao_mm.engine import (
 
 
 def apply_args(cfg: Config, args: argparse.Namespace) -> None:
-    """Writes the flags into the config."""
+    """Writes the command-line flags into the config."""
     apply_run_options(cfg, args)
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
@@ -85,7 +85,11 @@ def apply_args(cfg: Config, args: argparse.Namespace) -> None:
 
 
 def apply_start(cfg: Config, args: argparse.Namespace) -> None:
-    """Writes into the config what the run starts from, and whether it may overwrite another one."""
+    """Writes the start of the run into the config: a checkpoint to resume, or a new run.
+
+    Raises:
+        InputError: If the checkpoint cannot be resumed, or a new run would overwrite another one.
+    """
     resume = args.resume or (cfg.get('resume') and (cfg.get('load_from') or 'auto'))
     checkpoint = checkpoint_to_resume(cfg.work_dir, resume) if resume else None
     cfg.resume = checkpoint is not None
@@ -99,7 +103,7 @@ def apply_start(cfg: Config, args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Trains, and says what comes next."""
+    """Trains the model, and logs the next command."""
     args = parse_args()
     cfg = load_config(args.config, args.cfg_options)
     apply_args(cfg, args)

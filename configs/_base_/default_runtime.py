@@ -1,4 +1,4 @@
-"""What every KAPAO config runs with."""
+"""Runtime settings of all KAPAO configs: hooks, environment, visualizer and logging."""
 
 default_scope = 'mmpose'
 custom_imports = dict(
@@ -12,7 +12,7 @@ custom_imports = dict(
     ],
     allow_failed_imports=False,
 )
-data_mode = 'bottomup'  # MMPose's inferencer asks for it
+data_mode = 'bottomup'  # MMPose's inferencer needs it
 
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
@@ -26,25 +26,25 @@ default_hooks = dict(
     check_keypoints=dict(type='CheckKeypointsHook'),
     epoch_seed=dict(type='EpochSeedHook'),
     finite_loss=dict(type='FiniteLossHook', on_non_finite='stop'),  # or 'skip'
-    # To stop when validations no longer improve:
+    # Stops training when the metric no longer improves:
     # early_stopping=dict(
     #     type='ResumableEarlyStoppingHook',
     #     monitor='coco/AP',
     #     rule='greater',
     #     min_delta=0.001,
-    #     patience=20,  # validations
+    #     patience=20,  # number of validations
     # ),
 )
 
 env_cfg = dict(
     cudnn_benchmark=False,  # evaluation images differ in shape
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
-    dist_cfg=dict(backend='nccl'),  # without a GPU the tools take gloo
+    dist_cfg=dict(backend='nccl'),  # without a GPU the tools use gloo
 )
-# Several processes. torch's way, not MMEngine's: all have the batch-norm statistics of process 0,
-# so that what is validated is what is saved.
+# With several processes, the batch norm statistics of process 0 are broadcast to all (torch's
+# default, but not MMEngine's), so that the validated model is the saved one.
 model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=True)
-sync_bn = None  # 'torch': batch norm over all processes (GPUs only)
+sync_bn = None  # 'torch' computes batch norm over all processes (GPUs only)
 
 visualizer = dict(type='KAPAOVisualizer', vis_backends=[dict(type='LocalVisBackend')])
 log_processor = dict(type='LogProcessor', window_size=50, by_epoch=True, num_digits=6)

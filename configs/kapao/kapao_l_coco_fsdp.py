@@ -1,15 +1,16 @@
-"""KAPAO-L with weights, gradients and optimizer divided over the GPUs (MMEngine's FSDPStrategy).
+"""KAPAO-L with weights, gradients and optimizer sharded over GPUs (MMEngine's FSDPStrategy).
 
-tools/dist_train.sh configs/kapao/kapao_l_coco_fsdp.py 4, then tools/test.py as for every config.
-KAPAO-L fits a GPU whole; this is for wider models. Not with it:
+Train with tools/dist_train.sh configs/kapao/kapao_l_coco_fsdp.py 4, and test with tools/test.py as
+usual. KAPAO-L fits on one GPU; this config is an example for wider models. It does not support:
 
-- the average of the weights (EMA): the last weights are validated, with the settings for testing,
-  and saved;
-- --resume (MMEngine 0.10 calls torch's FSDP in the order of torch 2.0), nor pending gradients;
-- float16, and so --amp: its loss scale would be each process's own.
+- averaged weights (EMA): the current weights are validated, with the settings for testing, and
+  saved;
+- --resume, because MMEngine 0.10 calls FSDP in the order of torch 2.0, and saving accumulated
+  gradients;
+- float16 and --amp, because each process would have a loss scale of its own.
 
-Untried: model.channels_last. Two CPU processes with a narrow model did train, validate and save
-with strategy.model_wrapper.device_id=cpu (tests/tools/test_dist_scripts.py); GPUs did not.
+model.channels_last was not tested. Two CPU processes with a narrow model train, validate and save
+with strategy.model_wrapper.device_id=cpu (tests/tools/test_dist_scripts.py). GPUs were not tested.
 """
 
 _base_ = 'kapao_l_coco.py'
@@ -20,12 +21,13 @@ strategy = dict(
     model_wrapper=dict(
         auto_wrap_policy=dict(
             type='torch.distributed.fsdp.wrap.size_based_auto_wrap_policy',
-            # Stages of backbone and neck. The head, 0.4 M, must stay whole: its methods are called
-            # beside its forward.
+            # Shards the stages of backbone and neck. The head (0.4 M parameters) must stay whole,
+            # because other methods than its forward are called.
             min_num_params=1000000,
         ),
     ),
-    # Whole checkpoints, as others have them. Left on the device: torch crashes on a CPU otherwise.
+    # Full checkpoints as in other runs. They stay on the device, because the offload to the CPU
+    # crashes in torch if the device is a CPU.
     state_dict_cfg=dict(
         state_dict_type='FULL_STATE_DICT',
         state_dict_config=dict(type='FullStateDictConfig'),
@@ -34,5 +36,5 @@ strategy = dict(
 )
 optim_wrapper = dict(precision='bfloat16')
 custom_hooks = [hook for hook in _base_.custom_hooks if hook['type'] != 'StepEMAHook']
-# The processes work on each forward pass together, so all need as many images.
+# All processes take part in each forward pass, so they need the same number of images.
 val_dataloader = dict(sampler=dict(round_up=True))

@@ -5,4 +5,4 @@ _base_ = [
     '../_base_/schedules/kapao_500e.py',
 ]
 
-train_dataloader = dict(batch_size=18)  # on each of four GPUs
+train_dataloader = dict(batch_size=18)  # for each of four GPUs

@@ -1,6 +1,6 @@
-"""KAPAO-N on 16 real images, shown over and over: does it learn what it is shown?
+"""KAPAO-N overfitted to 16 real images, to check that training learns them.
 
-README, "Checks on real images", has the commands.
+The commands are in README, "Checks on real images".
 """
 
 _base_ = 'kapao_n_toy.py'
@@ -34,7 +34,7 @@ train_dataloader = dict(
     dataset=dict(
         _delete_=True,
         type='RepeatDataset',
-        times=10,  # an epoch of 20 iterations
+        times=10,  # gives epochs of 20 iterations
         dataset=dict(pipeline=train_pipeline, **images),
     ),
 )

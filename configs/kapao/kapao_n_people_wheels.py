@@ -1,6 +1,6 @@
-"""KAPAO-N on two categories at once, each with keypoints of its own: people (17), wheels (5).
+"""KAPAO-N for two categories with different keypoints: people (17) and wheels (5).
 
-docs/datasets.md, "Several categories", has the commands.
+The commands are in docs/datasets.md, "Several categories".
 """
 
 _base_ = [
@@ -11,7 +11,7 @@ _base_ = [
 ]
 
 data_root = 'data'
-train_ann = 'people_wheels/train.json'  # of tools/dataset_converters/merge_coco.py
+train_ann = 'people_wheels/train.json'  # from tools/dataset_converters/merge_coco.py
 train_img = ''
 val_ann = 'people_wheels/val.json'
 val_img = ''
@@ -35,7 +35,7 @@ train_pipeline = [
     dict(type='Letterbox', input_size=input_size, square=True),
     dict(type='RandomScaleTranslate', input_size=input_size, scale_range=(0.5, 1.5), max_shift=0.1),
     dict(type='HSVGain', gains=(0.015, 0.7, 0.4)),
-    # No flips: the wheels were all photographed from one side.
+    # No flips, because all wheels are photographed from one side.
     dict(type='PackKAPAOInputs'),
 ]
 val_pipeline = [
@@ -62,4 +62,4 @@ test_dataloader = val_dataloader
 val_evaluator = dict(type='KAPAOMetric')
 test_evaluator = val_evaluator
 
-tta_model = dict(passes=[(0.8, False), (1.0, False), (1.2, False)])  # no flip here, either
+tta_model = dict(passes=[(0.8, False), (1.0, False), (1.2, False)])  # no flips

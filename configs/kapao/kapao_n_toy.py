@@ -1,4 +1,4 @@
-"""KAPAO-N on drawn people: minutes on two CPU cores."""
+"""KAPAO-N on the toy dataset of drawn people; trains in minutes on two CPU cores."""
 
 _base_ = [
     '../_base_/default_runtime.py',
@@ -7,7 +7,7 @@ _base_ = [
     '../_base_/schedules/kapao_short.py',
 ]
 
-data_root = 'data/toy/easy'  # python -m kapao_mm.datasets.toy data/toy/easy
+data_root = 'data/toy/easy'  # written by python -m kapao_mm.datasets.toy data/toy/easy
 train_ann = 'annotations/person_keypoints_train.json'
 val_ann = 'annotations/person_keypoints_val.json'
 input_size = 256

@@ -1,4 +1,4 @@
-"""KAPAO-S on Animal-Pose: cats, cows, dogs, horses and sheep are one category."""
+"""KAPAO-S on Animal-Pose, with cats, cows, dogs, horses and sheep as one category."""
 
 _base_ = [
     '../_base_/default_runtime.py',
@@ -7,6 +7,6 @@ _base_ = [
     '../_base_/schedules/kapao_500e.py',
 ]
 
-train_cfg = dict(val_interval=10)  # as MMPose: epochs of 2,800 images are short
+train_cfg = dict(val_interval=10)  # as in MMPose, because epochs of 2,800 images are short
 
 model = dict(head=dict(num_keypoints=20))

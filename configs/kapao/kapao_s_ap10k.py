@@ -1,6 +1,7 @@
-"""KAPAO-S on the animals of AP-10K: one category, whatever the species.
+"""KAPAO-S on AP-10K, with all species as one category.
 
-500 epochs as for COCO: MMPose, too, trains its models on both for the same number (210).
+It trains for 500 epochs as on COCO. MMPose also trains its models on both datasets for the same
+number of epochs (210).
 """
 
 _base_ = [
@@ -10,4 +11,4 @@ _base_ = [
     '../_base_/schedules/kapao_500e.py',
 ]
 
-train_cfg = dict(val_interval=10)  # as MMPose: epochs of 7,000 images are short
+train_cfg = dict(val_interval=10)  # as in MMPose, because epochs of 7,000 images are short

@@ -1,4 +1,4 @@
-"""KAPAO-S on the cars of CarFusion."""
+"""KAPAO-S on CarFusion."""
 
 _base_ = [
     '../_base_/default_runtime.py',
@@ -7,7 +7,7 @@ _base_ = [
     '../_base_/schedules/kapao_300e.py',
 ]
 
-max_epochs = 70  # shows about as many images as 300 epochs of CrowdPose do
+max_epochs = 70  # about as many images as in 300 epochs of CrowdPose
 
 train_cfg = dict(max_epochs=max_epochs)
 

@@ -1,8 +1,8 @@
-"""KAPAO-S on COCO and CrowdPose together, validated on COCO.
+"""KAPAO-S trained on COCO and CrowdPose together, and validated on COCO.
 
-CrowdPose people are labelled with 12 of COCO's 17 keypoints; their faces are not, so there the
-model learns that it shall find none. Head and neck, which COCO lacks, are left out. CrowdPose took
-images from COCO: before a COCO AP is compared with others, see that none is of val2017.
+CrowdPose labels 12 of COCO's 17 keypoints. The face keypoints are not labeled, so the model learns
+not to find them in these images. Head and neck, which COCO does not have, are left out. CrowdPose
+contains images from COCO: check that none is from val2017 before you compare a COCO AP with others.
 """
 
 _base_ = 'kapao_s_coco.py'
@@ -36,7 +36,7 @@ train_dataloader = dict(
                     dict(
                         type='KeypointConverter',
                         num_keypoints=17,
-                        # CrowdPose's left shoulder, 0, is COCO's 5, and so on to the right ankle
+                        # CrowdPose's keypoints 0 (left shoulder) to 11 are COCO's 5 to 16.
                         mapping=[(i, i + 5) for i in range(12)],
                     )
                 ],

@@ -5,6 +5,6 @@ _base_ = [
     '../_base_/schedules/kapao_300e.py',
 ]
 
-train_dataloader = dict(batch_size=32)  # on each of four GPUs
+train_dataloader = dict(batch_size=32)  # for each of four GPUs
 
 model = dict(head=dict(num_keypoints=14))

@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Datasets and transforms that MMPose lacks."""
+"""Datasets and transforms of KAPAO; importing this package registers them with MMPose."""
 
 from . import transforms
 from .combined_dataset import CombinedKeypointDataset

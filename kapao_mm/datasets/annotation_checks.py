@@ -1,7 +1,8 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Faults of a COCO-format annotation file, found before training or evaluation stumbles over them.
+"""Finds errors in a COCO-format annotation file before training or evaluation starts.
 
-MMPose and COCO's tools fail on most of these with a KeyError, and drop or overwrite the rest.
+MMPose and COCO's tools raise a KeyError for most of these errors, and silently drop or overwrite
+entries for the others.
 """
 
 import math
@@ -13,25 +14,25 @@ from typing import Any, NamedTuple
 
 from .metainfo import category_ids
 
-SHOWN = 3  # ids in a message
-LIMIT = 1e9  # px; numbers beyond it are no coordinates, and their squares overflow float32
+SHOWN = 3  # number of ids in a message
+LIMIT = 1e9  # px; larger numbers cannot be coordinates, and their squares might overflow float32
 LARGEST_FLOAT32 = 3.4e38
 LARGEST_SIDE = 2**31 - 1  # px
-UNPRINTABLE = re.compile('[\0\ud800-\udfff]')  # NUL and halves of characters: no name has them
+UNPRINTABLE = re.compile('[\0\ud800-\udfff]')  # NUL and surrogates
 COCO_FORMAT = 'write it in COCO format, an object with the lists images, annotations and categories'
 KEYPOINT_FILE = 'use a file of keypoint annotations (COCO: person_keypoints_*.json), or add'
 
 
 class Finding(NamedTuple):
-    """Something about some entries of an annotation file.
+    """An issue with some entries of an annotation file.
 
     Attributes:
-        kind: What they are: 'file', 'metainfo' (keypoint types), 'images', 'annotations' or
+        kind: Kind of the entries: 'file', 'metainfo' (keypoint types), 'images', 'annotations' or
             'categories'.
-        what: Names them, as in "annotations without 'bbox'".
-        remedy: What to do, or what becomes of them.
-        ids: Theirs; of an entry without a proper id its place.
-        places: Theirs in the list of ``kind``.
+        what: Description of the entries, such as "annotations without 'bbox'".
+        remedy: What to do about them, or how they are treated.
+        ids: Ids of the entries; for an entry with an invalid id a text with its position.
+        places: Indices of the entries in the list named by ``kind``.
     """
 
     kind: str
@@ -44,22 +45,22 @@ class Finding(NamedTuple):
         return f'{self.what}{": " if self.ids else ""}{self.first_ids()}; {self.remedy}'
 
     def first_ids(self) -> str:
-        """The first few ids, and how many more there are."""
+        """Returns a text with the first few ids and the number of further ones."""
         more = len(self.ids) - SHOWN
         return ', '.join(map(str, self.ids[:SHOWN])) + (f' and {more} more' if more > 0 else '')
 
 
 def fatal_faults(annotations: Any, metainfo: dict, test_mode: bool = False) -> list[Finding]:
-    """What makes training or evaluation impossible or wrong.
+    """Finds the errors that make training or evaluation impossible or wrong.
 
     Args:
         annotations: Content of a COCO-format file.
-        metainfo: As :func:`read_metainfo` returns it.
-        test_mode: For evaluation, which finds no ground truth without ``categories``, but can do
-            without ``annotations`` (COCO's test sets); else for training.
+        metainfo: Metainfo as returned by :func:`read_metainfo`.
+        test_mode: Whether the file is used for evaluation, which needs ``categories`` but may lack
+            ``annotations`` (COCO's test sets). Otherwise it is used for training.
 
     Returns:
-        The faults. Those of entries are looked for only where the lists are as they should be.
+        The errors. Single entries are checked only if the lists of the file are valid.
     """
     faults = file_faults(annotations, metainfo, test_mode) or [
         _one_way_flips(metainfo),
@@ -71,12 +72,17 @@ def fatal_faults(annotations: Any, metainfo: dict, test_mode: bool = False) -> l
 
 
 def found_only(faults: Sequence[Finding]) -> list[Finding]:
-    """Leaves out the findings that found nothing."""
+    """Returns the findings that concern the whole file or at least one entry."""
     return [fault for fault in faults if fault.ids or fault.kind == 'file']
 
 
 def structure_faults(annotations: Any, needed: Sequence[str]) -> list[Finding]:
-    """Finds what is wrong with the lists of a file, those needed and any others that it has."""
+    """Checks that the lists of a file exist and contain objects.
+
+    Args:
+        annotations: Content of a COCO-format file.
+        needed: Keys of the lists that must exist; the other lists are checked if they exist.
+    """
     if not isinstance(annotations, dict):
         kind = type(annotations).__name__
         return [Finding('file', f'it is a {kind}, not an object', COCO_FORMAT)]
@@ -89,7 +95,14 @@ def structure_faults(annotations: Any, needed: Sequence[str]) -> list[Finding]:
 
 
 def without_faulty(annotations: dict, faults: Sequence[Finding]) -> dict:
-    """The same without the images and annotations that have faults, none of them of the file."""
+    """Returns the annotations without the images and annotations that have errors.
+
+    Annotations of removed images are removed, too.
+
+    Args:
+        annotations: Content of a COCO-format file.
+        faults: Errors of images and annotations; none may concern the whole file.
+    """
     images, entries = (
         _others(annotations.get(kind, []), [f.places for f in faults if f.kind == kind])
         for kind in ('images', 'annotations')
@@ -101,7 +114,7 @@ def without_faulty(annotations: dict, faults: Sequence[Finding]) -> dict:
 
 
 def categories_by_id(annotations: dict, metainfo: dict) -> dict[int, int]:
-    """The model's category of each of the file's category ids."""
+    """Returns a dict from category ids of the file to category indices of the model."""
     found = category_ids(metainfo | dict(CLASSES=annotations.get('categories', [])))
     return {number: index for index, numbers in enumerate(found) for number in numbers}
 
@@ -109,7 +122,15 @@ def categories_by_id(annotations: dict, metainfo: dict) -> dict[int, int]:
 def find_entries(
     kind: str, entries: list[dict], what: str, remedy: str, wrong: Callable[[dict], bool]
 ) -> Finding:
-    """Finds the entries of a list that are wrong."""
+    """Finds the entries of a list for which a function returns True.
+
+    Args:
+        kind: Name of the list, see :class:`Finding`.
+        entries: The list.
+        what: Description of the found entries.
+        remedy: What to do about them.
+        wrong: Function that returns whether an entry is to be found.
+    """
     places = [i for i, entry in enumerate(entries) if wrong(entry)]
     ids = [
         entries[i]['id'] if has_id(entries[i]) else f'{kind}[{i}] (id {entries[i].get("id")!r})'
@@ -119,12 +140,12 @@ def find_entries(
 
 
 def are_numbers(values: Any) -> bool:
-    """Whether a value is a list of numbers that can be coordinates, none beyond :data:`LIMIT`."""
+    """Returns whether a value is a list of numbers with magnitudes up to :data:`LIMIT`."""
     try:
         return (
             isinstance(values, list)
             and {int, float}.issuperset(map(type, values))
-            and math.isfinite(sum(values))  # one that is not spoils the sum
+            and math.isfinite(sum(values))  # the sum is finite only if all numbers are
             and (not values or -LIMIT <= min(values) <= max(values) <= LIMIT)
         )
     except OverflowError:
@@ -132,18 +153,23 @@ def are_numbers(values: Any) -> bool:
 
 
 def is_name(value: Any) -> bool:
-    """Whether a value is a text that can be printed and be part of a file's name."""
+    """Returns whether a value is a text that can be printed and be part of a file name."""
     return isinstance(value, str) and bool(value) and not UNPRINTABLE.search(value)
 
 
 def has_id(entry: dict, key: str = 'id') -> bool:
-    """Whether an entry's own id, or the id that it refers to, is a whole number of 64 bits."""
+    """Returns whether an id in an entry is an integer of 64 bits.
+
+    Args:
+        entry: Entry of the annotation file.
+        key: Key of the id.
+    """
     value = entry.get(key)
-    return type(value) is int and abs(value) < 2**63  # no bool
+    return type(value) is int and abs(value) < 2**63  # excludes bool
 
 
 def file_faults(annotations: Any, metainfo: dict, test_mode: bool) -> list[Finding]:
-    """Faults of the file's lists, and of its categories."""
+    """Finds errors in the lists of a file and in its categories."""
     several = len(metainfo['categories']) > 1
     needed = dict(images=True, annotations=not test_mode, categories=test_mode or several)
     needed = [key for key in needed if needed[key]]
@@ -169,7 +195,7 @@ def file_faults(annotations: Any, metainfo: dict, test_mode: bool) -> list[Findi
 
 
 def _one_way_flips(metainfo: dict) -> Finding:
-    """Keypoint types that two flips do not bring back."""
+    """Finds keypoint types whose left/right swap is not mutual."""
     flip, names = metainfo['flip_indices'], metainfo['keypoint_id2name']
     return Finding(
         'metainfo',
@@ -180,7 +206,7 @@ def _one_way_flips(metainfo: dict) -> Finding:
 
 
 def image_faults(images: list[dict]) -> list[Finding]:
-    """Images without what an image needs; findings without ids where there are none."""
+    """Checks images for id, file name and size; findings without ids mean no error."""
     return [
         *id_faults('images', images),
         find_entries(
@@ -206,7 +232,7 @@ def image_faults(images: list[dict]) -> list[Finding]:
 
 
 def annotation_faults(annotations: dict) -> list[Finding]:
-    """Faults of annotations, without a metainfo; findings without ids where there are none."""
+    """Checks annotations without a metainfo; findings without ids mean no error."""
     entries = annotations.get('annotations', [])
     images = {image['id'] for image in annotations['images'] if has_id(image)}
     listed = {entry['id'] for entry in annotations.get('categories', []) if has_id(entry)}
@@ -265,20 +291,20 @@ def annotation_faults(annotations: dict) -> list[Finding]:
 
 
 def metainfo_faults(annotations: dict, metainfo: dict) -> list[Finding]:
-    """Annotations that do not fit the metainfo; findings without ids where there are none."""
+    """Checks that annotations fit the metainfo; findings without ids mean no error."""
     entries = annotations.get('annotations', [])
     listed = {category['id'] for category in annotations.get('categories', [])}
     known = categories_by_id(annotations, metainfo)
     names = ', '.join(category['name'] for category in metainfo['categories'])
 
     def category_of(entry: dict) -> int | None:
-        """Its category of the model; any that is listed is that of a model of one."""
+        """Returns the model's category of an annotation, or None if there is none."""
         if not _is_listed(entry, listed):
             return None
         return known.get(entry['category_id']) if listed else 0
 
     def other_count(index: int, category: dict) -> Finding:
-        """The annotations of a category with another number of keypoints."""
+        """Finds annotations of a category whose number of keypoints differs from the metainfo."""
         count = len(category['keypoint_ids'])
         fault = find_entries(
             'annotations',
@@ -309,9 +335,9 @@ def metainfo_faults(annotations: dict, metainfo: dict) -> list[Finding]:
 
 
 def category_faults(categories: list[dict]) -> list[Finding]:
-    """Faults of categories that a metainfo, or a merged file, is to be made from.
+    """Checks categories from which a metainfo or a merged file will be made.
 
-    Findings without ids where there are none.
+    Findings without ids mean no error.
     """
 
     def find(what: str, remedy: str, wrong: Callable[[dict], bool]) -> Finding:
@@ -338,9 +364,9 @@ def category_faults(categories: list[dict]) -> list[Finding]:
 
 
 def id_faults(kind: str, entries: list[dict]) -> list[Finding]:
-    """Entries without an id to compute with, as MMPose does, or with that of another.
+    """Finds entries whose id is not an integer or is used more than once.
 
-    Findings without ids where there are none.
+    Findings without ids mean no error.
     """
     count = Counter(entry['id'] for entry in entries if has_id(entry))
     return [
@@ -362,12 +388,12 @@ def id_faults(kind: str, entries: list[dict]) -> list[Finding]:
 
 
 def _is_listed(entry: dict, listed: set[int]) -> bool:
-    """Whether an annotation is of a category that the file lists, or the file lists none."""
+    """Returns whether the file lists the category of an annotation, or lists no categories."""
     return has_id(entry, 'category_id') and (not listed or entry['category_id'] in listed)
 
 
 def _is_number(value: Any) -> bool:
-    """Whether a value becomes a float32; NaN does."""
+    """Returns whether a value is a number that fits into float32; NaN counts as one."""
     return type(value) in (int, float) and not abs(value) > LARGEST_FLOAT32
 
 
@@ -382,6 +408,6 @@ def _are_links(value: Any) -> bool:
 
 
 def _others(entries: list[dict], places: Sequence[Sequence[int]]) -> list[dict]:
-    """The entries that are at none of the places."""
+    """Returns the entries whose index is in none of the sequences of places."""
     out = set(chain.from_iterable(places))
     return [entry for i, entry in enumerate(entries) if i not in out]

@@ -1,5 +1,8 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Reads and writes annotation files in COCO's format; what is clear in them is read, and said."""
+"""Reads and writes COCO-format annotation files.
+
+Unusual but unambiguous values, such as ``"iscrowd": true``, are converted with a warning.
+"""
 
 import json
 import math
@@ -15,20 +18,20 @@ from kapao_mm.utils.atomic_file import atomic_path
 
 from .annotation_checks import Finding, find_entries, structure_faults
 
-MAX_DEPTH = 32  # of lists and objects inside each other; COCO's format has 6
-MISSING = object()  # in place of a value: the entry has no such key
+MAX_DEPTH = 32  # maximum nesting of lists and objects; COCO's format has 6
+MISSING = object()  # marks a key that an entry lacks or shall lose
 
 
 class Reading(NamedTuple):
-    """How values of a key that are written otherwise than in COCO's files are read.
+    """Rule that converts unusual values of a key to those of COCO's files.
 
     Attributes:
-        kind: The list of the file that has the entries.
-        key: The key of the values.
-        what: Names the entries that have such values.
-        becomes: Says what the values are read as.
-        read: Turns an entry into the value to use; returns the value that it has already where
-            nothing is to be changed, and :data:`MISSING` to take the key out.
+        kind: List of the file that has the entries.
+        key: Key of the values.
+        what: Description of the entries with unusual values, for messages.
+        becomes: Description of the conversion, for messages.
+        read: Function that returns the value to use for an entry: the unchanged value if nothing
+            is to be converted, or :data:`MISSING` to remove the key.
     """
 
     kind: str
@@ -42,12 +45,12 @@ def read_json(path: str | Path, name: str) -> Any:
     """Reads a JSON file in UTF-8, UTF-16 or UTF-32, with or without a byte order mark.
 
     Args:
-        path: The file.
-        name: What it is, for messages: 'annotation file'.
+        path: File to read.
+        name: Kind of the file for messages, such as 'annotation file'.
 
     Raises:
-        InputError: If it cannot be read, is not JSON, has a key twice in one object, or is nested
-            deeper than :data:`MAX_DEPTH`.
+        InputError: If the file cannot be read, is not JSON, has a key twice in one object, or is
+            nested deeper than :data:`MAX_DEPTH`.
     """
     where = f'{name} {osp.abspath(path)}'
     try:
@@ -61,7 +64,7 @@ def read_json(path: str | Path, name: str) -> Any:
         raise InputError(
             f'{where} has lists or objects nested more than {MAX_DEPTH} deep: write it anew'
         ) from error
-    except ValueError as error:  # of the decoders
+    except ValueError as error:  # from the decoders of text and JSON
         reason = str(error) if text.strip() else 'it is empty'
         raise InputError(f'{where} is not JSON ({reason}): download or write it anew') from error
     return content
@@ -72,23 +75,23 @@ def read_annotations(
     needed: Sequence[str] = ('images',),
     say: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
-    """Reads an annotation file as lists of objects.
+    """Reads a COCO-format annotation file and checks that its lists contain objects.
 
-    Values that are clear but written otherwise than in COCO's files (``"iscrowd": true``) become
-    those of COCO; a line says for each key how many there were. Whether the values make sense is
-    for the checks of :mod:`annotation_checks`.
+    Unusual but unambiguous values (``"iscrowd": true``) are converted to those of COCO, with a
+    message for each key. The values are checked by :mod:`annotation_checks`, not here.
 
     Args:
-        path: The file.
-        needed: The lists that it must have, of 'images', 'annotations' and 'categories'.
-        say: Is given the lines; by default they become warnings in the log.
+        path: File to read.
+        needed: Lists that the file must have, out of 'images', 'annotations' and 'categories'.
+        say: Function that receives the messages; by default they are logged as warnings.
 
     Returns:
-        The content of the file; 'images', 'annotations' and 'categories' are lists of dicts where
-        the file has them.
+        The content of the file. Those of 'images', 'annotations' and 'categories' that exist are
+        lists of dicts.
 
     Raises:
-        InputError: If :func:`read_json` fails, or a list is missing or is no list of objects.
+        InputError: If :func:`read_json` fails, a needed list is missing, or a list contains
+            anything but objects.
     """
     content = read_json(path, 'annotation file')
     faults = structure_faults(content, needed)
@@ -101,10 +104,10 @@ def read_annotations(
 
 
 def raise_faults(path: str | Path, faults: Sequence[Finding]) -> None:
-    """Raises an error that names a file and its first fault, if there is one.
+    """Raises an error that names a file and the first of its errors, if there are any.
 
     Raises:
-        InputError: If there is a fault.
+        InputError: If ``faults`` is not empty.
     """
     if faults:
         more = f' ({len(faults) - 1} more kinds of faults)' if faults[1:] else ''
@@ -112,10 +115,10 @@ def raise_faults(path: str | Path, faults: Sequence[Finding]) -> None:
 
 
 def write_annotations(path: Path, content: dict[str, Any]) -> None:
-    """Writes an annotation file completely or not at all, and makes its folder.
+    """Writes an annotation file completely or not at all, and creates its folder.
 
     Raises:
-        InputError: If it cannot be written.
+        InputError: If the file cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -126,7 +129,10 @@ def write_annotations(path: Path, content: dict[str, Any]) -> None:
 
 
 def _object_without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Makes a dict of the keys and values of a JSON object; json alone keeps the last of a key."""
+    """Converts the pairs of a JSON object to a dict; raises ValueError if a key occurs twice.
+
+    Without this hook ``json`` silently keeps the last value of a repeated key.
+    """
     found = dict(pairs)
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
@@ -136,7 +142,7 @@ def _object_without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _is_deeper(value: Any, limit: int) -> bool:
-    """Whether lists and objects are nested deeper than so many."""
+    """Returns whether lists and objects are nested deeper than a limit."""
     if not isinstance(value, (list, dict)):
         return False
     inner = value.values() if isinstance(value, dict) else value
@@ -150,7 +156,7 @@ def _warn(line: str) -> None:
 
 
 def _read_clear_values(content: dict[str, Any]) -> list[Finding]:
-    """Replaces values as :data:`READINGS` say, and returns what was found."""
+    """Converts values by the rules in :data:`READINGS`, in place, and returns what was found."""
     findings = []
     for kind, key, what, becomes, read in READINGS:
         entries = content.get(kind, [])
@@ -189,9 +195,10 @@ def _read_area(entry: dict) -> Any:
 
 
 def _read_count(entry: dict) -> Any:
-    """Takes out a count that cannot be one; it is counted anew where it is needed.
+    """Returns ``num_keypoints``, or MISSING if it cannot be a valid count.
 
-    Other counts than that of the visibilities stay: CrowdPose's are without head and neck.
+    A missing count is computed from the visibilities when it is needed. Valid counts that differ
+    from the visibilities are kept, because those of CrowdPose exclude head and neck.
     """
     value, keypoints = entry['num_keypoints'], entry.get('keypoints')
     if not (type(value) in (int, float) and value >= 0 and value == value // 1):

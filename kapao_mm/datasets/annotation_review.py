@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""What is worth a look in a COCO-format annotation file: legal, perhaps meant, perhaps an error."""
+"""Finds valid but suspicious entries in a COCO-format annotation file."""
 
 from collections import Counter
 from typing import NamedTuple
@@ -9,24 +9,25 @@ import numpy as np
 from .annotation_checks import Finding, are_numbers, categories_by_id, find_entries
 from .describe import left_right_pairs
 
-TOLERANCE = 1  # px that a label may lie outside of what holds it, as rounding brings about
+TOLERANCE = 1  # px that a label may lie outside its box or image because of rounding
 SMALL = 8  # px, the stride of the finest grid
-CROSSED = 0.25  # a pair lies the wrong way round if in fewer instances it lies as the others do,
-FEWEST = 20  # of so many at least
+CROSSED = 0.25  # a left/right pair is suspicious if it agrees with the others in a smaller share
+FEWEST = 20  # minimum number of instances to judge a pair
 
 
 class Instances(NamedTuple):
-    """The N annotations of a file as arrays, in px of their original images.
+    """The N annotations of a file as arrays, in px of the original images.
 
     Attributes:
-        ids: (N,) int.
-        images: Places of their images in the file, (N,) int.
-        image_sizes: (w, h) of these, (N, 2) int.
-        categories: Of the model, (N,) int.
-        boxes: xyxy, not clipped, (N, 4) float64.
-        keypoints: (N, K, 2) float64; 0 where a category has not the type.
-        visible: As in the file, (N, K) float64; 0 where a category has not the type.
-        crowd: Which are crowd regions, (N,) bool.
+        ids: Annotation ids, (N,) int.
+        images: Index of the image of each annotation in the file's list of images, (N,) int.
+        image_sizes: Size (w, h) of the image of each annotation, (N, 2) int.
+        categories: Category indices of the model, (N,) int.
+        boxes: Boxes xyxy, not clipped, (N, 4) float64.
+        keypoints: Keypoints, (N, K, 2) float64; 0 for types that the category does not have.
+        visible: Visibilities as in the file, (N, K) float64; 0 for types that the category does
+            not have.
+        crowd: Whether the annotation is a crowd region, (N,) bool.
     """
 
     ids: np.ndarray
@@ -40,11 +41,11 @@ class Instances(NamedTuple):
 
 
 def gather_instances(annotations: dict, metainfo: dict) -> Instances:
-    """Turns annotations into arrays.
+    """Converts annotations to arrays.
 
     Args:
-        annotations: Content of a COCO-format file without faults.
-        metainfo: As :func:`read_metainfo` returns it.
+        annotations: Content of a COCO-format file without errors.
+        metainfo: Metainfo as returned by :func:`read_metainfo`.
     """
     entries, images = annotations['annotations'], annotations['images']
     place = {image['id']: i for i, image in enumerate(images)}
@@ -71,18 +72,27 @@ def gather_instances(annotations: dict, metainfo: dict) -> Instances:
 
 
 def box_sides(instances: Instances, input_size: int) -> np.ndarray:
-    """Widths and heights of boxes inside their images, (n, 2) input px; no crowd, none of 0."""
+    """Returns the sides (w, h) of boxes clipped to their images, (n, 2) px of the network input.
+
+    Crowd regions and boxes without area inside the image are left out.
+
+    Args:
+        instances: The annotations.
+        input_size: Longer side of the network input, px.
+    """
     sides = inner_sides(instances, input_size)
     return sides[(sides > 0).all(1) & ~instances.crowd]
 
 
 def inner_sides(instances: Instances, input_size: int | None = None) -> np.ndarray:
-    """Widths and heights of boxes inside their images, (N, 2); 0 for what is outside.
+    """Returns the sides (w, h) of all boxes clipped to their images, (N, 2).
+
+    The sides are in px of the network input if ``input_size`` is given, otherwise in px of the
+    original image. Boxes outside their image have a side of 0.
 
     Args:
         instances: The annotations.
-        input_size: Long side of the network input, whose px are meant; by default px of the
-            original images.
+        input_size: Longer side of the network input, px.
     """
     sizes = instances.image_sizes
     boxes = instances.boxes.clip(0, np.tile(sizes, 2))
@@ -91,17 +101,17 @@ def inner_sides(instances: Instances, input_size: int | None = None) -> np.ndarr
 
 
 def image_sizes(images: list[dict]) -> np.ndarray:
-    """Sizes (w, h) of n images by the file, (n, 2) int."""
+    """Returns the sizes (w, h) of n images as given in the file, (n, 2) int px."""
     return np.array([(image['width'], image['height']) for image in images], int).reshape(-1, 2)
 
 
 def things_to_look_at(annotations: dict, metainfo: dict, instances: Instances) -> list[Finding]:
-    """What may be meant or an error, and what becomes of it.
+    """Finds valid but suspicious entries, and says how training or evaluation treats them.
 
     Args:
-        annotations: Content of a COCO-format file without faults.
-        metainfo: As :func:`read_metainfo` returns it.
-        instances: Of the annotations.
+        annotations: Content of a COCO-format file without errors.
+        metainfo: Metainfo as returned by :func:`read_metainfo`.
+        instances: The same annotations as arrays, see :func:`gather_instances`.
     """
     findings = [
         _unswapped_names(metainfo),
@@ -115,7 +125,7 @@ def things_to_look_at(annotations: dict, metainfo: dict, instances: Instances) -
 
 
 def _named_pairs(metainfo: dict) -> list[tuple[int, int]]:
-    """Keypoint types (left, right) that are a pair by their names."""
+    """Returns the indices (left, right) of keypoint types whose names form a left/right pair."""
     names = metainfo['keypoint_id2name']
     return [
         (category['keypoint_ids'][left], category['keypoint_ids'][right])
@@ -135,7 +145,7 @@ def _unswapped_names(metainfo: dict) -> Finding:
 
 
 def _other_names(annotations: dict, metainfo: dict) -> Finding:
-    """Categories of the file whose list of names is not the metainfo's."""
+    """Finds categories of the file whose keypoint names differ from the metainfo."""
     names, known = metainfo['keypoint_id2name'], categories_by_id(annotations, metainfo)
     others, example = [], ''
     for entry in annotations.get('categories', []):
@@ -158,9 +168,10 @@ def _other_names(annotations: dict, metainfo: dict) -> Finding:
 
 
 def _crossed_pairs(metainfo: dict, instances: Instances) -> Finding:
-    """Pairs that mostly lie the other way round than the other pairs of their instance.
+    """Finds left/right pairs that are mostly oriented opposite to the other pairs of an instance.
 
-    On which side left is depends on where an instance looks, but its pairs mostly agree.
+    The side of the image on which left lies depends on the viewing direction of an instance, but
+    all pairs of an instance mostly agree on it.
     """
     names, pairs = metainfo['keypoint_id2name'], np.array(_named_pairs(metainfo), int)
     left, right = pairs.reshape(-1, 2).T

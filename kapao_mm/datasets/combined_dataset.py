@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Several datasets as one, also with different keypoints."""
+"""Combines several keypoint datasets, which may have different keypoints."""
 
 from collections.abc import Sequence
 from copy import deepcopy
@@ -14,29 +14,31 @@ from kapao_mm.errors import InputError
 from .keypoint_dataset import KeypointDataset
 from .metainfo import read_metainfo
 
-# For MMPose's constructor, which knows no metainfo of several categories.
+# Placeholder for MMPose's constructor, which does not support metainfo of several categories.
 NO_METAINFO = dict(dataset_name='', keypoint_info={}, skeleton_info={}, joint_weights=[], sigmas=[])
 
 
 @DATASETS.register_module()
 class CombinedKeypointDataset(CombinedDataset):
-    """MMPose's CombinedDataset, for training KAPAO.
+    """CombinedDataset of MMPose for training KAPAO.
 
-    A dataset whose keypoints are others has a ``KeypointConverter`` for its pipeline, and nothing
-    more. MMPose's samples then have visibilities (n, K, 2), with a weight that KAPAO has no use
-    for, and float64: here all are as :class:`KeypointDataset` has them, so that Mosaic mixes them.
-    What a dataset does not label, be it a keypoint type or a category, is learned as absent there.
+    The pipeline of a dataset with different keypoints must consist of a ``KeypointConverter``, the
+    other pipelines must be empty. MMPose's converter returns visibilities (n, K, 2) and float64;
+    here all samples are converted to the format of :class:`KeypointDataset`, so that Mosaic can mix
+    them. Training treats keypoint types and categories that a dataset does not label as absent in
+    its images.
 
     Args:
-        metainfo: Describes the keypoints of the samples, see :func:`read_metainfo`.
+        metainfo: Metainfo of the combined samples, see :func:`read_metainfo`.
         datasets: Configs of :class:`KeypointDataset`.
-        pipeline: Transforms of all.
-        sample_ratio_factor: For each dataset, how many samples an epoch draws from it, relative to
-            its size; by default each sample once.
-        image_cache: That of each dataset that has none of its own.
+        pipeline: Transforms applied to the samples of all datasets.
+        sample_ratio_factor: For each dataset, the number of samples in an epoch relative to its
+            size; 1 by default.
+        image_cache: Default for the ``image_cache`` of each dataset.
 
     Raises:
-        InputError: A dataset does not give the keypoints of ``metainfo``, or is for testing.
+        InputError: If a dataset does not have the keypoints of ``metainfo`` after conversion, is
+            for testing, or is not a KeypointDataset. Also if ``sample_ratio_factor`` is invalid.
     """
 
     def __init__(
@@ -72,11 +74,11 @@ class CombinedKeypointDataset(CombinedDataset):
             self._check(dataset, f'datasets[{number}] ({dataset.ann_file})')
 
     def get_data_info(self, idx: int) -> dict:
-        """The sample with the keypoints, pairs and weights of the combined metainfo."""
+        """Returns a sample with the keypoints and the metainfo of the combined dataset."""
         number, index = self._get_subset_index(idx)
         dataset = self.datasets[number]
         info = dataset.get_data_info(index)
-        info['flip_indices'] = None  # KeypointConverter fails where it makes more keypoints of them
+        info['flip_indices'] = None  # else KeypointConverter fails if it adds keypoint types
         info = dataset.pipeline(info)
         if info['keypoints_visible'].ndim == 3:
             info['keypoints_visible'] = info['keypoints_visible'][..., 0]
@@ -87,7 +89,7 @@ class CombinedKeypointDataset(CombinedDataset):
         return info
 
     def _check(self, dataset: KeypointDataset, name: str) -> None:
-        """Raises if a dataset's samples do not have the keypoints of all."""
+        """Raises InputError if a dataset does not give the keypoints of the combined metainfo."""
         match dataset.pipeline.transforms:
             case []:
                 self._check_names(dataset.metainfo, name)

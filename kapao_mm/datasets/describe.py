@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""What a COCO-format annotation file tells about its keypoints: names, links, pairs, sigmas."""
+"""Derives a metainfo (names, skeleton, left/right pairs, sigmas) from a COCO-format file."""
 
 import colorsys
 import re
@@ -10,14 +10,14 @@ import numpy as np
 
 from kapao_mm.errors import InputError
 
-BOX_TO_AREA = 0.53  # of its box, what COCO evaluation takes for the area of an object without one
+BOX_TO_AREA = 0.53  # area of an object without 'area', relative to its box, as in COCO's evaluation
 
-# MMPose's colours of left, right and other keypoints and links, RGB.
+# MMPose's colors of left, right and other keypoints and links, RGB.
 LEFT, RIGHT, MIDDLE = [0, 255, 0], [255, 128, 0], [51, 153, 255]
 
-# What tells a side in a name, the surest first: a word of its own (left_eye, hip-R, L F paw), the
-# word inside another (leftEye, eyeright), a capital at the end of a word (eyeL), the first letter
-# (lwrist).
+# Patterns of a side in a keypoint name, the most reliable first: a separate word (left_eye, hip-R,
+# L F paw), a word inside another (leftEye, eyeright), a capital at the end of a word (eyeL), the
+# first letter (lwrist).
 SIDES = (
     re.compile(r'(?<![^\W\d_])(left|right|l|r)(?![^\W\d_])', re.IGNORECASE),
     re.compile(r'(left|right)', re.IGNORECASE),
@@ -29,14 +29,14 @@ OPPOSITE = dict(left='right', right='left', l='r', r='l')
 
 
 class Category(NamedTuple):
-    """A category that has annotations.
+    """A category of an annotation file that has annotations.
 
     Attributes:
-        name: as in the file.
-        keypoints: names of its K keypoint types.
-        named: whether the file has these names; otherwise they are keypoint_0, keypoint_1, ...
-        links: the skeleton, pairs of indices into ``keypoints``.
-        annotations: those of the category, as in the file.
+        name: Name of the category in the file.
+        keypoints: Names of its K keypoint types.
+        named: Whether the names are from the file; otherwise they are keypoint_0, keypoint_1, ...
+        links: Skeleton, pairs of indices into ``keypoints``.
+        annotations: Annotations of the category, as in the file.
     """
 
     name: str
@@ -47,16 +47,16 @@ class Category(NamedTuple):
 
 
 def find_categories(content: dict[str, Any], source: str) -> list[Category]:
-    """The categories that have annotations, in the file's order.
+    """Returns the categories that have annotations, in the order of the file.
 
     Args:
         content: COCO-format annotations.
-        source: the file they are of, for messages.
+        source: Name of the file, for messages.
 
     Raises:
-        InputError: there is no annotation; one has an unknown category, no keypoints, or another
-            number of them than the category; a name comes twice; the skeleton names a keypoint
-            that there is not.
+        InputError: If there are no annotations; an annotation has an unknown category, no keypoints
+            or a number of keypoints that differs from its category; a name occurs twice or contains
+            ``{{``; or the skeleton names an unknown keypoint.
     """
     members = {entry['id']: [] for entry in content['categories']}
     for annotation in content['annotations']:
@@ -78,7 +78,7 @@ def find_categories(content: dict[str, Any], source: str) -> list[Category]:
 
 
 def _describe(entry: dict[str, Any], annotations: list[dict], source: str) -> Category:
-    """The category of one entry of ``categories``, see :func:`find_categories`."""
+    """Creates the category of an entry of ``categories``, see :func:`find_categories`."""
     where = f'category {entry["name"]!r} of {source}'
     named = bool(entry.get('keypoints'))
     first = len(annotations[0].get('keypoints') or ()) // 3
@@ -108,18 +108,18 @@ def _describe(entry: dict[str, Any], annotations: list[dict], source: str) -> Ca
 
 
 def left_right_pairs(names: Sequence[str]) -> list[tuple[int, int]]:
-    """Pairs of keypoints whose names differ in their side alone, see ``SIDES``.
+    """Returns pairs of keypoints whose names differ only in their side, see :data:`SIDES`.
 
-    Upper and lower case do not matter. A pair needs both names: 'light' is not the left of
-    anything as long as no 'right' is there.
+    Case is ignored. A pair needs both names: 'light' is not the left side of anything if there is
+    no 'right'.
 
     Returns:
-        Indices (left, right) into ``names``, by rising left index.
+        Indices (left, right) into ``names``, sorted by the left index.
     """
     index = {name.lower(): i for i, name in enumerate(names)}
 
     def partner(name: str) -> tuple[int | None, str]:
-        """The index of the other side, and the side, 'l' or 'r', of this one."""
+        """Returns the index of the mirrored keypoint, or None, and the side of ``name``."""
         return next(((index[m], side) for m, side in _mirrored(name) if m in index), (None, ''))
 
     found = [partner(name) for name in names]
@@ -127,16 +127,17 @@ def left_right_pairs(names: Sequence[str]) -> list[tuple[int, int]]:
 
 
 def lone_sides(names: Sequence[str], pairs: Sequence[tuple[int, int]]) -> list[str]:
-    """Names with the word left or right in them whose other side is missing."""
+    """Returns names that contain the word left or right but belong to no pair."""
     paired = {i for pair in pairs for i in pair}
     return [n for i, n in enumerate(names) if i not in paired and SIDE_WORD.search(n)]
 
 
 def _mirrored(name: str) -> Iterator[tuple[str, str]]:
-    """What the other side may be called, in lower case, the likeliest first, and its own side.
+    """Yields candidate names of the mirrored keypoint, each with the side of ``name``.
 
-    Where a name tells several sides, all change (the left eye's left corner), or one of them: the
-    R of R_R_paw that means rear does not.
+    Candidates are in lower case, the most likely first; the side is 'l' or 'r'. If a name contains
+    several sides, first all of them are swapped (left corner of the left eye), then each one alone
+    (in R_R_paw one R may mean rear).
     """
     for pattern in SIDES:
         sides = list(pattern.finditer(name))
@@ -150,9 +151,14 @@ def _mirrored(name: str) -> Iterator[tuple[str, str]]:
 
 
 def make_metainfo(category: Category, sigmas: Sequence[float]) -> dict[str, Any]:
-    """The metainfo of a category as MMPose has it, with ``sigmas`` (K,).
+    """Creates the metainfo of a category in MMPose's format.
 
-    Without left/right pairs, which MMPose's colours tell apart, each keypoint has its own colour.
+    Keypoints get MMPose's colors for left, right and other types. Without left/right pairs each
+    keypoint gets its own color.
+
+    Args:
+        category: The category.
+        sigmas: Sigmas of the keypoint types, (K,).
     """
     names = category.keypoints
     pairs = left_right_pairs(names)
@@ -183,20 +189,20 @@ def make_metainfo(category: Category, sigmas: Sequence[float]) -> dict[str, Any]
 def sigmas_of_two(
     first: Sequence[dict[str, Any]], second: Sequence[dict[str, Any]]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Sigmas of OKS from two annotations of the same objects, as COCO defines them.
+    """Computes the sigmas of OKS from two annotations of the same objects, as COCO defines them.
 
-    ``sigma_i^2 = E[d_i^2 / s^2]``, d the distance between the two locations of a keypoint (px) and
-    s^2 the area of the object (px^2; of its box x 0.53, as COCO evaluation does, where it has
-    none). Two annotations by different people say how well a keypoint can be located; one says
-    nothing about it: in COCO what is left of a wrist's place when all others are known is three
-    times its sigma, of a hip's half.
+    ``sigma_i^2 = E[d_i^2 / s^2]``, where d is the distance between the two locations of a keypoint
+    (px) and s^2 is the area of the object (px^2). An object without area uses 0.53 times the area
+    of its box, as COCO's evaluation does. Two annotations by different people are needed, because
+    only they show how precisely a keypoint can be located.
 
     Args:
-        first: annotations with ``keypoints`` of K types.
-        second: the other annotation of each, in the same order.
+        first: Annotations with ``keypoints`` of K types.
+        second: Second annotations of the same objects, in the same order.
 
     Returns:
-        The sigmas, (K,) float64, nan without a keypoint labelled in both, and how many were, (K,).
+        The sigmas, (K,) float64, NaN for types that no object has labeled twice, and the number of
+        keypoints labeled in both annotations, (K,).
     """
     a, b = (np.array([o['keypoints'] for o in objects], float) for objects in (first, second))
     a, b = (points.reshape(len(points), -1, 3) for points in (a, b))  # (n, K, 3)

@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Decoded images in one buffer, in RAM or in a file, so that training decodes each of them once."""
+"""Cache of decoded images in RAM or in a file, so that training decodes each image only once."""
 
 import fcntl
 import hashlib
@@ -24,26 +24,27 @@ from kapao_mm.errors import InputError
 from .image_sizes import describe_mismatch
 from .transforms import CheckedLoadImage
 
-SPARE = 0.1  # part of the free space that the cache leaves to others
+SPARE = 0.1  # share of the free space that the cache must leave free
 
 
 class ImageCache:
-    """Decoded images, shrunk where training shrinks them anyway.
+    """Cache of decoded images, shrunk to the size to which training shrinks them anyway.
 
-    It is filled when it is made, and read only from then on. Forked workers share it. In RAM each
-    process of a machine has its own; a file is filled by the first process that asks for it while
-    the others wait, and is found again by later runs as long as no image changes. (A folder in a
-    RAM disk, /dev/shm on Linux, holds one copy for all processes.)
+    The cache is filled when it is created and is read-only afterwards. Forked workers share it. In
+    RAM each training process has its own copy. A file is filled by the first process while the
+    others wait, and later runs use it again as long as no image changes. (A folder on a RAM disk,
+    such as /dev/shm on Linux, holds one copy for all processes.)
 
     Args:
-        paths: of the n images.
-        sizes: their (w, h) by the annotations, (n, 2) int.
-        place: ``'ram'``, or the folder of the file.
-        limit: (w, h) of :func:`shrunk_sizes`; None keeps every image at its size.
-        name: of the file, in front of the key of its content.
+        paths: Paths of the n images.
+        sizes: Sizes (w, h) of the images by the annotation file, (n, 2) int px.
+        place: ``'ram'``, or the folder for the file.
+        limit: Maximum size (w, h) px, see :func:`shrunk_sizes`; None keeps the size of all images.
+        name: First part of the name of the file; a hash of the content follows.
 
     Raises:
-        InputError: it does not fit, or an image is missing, corrupt or not of its size.
+        InputError: If the cache does not fit, or an image is missing, corrupt or not of the
+            annotated size.
     """
 
     def __init__(
@@ -65,12 +66,12 @@ class ImageCache:
             self._pixels = self._open_file(Path(place), name)
 
     def __getitem__(self, path: str) -> tuple[np.ndarray, float]:
-        """The image of a path, (h, w, 3) uint8 BGR, read-only, and the scale of its labels."""
+        """Returns a read-only image (h, w, 3) uint8 BGR, and the scale to apply to its labels."""
         slot = self._slots[path]
         return self._view(self._pixels, slot), float(self._scales[slot])
 
     def __deepcopy__(self, memo: dict) -> 'ImageCache':
-        """Itself: a copied dataset, such as a subset, shares the images."""
+        """Returns itself, so that copies of a dataset, such as subsets, share the images."""
         return self
 
     def __reduce__(self) -> str:
@@ -80,7 +81,7 @@ class ImageCache:
 
     @property
     def num_bytes(self) -> int:
-        """Size of all images."""
+        """Size of all cached images in bytes."""
         return int(self._starts[-1])
 
     def _view(self, pixels: np.ndarray, slot: int) -> np.ndarray:
@@ -100,7 +101,7 @@ class ImageCache:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with open(path.with_suffix('.lock'), 'w') as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)  # until it is closed, or its process is dead
+                fcntl.flock(lock, fcntl.LOCK_EX)  # held until it is closed or its process ends
                 if path.exists():
                     print_log(f'image cache: {len(self._paths):,} images in {path}', 'current')
                 else:
@@ -110,26 +111,33 @@ class ImageCache:
             raise InputError(f'image_cache {path} cannot be used: {error.strerror}') from error
 
     def _fill_file(self, path: Path) -> None:
-        """Writes the file under another name, so that there is never half a cache."""
+        """Fills a temporary file and renames it, so that the cache file is always complete."""
         half = path.with_suffix('.partial')
         half.unlink(missing_ok=True)
         self._check_space(shutil.disk_usage(path.parent).free, str(path.parent))
         with open(half, 'w+b') as file:
-            os.posix_fallocate(file.fileno(), 0, self.num_bytes)  # a full disk would kill later
+            # Without this, a full disk would kill the process later.
+            os.posix_fallocate(file.fileno(), 0, self.num_bytes)
             pixels = np.memmap(file, np.uint8, 'r+')
             self._fill(pixels)
             pixels.flush()
         half.rename(path)
 
     def _key(self) -> str:
-        """A hash of what the content depends on."""
+        """Returns a hash of everything that the content of the cache depends on."""
         with ThreadPoolExecutor() as pool:
             stamps = list(pool.map(_stamp, self._paths))
         content = [self._sizes.tolist(), self._kept_sizes.tolist(), stamps]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
     def _check_space(self, free: int, where: str, copies: int = 1) -> None:
-        """Says how large the cache will be, and raises if that is too large."""
+        """Logs the size of the cache, and raises InputError if it exceeds the free space.
+
+        Args:
+            free: Free space in bytes.
+            where: Name of the place, for messages.
+            copies: Number of processes with their own copy.
+        """
         size = f'{self.num_bytes / 1e9:,.1f} GB'
         each = f' for each of {copies} processes' if copies > 1 else ''
         estimate = (
@@ -152,7 +160,7 @@ class ImageCache:
                     print_log(f'image cache: {done:,} of {count:,} images read', 'current')
 
     def _store(self, pixels: np.ndarray, slot: int) -> None:
-        """Reads an image as the pipeline would, and shrinks it as Mosaic would."""
+        """Stores an image, loaded as in the pipeline and shrunk as in Mosaic."""
         image = CheckedLoadImage().transform(dict(img_path=self._paths[slot]))['img']
         found, expected = image.shape[1::-1], tuple(self._sizes[slot].tolist())
         if found != expected:
@@ -163,28 +171,29 @@ class ImageCache:
 
 
 def shrunk_sizes(sizes: np.ndarray, limit: tuple[int, int] | None) -> tuple[np.ndarray, np.ndarray]:
-    """Sizes of images that are no larger than Mosaic makes them, with its arithmetic.
+    """Computes the sizes to which Mosaic shrinks images, with the same rounding as Mosaic.
 
-    An image that Mosaic would resize once more keeps its size: where rounding leaves its long side
-    one px short of the limit. Smaller images keep theirs, which needs less space.
+    Images that are smaller than the limit keep their size, which needs less space. An image also
+    keeps its size if rounding would make its longer side one px shorter than the limit, because
+    Mosaic would resize it once more.
 
     Args:
-        sizes: (w, h), (n, 2) int.
-        limit: ``img_scale`` of MMPose's Mosaic, (w, h); None keeps every size.
+        sizes: Sizes (w, h) of the images, (n, 2) int px.
+        limit: ``img_scale`` (w, h) of MMPose's Mosaic, px; None keeps all sizes.
 
     Returns:
-        The sizes (w, h), (n, 2) int, and the scales of their labels, (n,) float64.
+        The new sizes (w, h), (n, 2) int px, and the scales to apply to the labels, (n,) float64.
     """
     if limit is None:
         return sizes, np.ones(len(sizes))
     scales = (np.array(limit) / sizes).min(1)
-    shrunk = (sizes * scales[:, None]).astype(int).clip(1)  # none of 0 px
+    shrunk = (sizes * scales[:, None]).astype(int).clip(1)  # at least 1 px
     shrinks = (scales < 1) & ((np.array(limit) / shrunk).min(1) == 1)
     return np.where(shrinks[:, None], shrunk, sizes), np.where(shrinks, scales, 1.0)
 
 
 def free_memory() -> int:
-    """Bytes of RAM that processes can still take, page cache included (Linux)."""
+    """Returns the available RAM in bytes, including reclaimable page cache (Linux only)."""
     for line in Path('/proc/meminfo').read_text().splitlines():
         if line.startswith('MemAvailable:'):
             return int(line.split()[1]) * 1024
@@ -192,7 +201,10 @@ def free_memory() -> int:
 
 
 def _stamp(path: str) -> tuple[str, int, int] | tuple[str]:
-    """What changes when an image is replaced; reading says what is wrong with a missing one."""
+    """Returns path, size and modification time of a file, which change if it is replaced.
+
+    For a missing file it returns only the path; loading the image raises the error.
+    """
     try:
         stat = os.stat(path)
     except OSError:

@@ -10,37 +10,38 @@ from PIL import Image
 
 from kapao_mm.errors import InputError
 
-ORIENTATION = 0x0112  # number of the EXIF entry
+ORIENTATION = 0x0112  # EXIF tag
 
 
 class SizeCheck:
-    """Stops or warns when an image does not have the size that its annotation file says.
+    """Raises an error or warns if the size of an image differs from the annotation file.
 
-    Forked worker processes share it, so that there is one warning for a file.
+    Forked worker processes share the state of the check, so that they warn only once for an
+    annotation file.
 
     Args:
-        ann_file: The annotation file.
-        on_mismatch: ``'stop'`` or ``'warn'``.
+        ann_file: Path of the annotation file, for messages.
+        on_mismatch: ``'stop'`` to raise an error, or ``'warn'``.
     """
 
     def __init__(self, ann_file: str, on_mismatch: str) -> None:
         self.ann_file = ann_file
         self.on_mismatch = on_mismatch
-        self._warned = mmap.mmap(-1, 1)  # a byte of memory that stays shared after a fork
+        self._warned = mmap.mmap(-1, 1)  # one byte that forked processes share
 
     def __call__(
         self, size: tuple[int, int], annotated: tuple[int, int], path: str, image_id: int
     ) -> None:
-        """Compares the sizes of an image.
+        """Compares the size of a decoded image with the annotated one.
 
         Args:
-            size: (w, h) of the decoded image.
-            annotated: (w, h) by the annotation file.
-            path: The image file.
-            image_id: Its id in the annotation file.
+            size: Size (w, h) of the decoded image, px.
+            annotated: Size (w, h) in the annotation file, px.
+            path: Path of the image.
+            image_id: Id of the image in the annotation file.
 
         Raises:
-            InputError: If they differ and ``on_mismatch`` is ``'stop'``.
+            InputError: If the sizes differ and ``on_mismatch`` is ``'stop'``.
         """
         if tuple(size) == tuple(annotated):
             return
@@ -56,16 +57,19 @@ class SizeCheck:
             print_log(f'{message}. This is said once', 'current', logging.WARNING)
 
     def __deepcopy__(self, memo: dict) -> 'SizeCheck':
-        """Returns itself: Mosaic copies samples, and subsets copy datasets."""
+        """Returns itself, so that copies of samples (Mosaic) and datasets share the state."""
         return self
 
     def __reduce__(self) -> tuple:
-        """Makes another one in a worker that is not forked; such workers warn once each."""
+        """Creates a new check in a worker that is not forked; each such worker warns once."""
         return SizeCheck, (self.ann_file, self.on_mismatch)
 
 
 def describe_mismatch(size: tuple[int, int], annotated: tuple[int, int], path: str) -> str:
-    """Says how an image's size (w, h) differs from the annotated one, and why if that is clear."""
+    """Returns a message on how an image's size (w, h) differs from the annotated one.
+
+    The message includes the reason if width and height are exchanged.
+    """
     reason = ''
     if tuple(size) == tuple(annotated)[::-1]:
         reason = ' (exchanged)'
@@ -78,9 +82,9 @@ def describe_mismatch(size: tuple[int, int], annotated: tuple[int, int], path: s
 
 
 def _is_turned(path: str) -> bool:
-    """Whether the EXIF orientation of an image file exchanges its width and height."""
+    """Returns whether the EXIF orientation of an image file exchanges its width and height."""
     try:
         with Image.open(path) as image:
             return image.getexif().get(ORIENTATION, 1) > 4
-    except Exception:  # OpenCV has decoded it, PIL may not know its format
+    except Exception:  # PIL may not support a format that OpenCV decodes
         return False

@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""The one dataset class: every keypoint dataset in COCO format."""
+"""Dataset class for all keypoint datasets in COCO format."""
 
 import os.path as osp
 from collections import Counter, defaultdict
@@ -21,8 +21,8 @@ from .image_cache import ImageCache
 from .image_sizes import SizeCheck
 from .metainfo import read_metainfo
 
-# What training, and MMPose's Mosaic, need of a person; the rest (segmentation, raw annotation)
-# slows mosaic, and `id`, `iscrowd` and the like would be those of the first of its four images.
+# Keys that training and MMPose's Mosaic need. Others (segmentation, raw annotation) would slow down
+# Mosaic, and `id`, `iscrowd` and the like would be those of only one of its four images.
 TRAINING_KEYS = (
     'img_id',
     'img_path',
@@ -36,39 +36,43 @@ TRAINING_KEYS = (
 
 @DATASETS.register_module()
 class KeypointDataset(BaseCocoStyleDataset):
-    """Images with all their people, from COCO-format annotations (COCO, CrowdPose, ...).
+    """Keypoint dataset in COCO format (COCO, CrowdPose, ...) with all instances of each image.
 
-    With several categories (:func:`read_metainfo`) an annotation belongs to that of its name in the
-    annotation file, and has the keypoints of that category; with one, whatever its name. Samples
-    have K keypoint types, those of all categories, and ``category_id`` (n,) int, 0..C-1.
+    With several categories (:func:`read_metainfo`), the category of an annotation is found by its
+    name in the annotation file, and it has the keypoints of that category. With a single category,
+    all annotations belong to it, whatever their category is called. Samples have the K keypoint
+    types of all categories, and ``category_id`` (n,) int, 0..C-1.
 
-    In tests samples are otherwise MMPose's. In training they differ from MMPose's so:
+    Otherwise test samples are those of MMPose. Training samples differ from MMPose's:
 
-    - images without people stay: they teach what is not a person;
-    - people without labelled keypoints stay: KAPAO learns their boxes;
-    - crowd regions leave: they are no pose objects (docs/method.md, Objects);
-    - boxes are clipped to the image's edge (w, h), not to w - 1: they are continuous;
-    - boxes without area inside the image leave; a log line counts all that left;
-    - a sample holds what training needs: ``bbox`` (n, 4) xyxy, ``keypoints`` (n, K, 2), both in
-      original-image px, ``keypoints_visible`` (n, K) in {0, 1}, and ``bbox_score`` (n,), all
-      float32, and ``category_id``; n may be 0.
+    - Images without instances are kept as negative examples.
+    - Instances without labeled keypoints are kept, because KAPAO learns their boxes.
+    - Crowd regions are removed (docs/method.md, Objects).
+    - Boxes are clipped to the edge of the image (w, h) instead of (w - 1, h - 1).
+    - Boxes without area inside the image are removed. The numbers of removed annotations are
+      logged.
+    - A sample has only the keys that training needs: ``bbox`` (n, 4) xyxy and ``keypoints``
+      (n, K, 2), both in px of the original image, ``keypoints_visible`` (n, K) in {0, 1},
+      ``bbox_score`` (n,), all float32, and ``category_id``; n may be 0.
 
     Args:
-        metainfo: Describes the keypoints, ``dict(from_file='...')``; paths of MMPose's own files
+        metainfo: Metainfo of the keypoints, such as ``dict(from_file='...')``, see
+            :func:`read_metainfo`. Paths of MMPose's own files
             (``configs/_base_/datasets/coco.py``) are found inside MMPose.
-        keypoints_outside: What becomes of keypoints labelled outside the image in training:
-            ``'keep'`` or ``'clip'`` to its edge (CrowdPose, docs/method.md).
-        image_cache: Where decoded images are kept for training: ``'ram'``, a folder, or None for
-            nowhere. Where the pipeline starts with Mosaic they are shrunk to its ``img_scale`` as
-            it would do, and labels with them, so that samples stay the same. See
+        keypoints_outside: Treatment of keypoints that are labeled outside the image, in training:
+            ``'keep'``, or ``'clip'`` to its edge (CrowdPose, docs/method.md, Objects).
+        image_cache: Place to cache decoded images for training: ``'ram'``, a folder, or None for
+            no cache. If the pipeline starts with Mosaic, images and labels are shrunk to its
+            ``img_scale`` as Mosaic would do, so that the samples stay the same. See
             :class:`ImageCache`.
-        on_size_mismatch: What happens when an image has another size than the annotation file says:
-            ``'stop'``, or ``'warn'`` once and go on. With ``image_cache`` it always stops.
-        **kwargs: Those of MMPose's BaseCocoStyleDataset; ``data_mode`` is always 'bottomup'.
+        on_size_mismatch: Reaction to an image whose size differs from the annotation file:
+            ``'stop'``, or ``'warn'`` once and continue. With ``image_cache`` it is always an error.
+        **kwargs: Further arguments of MMPose's BaseCocoStyleDataset, except ``data_mode``, which is
+            always 'bottomup'.
 
     Raises:
-        InputError: If files are missing, or annotations and metainfo do not fit. Also when a
-            sample is loaded, see ``on_size_mismatch``.
+        InputError: If an argument is invalid, files are missing, or annotations and metainfo do not
+            fit. Also when a sample is loaded, see ``on_size_mismatch``.
     """
 
     def __init__(
@@ -89,12 +93,12 @@ class KeypointDataset(BaseCocoStyleDataset):
         self.keypoints_outside = keypoints_outside
         self.image_cache = image_cache
         self._images = None
-        self._left_out = Counter()  # reason -> annotations
+        self._left_out = Counter()  # reason -> number of annotations
         super().__init__(metainfo=metainfo, data_mode='bottomup', **kwargs)
         self._size_check = SizeCheck(self.ann_file, on_size_mismatch)
 
     def full_init(self) -> None:
-        """Loads the annotations, and fills the cache of images."""
+        """Loads the annotations, and fills the image cache."""
         if self._fully_initialized:
             return
         super().full_init()
@@ -110,7 +114,7 @@ class KeypointDataset(BaseCocoStyleDataset):
             )
 
     def _mosaic_size(self) -> tuple[int, int] | None:
-        """The (w, h) that the pipeline first brings every image to, None without Mosaic."""
+        """Returns ``img_scale`` (w, h) of the Mosaic that starts the pipeline, or None."""
         match self.pipeline.transforms:
             case [
                 LoadImage(),
@@ -121,9 +125,10 @@ class KeypointDataset(BaseCocoStyleDataset):
         return None
 
     def get_data_info(self, idx: int) -> dict:
-        """Returns the sample, with its image and labels in px of that image if images are cached.
+        """Returns a sample.
 
-        ``size_check`` and ``annotated_size`` (w, h) are for :class:`CheckedLoadImage`.
+        If images are cached, the sample contains its image, and the labels are in px of that image.
+        ``size_check`` and ``annotated_size`` (w, h) px are used by :class:`CheckedLoadImage`.
         """
         info = super().get_data_info(idx)
         info['size_check'] = self._size_check
@@ -138,7 +143,7 @@ class KeypointDataset(BaseCocoStyleDataset):
         return read_metainfo(metainfo)
 
     def _load_annotations(self) -> tuple[list[dict], list[dict]]:
-        """Loads people and images, says in the log what is there and what was left out."""
+        """Loads instances and images, and logs the numbers of those kept and removed."""
         self._check_paths()
         content = self._read_annotations()
         self._metainfo['CLASSES'] = content.get('categories', [])
@@ -167,7 +172,7 @@ class KeypointDataset(BaseCocoStyleDataset):
         return people, images
 
     def _check_paths(self) -> None:
-        """Says which part of the data is missing, and how to point at it."""
+        """Raises InputError if the data root, the annotation file or the images are missing."""
         for name, path in (
             ('data root', self.data_root),
             ('annotation file', self.ann_file),
@@ -183,7 +188,7 @@ class KeypointDataset(BaseCocoStyleDataset):
                 )
 
     def _read_annotations(self) -> dict:
-        """Reads the annotation file, and raises what is wrong in it before it fails somewhere."""
+        """Reads the annotation file, and raises InputError if it has errors."""
         content = read_annotations(self.ann_file)
         faults = fatal_faults(content, self._metainfo, self.test_mode)
         if faults:
@@ -195,9 +200,9 @@ class KeypointDataset(BaseCocoStyleDataset):
         return content
 
     def parse_data_info(self, raw_data_info: dict) -> dict | None:
-        """Turns an annotation of one person into arrays; None if training leaves it out."""
+        """Converts an annotation to arrays; returns None if it is not used for training."""
         ann, image = raw_data_info['raw_ann_info'], raw_data_info['raw_img_info']
-        # Unread here; MMPose copies it, and fails where one person has polygons and another none.
+        # Not used here. MMPose fails if one instance has polygons and another none.
         light = {**raw_data_info, 'raw_ann_info': {**ann, 'segmentation': None}}
         if self.test_mode:
             return self._in_category(super().parse_data_info(light))
@@ -219,7 +224,7 @@ class KeypointDataset(BaseCocoStyleDataset):
         return {key: info[key] for key in TRAINING_KEYS}
 
     def _in_category(self, info: dict) -> dict:
-        """Brings the keypoints of a person (1, K_c, ...) to their places among all K types."""
+        """Moves keypoints (1, K_c, ...) of a category to their indices among all K types."""
         categories = self._metainfo['categories']
         index = self._category_of.get(int(info['category_id']), 0)  # 0: the file lists none
         info['category_id'] = np.array(index)
@@ -230,7 +235,7 @@ class KeypointDataset(BaseCocoStyleDataset):
         return info
 
     def _get_bottomup_data_infos(self, people: list[dict], images: list[dict]) -> list[dict]:
-        """Gathers the people of each image; in training images without people come last."""
+        """Groups instances by image; in training, images without instances are added at the end."""
         samples = super()._get_bottomup_data_infos(people, images)
         if not self.test_mode:
             for sample in samples:
@@ -242,7 +247,7 @@ class KeypointDataset(BaseCocoStyleDataset):
         return samples
 
     def _images_of_nobody(self, samples: list[dict], images: list[dict]) -> list[dict]:
-        """Returns a sample for each image that has none."""
+        """Returns an empty sample for each image that has no instances."""
         with_people = {sample['img_id'] for sample in samples}
         count = self._metainfo['num_keypoints']
         nobody = dict(

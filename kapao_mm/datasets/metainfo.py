@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""What describes a dataset: keypoint names, left/right pairs, skeleton, sigmas, categories."""
+"""Reads the metainfo of a dataset: keypoint names, skeleton, left/right pairs, categories."""
 
 from logging import WARNING
 from pathlib import Path
@@ -15,8 +15,8 @@ from kapao_mm.errors import InputError
 from kapao_mm.utils.plain_yaml import read_yaml_as_data
 from kapao_mm.utils.project_files import project_dir
 
-# Where the files of configs/_base_/datasets/ are, wherever one stands: those of this project, in a
-# checkout or a wheel, then MMPose's.
+# Folders with metainfo files that are found from any working directory: those of this project (in
+# a checkout or a wheel), then MMPose's.
 SHIPPED = [
     folder / 'configs/_base_/datasets'
     for folder in (project_dir(), Path(mmpose.__file__).parent / '.mim')
@@ -24,27 +24,27 @@ SHIPPED = [
 
 
 def read_metainfo(metainfo: dict) -> dict[str, Any]:
-    """Parses a metainfo of one category of objects, or of several.
+    """Reads and parses the metainfo of one or several categories of pose objects.
 
-    With several, the keypoint types of each follow those of the one before, and are named
-    ``category/type``.
+    With several categories their keypoint types are concatenated and named ``category/type``.
 
     Args:
-        metainfo: MMPose's metainfo, or ``dict(from_file='...')`` with a path of a Python file,
-            which is run, or of a JSON or YAML file, which is read as data. Files of this project
-            and of MMPose (``configs/_base_/datasets/coco.py``) are found from every folder. For
-            several categories
-            ``dict(dataset_name='...', categories=dict(person=dict(from_file='...'), ...))``: the
-            metainfo of each by its name in the annotation file.
+        metainfo: Metainfo in MMPose's format, or ``dict(from_file='...')`` with the path of a file
+            that contains it. A Python file is executed, a JSON or YAML file is read as data. Files
+            of this project and of MMPose (``configs/_base_/datasets/coco.py``) are found from any
+            folder. For several categories it is ``dict(dataset_name='...',
+            categories=dict(person=dict(from_file='...'), ...))``, with a metainfo for each category
+            name of the annotation file.
 
     Returns:
-        The metainfo as MMPose parses it, and ``categories``: a dict for each with ``name`` and
-        ``keypoint_ids``, its keypoint types. A single one has the name of the dataset.
+        The metainfo as parsed by MMPose, with the additional key ``categories``: a list of dicts
+        with ``name`` and ``keypoint_ids``, the indices of the keypoint types of the category. A
+        single category has the name of the dataset.
 
     Raises:
-        InputError: a file is missing; a key is; a list is longer or shorter than the keypoints; a
-            left/right pair or a link of the skeleton names a keypoint that there is not; keypoints
-            are not numbered in order, or share a name.
+        InputError: If a file or key is missing; sigmas or weights do not match the number of
+            keypoints; a left/right pair or a link of the skeleton names an unknown keypoint; or
+            keypoints are not numbered in order or share a name.
     """
     if 'categories' not in metainfo:
         parsed = _read_category(metainfo)
@@ -57,15 +57,15 @@ def read_metainfo(metainfo: dict) -> dict[str, Any]:
 
 
 def category_ids(metainfo: dict[str, Any]) -> list[list[int]]:
-    """The ids that an annotation file uses for each category.
+    """Returns the category ids of an annotation file that belong to each category of the model.
 
     Args:
-        metainfo: of a dataset: as :func:`read_metainfo` returns it, and ``CLASSES``, the file's
-            list of categories.
+        metainfo: Metainfo of a dataset, as returned by :func:`read_metainfo`, with the file's list
+            of categories in ``CLASSES``.
 
     Returns:
-        Ids by category. One category has those of all in the file: 54 species are one animal. Of
-        several each has those of its name.
+        List of ids for each category. A single category has the ids of all categories of the file
+        (for example, 54 species as one category). With several, ids are assigned by name.
     """
     categories, found = metainfo['categories'], metainfo.get('CLASSES', [])
     if len(categories) == 1:
@@ -93,7 +93,7 @@ def _read_category(metainfo: dict) -> dict[str, Any]:
                 raise InputError(f'metainfo {source}: {key} {number} has no {part}: add it')
     try:
         parsed = parse_pose_metainfo(info)
-    except AssertionError as error:  # MMPose's, without a message
+    except AssertionError as error:  # from MMPose, without a message
         raise InputError(needed) from error
     except KeyError as error:
         raise InputError(
@@ -120,7 +120,8 @@ def _read_category(metainfo: dict) -> dict[str, Any]:
             )
     if not (np.isfinite(parsed['sigmas']) & (parsed['sigmas'] > 0)).all():
         raise InputError(f'metainfo {source}: sigmas must be above 0, they are {info["sigmas"]}')
-    parsed['skeleton_link_colors'] = parsed['skeleton_link_colors'].reshape(-1, 3)  # of none: (0,)
+    # MMPose gives the shape (0,) if there are no links.
+    parsed['skeleton_link_colors'] = parsed['skeleton_link_colors'].reshape(-1, 3)
     return parsed
 
 
@@ -139,12 +140,12 @@ def _read_file(source: str) -> dict[str, Any]:
     read_yaml_as_data()
     try:
         info = Config.fromfile(found).get('dataset_info', {})
-    except (Exception, SystemExit) as error:  # whatever the code in it raises
+    except (Exception, SystemExit) as error:  # the code in it may raise anything
         raise InputError(
             f'metainfo file {found.absolute()} cannot be read: {type(error).__name__}: {error}'
         ) from error
     info = info if isinstance(info, dict) else {}
-    for key in ('keypoint_info', 'skeleton_info'):  # keys of JSON are texts
+    for key in ('keypoint_info', 'skeleton_info'):  # keys of JSON are strings
         if isinstance(info.get(key), dict):
             info[key] = {_number(name): value for name, value in info[key].items()}
     return info

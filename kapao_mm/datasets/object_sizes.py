@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""What the sizes of a dataset's objects mean for its config: input size and fusion distance."""
+"""Derives config values from the object sizes of a dataset: input size and fusion distance."""
 
 import math
 from collections.abc import Mapping
@@ -10,21 +10,22 @@ import numpy as np
 from .annotation_checks import Finding
 from .annotation_review import Instances, inner_sides
 
-PAPER_DISTANCE = 50  # px of the original image, for people of COCO
-COCO_SIZE = 109  # px of the original image, the median root of their boxes' areas
-CELLS = 2  # of the finest grid, the longer side of an object that can be learned
-SHARE = 0.98  # of the objects that an input size is to suit
-DIVISOR = 64  # of input sizes, the stride of the coarsest grid
+PAPER_DISTANCE = 50  # the paper's fusion distance for COCO, px of the original image
+COCO_SIZE = 109  # median square root of the box area in COCO, px of the original image
+CELLS = 2  # minimum length of an object that can be learned, in cells of the finest grid
+SHARE = 0.98  # share of the objects that a suggested input size must suit
+DIVISOR = 64  # divisor of input sizes, the stride of the coarsest grid, px
 
 
 def choose_fusion_distance(instances: Instances) -> int:
-    """Chooses the tolerance of fusion so that it is to the objects as the paper's is to people.
+    """Scales the paper's fusion distance to the object size of a dataset.
 
-    The size of a category is the median root of the area of its boxes with labelled keypoints; of
-    several categories the smallest counts, since a wrong fusion costs more than a missed one.
+    The size of a category is the median square root of the area of boxes with labeled keypoints.
+    The smallest category counts, because a wrong fusion is worse than a missed one.
 
     Returns:
-        ``fusion_distance`` in px of the original image, at least 1; the paper's without objects.
+        ``fusion_distance`` in px of the original image, at least 1. Without objects it is the
+        paper's value.
     """
     sides = inner_sides(instances)  # (N, 2)
     sizes = np.sqrt(sides.prod(1))
@@ -39,14 +40,14 @@ def find_small_objects(
 ) -> list[Finding]:
     """Finds pose and keypoint objects that are too small to be learned at an input size.
 
-    A pose object is too small if its longer side is less than :data:`CELLS` cells of the finest
-    grid, so that its keypoints share cells, or if every anchor that it could match is too large for
-    it. A keypoint object is if it is smaller than a cell.
+    A pose object is too small if its longer side is shorter than :data:`CELLS` cells of the finest
+    grid, so that its keypoints share cells, or if all anchors are too large to match it. A keypoint
+    object is too small if it is smaller than a cell.
 
     Args:
         instances: The annotations.
-        input_size: Long side of the network input, px.
-        head: The config of the head: ``strides``, ``anchors``, ``keypoint_size``, ``assigner``.
+        input_size: Longer side of the network input, px.
+        head: Config of the head with ``strides``, ``anchors``, ``keypoint_size`` and ``assigner``.
     """
     stride = min(head['strides'])
     sides = inner_sides(instances, input_size)
@@ -84,13 +85,18 @@ def find_small_objects(
 
 
 def _missing_factors(sides: np.ndarray, head: Mapping[str, Any], stride: int) -> np.ndarray:
-    """By which factor (n,) objects of sides (n, 2) px are too small; at most 1 where they are not.
+    """Returns the factor by which each object must grow to be learned, (n,); at most 1 if it fits.
 
-    Of objects that are too long and thin for any anchor, whatever the size, only the length counts.
+    Objects whose aspect ratio matches no anchor at any size are judged by their length alone.
+
+    Args:
+        sides: Sides (w, h) of n objects, (n, 2) px of the network input.
+        head: Config of the head.
+        stride: Stride of the finest grid, px.
     """
     anchors, ratio = np.reshape(head['anchors'], (-1, 2)), head['assigner']['max_ratio']
-    low = (anchors / ratio / sides[:, None]).max(-1)  # (n, A), factors from which an anchor matches
-    high = (anchors * ratio / sides[:, None]).min(-1)  # and to which
+    low = (anchors / ratio / sides[:, None]).max(-1)  # (n, A), lowest factor that matches
+    high = (anchors * ratio / sides[:, None]).min(-1)  # (n, A), highest
     anchor_factors = np.where(low < high, low, np.inf).min(1)
     anchor_factors[np.isinf(anchor_factors)] = 0
     return np.maximum(anchor_factors, CELLS * stride / sides.max(1))

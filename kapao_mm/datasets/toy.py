@@ -1,9 +1,10 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Procedural people in COCO format: data for the demo and for tests, drawn with numpy and OpenCV.
+"""Generates a synthetic dataset of drawn people in COCO format, for the demo and for tests.
 
-Figures are posed in three dimensions and drawn as parts from far to near; a buffer of part ids is
-drawn together with the colours and decides which keypoints are seen. Anatomical left is warm (reds,
-oranges, yellows) and right is cool (greens, blues) on every limb, shoe, ear and eye.
+Figures are posed in three dimensions and drawn part by part from far to near, with numpy and
+OpenCV. A buffer of part ids is drawn together with the colors and tells which keypoints are
+visible. The left side of the body has warm colors (red, orange, yellow) and the right side cool
+colors (green, blue) on every limb, shoe, ear and eye.
 
     python -m kapao_mm.datasets.toy data/toy --level easy
 """
@@ -30,30 +31,31 @@ SKELETON = (
     (16, 14), (14, 12), (17, 15), (15, 13), (12, 13), (6, 12), (7, 13), (6, 7), (6, 8), (7, 9),
     (8, 10), (9, 11), (2, 3), (1, 2), (1, 3), (2, 4), (3, 5), (4, 6), (5, 7),
 )  # fmt: skip
-NOSE, EYE, EAR, SHOULDER, ELBOW, WRIST, HIP, KNEE, ANKLE = 0, 1, 3, 5, 7, 9, 11, 13, 15  # the left
+# Indices of the left keypoints; the right one follows each.
+NOSE, EYE, EAR, SHOULDER, ELBOW, WRIST, HIP, KNEE, ANKLE = 0, 1, 3, 5, 7, 9, 11, 13, 15
 
-VERSION = 1  # of the drawing; raise it when the same seed gives other pictures
-REFERENCE_SIZE = (640, 480)  # (w, h) at which the heights of the levels are px
-OVERSAMPLING = 2  # subpixels per pixel and axis while drawing
-SUBPIXEL_BITS = 4  # fixed-point bits of OpenCV's polygon corners
+VERSION = 1  # raise it when the same seed gives other images
+REFERENCE_SIZE = (640, 480)  # image size (w, h) px for which the levels give figure heights
+OVERSAMPLING = 2  # subpixels for each pixel and axis while drawing
+SUBPIXEL_BITS = 4  # fractional bits of polygon corners in OpenCV
 JPEG_QUALITY = 95
 
 Colour = tuple[float, float, float]  # BGR, 0..255
 Range = tuple[float, float]
 Angles = tuple[Range, ...]
 BLACK, WHITE = (0.0, 0.0, 0.0), (255.0, 255.0, 255.0)
-LIGHT = np.array([-0.6, -0.8])  # towards the light, in image axes
-SPINE = np.array([0, 0.31, 0])  # from the neck to between the hips, in body axes
+LIGHT = np.array([-0.6, -0.8])  # direction towards the light, in image axes
+SPINE = np.array([0, 0.31, 0])  # from the neck to the middle of the hips, in body axes
 
 
 class Part(NamedTuple):
-    """A body part: the convex hull of circles.
+    """A body part, drawn as the convex hull of circles.
 
     Attributes:
-        circles: (n, 3) x, y, radius.
-        depth: larger is nearer.
-        colour: of its lit side.
-        keypoints: indices of the keypoints that are seen where this part is seen.
+        circles: Circles (x, y, radius), (n, 3).
+        depth: Depth; larger is nearer.
+        colour: Color of the lit side.
+        keypoints: Indices of the keypoints that are visible where this part is visible.
     """
 
     circles: np.ndarray
@@ -62,31 +64,37 @@ class Part(NamedTuple):
     keypoints: tuple[int, ...] = ()
 
 
-Limb = tuple[list[Part], dict[int, np.ndarray]]  # parts, and places (3,) by index of the keypoint
+Limb = tuple[list[Part], dict[int, np.ndarray]]  # parts, and positions (3,) by keypoint index
 
 
 class Figure(NamedTuple):
-    """A posed person: keypoints (17, 2) and parts from far to near, in one unit."""
+    """A person in a pose.
+
+    Attributes:
+        keypoints: Keypoints, (17, 2), in the same unit as the parts.
+        parts: Body parts, sorted from far to near.
+    """
 
     keypoints: np.ndarray
     parts: tuple[Part, ...]
 
     def box(self) -> np.ndarray:
-        """The extent (4,) xyxy of all parts."""
+        """Returns the bounding box of all parts, (4,) xyxy."""
         circles = np.concatenate([part.circles for part in self.parts])
         xy, radius = circles[:, :2], circles[:, 2:]
         return np.concatenate([(xy - radius).min(0), (xy + radius).max(0)])
 
     def placed(self, scale: float, shift: Sequence[float]) -> 'Figure':
-        """The figure times `scale`, then moved by `shift` (2,)."""
+        """Returns the figure scaled by `scale` and then moved by `shift` (2,)."""
         moved = np.array([*shift, 0.0])
         parts = tuple(part._replace(circles=part.circles * scale + moved) for part in self.parts)
         return Figure(self.keypoints * scale + moved[:2], parts)
 
 
-# Angle ranges in degrees. A limb at rest hangs down; flexion swings it forward, abduction outward.
-# Legs: flexion, abduction, bend of the knee. Arms: flexion, abduction, bend of the elbow forward,
-# turn of the forearm outward. One row serves both sides, two rows are dealt to the sides by chance.
+# Ranges of angles in degrees. A limb at rest hangs down; flexion swings it forward, abduction
+# outward. Legs: flexion, abduction, bend of the knee. Arms: flexion, abduction, forward bend of the
+# elbow, outward turn of the forearm. One row is used for both sides, two rows are assigned to the
+# sides at random.
 _STRAIGHT = ((-4, 8), (2, 9), (0, 8))
 LEGS: dict[str, tuple[Angles, ...]] = {
     'stand': (_STRAIGHT,),
@@ -112,17 +120,17 @@ ARMS: dict[str, tuple[Angles, ...]] = {
 
 
 class Level(NamedTuple):
-    """What the pictures of a level hold.
+    """Settings of a difficulty level.
 
     Attributes:
-        people: least and most people.
-        height: least and most height of a figure in its pose, px at `REFERENCE_SIZE`.
-        cut: probability that the border may cut a figure.
-        min_visible: least share of a figure's silhouette that is to be seen.
-        facing: probabilities of front, side and back.
-        legs: the poses of the legs and their probabilities.
-        arms: the poses of the arms and their probabilities.
-        background: (rng, (w, h)) -> (h, w, 3) uint8.
+        people: Minimum and maximum number of people.
+        height: Minimum and maximum height of a posed figure, px at :data:`REFERENCE_SIZE`.
+        cut: Probability that the image border may cut a figure.
+        min_visible: Minimum visible share of a figure's silhouette.
+        facing: Probabilities of front, side and back view.
+        legs: Poses of the legs with their probabilities.
+        arms: Poses of the arms with their probabilities.
+        background: Function (rng, (w, h)) -> (h, w, 3) uint8 that draws the background.
     """
 
     people: tuple[int, int]
@@ -136,12 +144,15 @@ class Level(NamedTuple):
 
 
 def _turn(yaw: float, pitch: float = 0, roll: float = 0) -> np.ndarray:
-    """The body axes left, down, forward as rows (3, 3) in x right, y down, z towards the viewer.
+    """Returns the body axes left, down and forward as the rows of a matrix (3, 3).
+
+    The columns are x to the right, y down and z towards the viewer.
 
     Args:
-        yaw: degrees; 0 faces the viewer, so that left points to the right of the image.
-        pitch: degrees of leaning forward.
-        roll: degrees of leaning to the body's left.
+        yaw: Turn of the body in degrees; 0 faces the viewer, and the left of the body is on the
+            right of the image.
+        pitch: Forward lean in degrees.
+        roll: Lean to the body's left in degrees.
     """
     (cy, cp, cr), (sy, sp, sr) = (f(np.radians([yaw, pitch, roll])) for f in (np.cos, np.sin))
     rolled = np.array([[cr, sr, 0], [-sr, cr, 0], [0, 0, 1]])
@@ -151,35 +162,46 @@ def _turn(yaw: float, pitch: float = 0, roll: float = 0) -> np.ndarray:
 
 
 def _index(left: int, side: int) -> int:
-    """The keypoint on `side` (1 left, -1 right) that is `left` on the left."""
+    """Returns the index of a keypoint on a side.
+
+    Args:
+        left: Index of the left keypoint.
+        side: 1 for left, -1 for right.
+    """
     return left + (side < 0)
 
 
 def _direction(flexion: float, abduction: float, side: int) -> np.ndarray:
-    """Unit vector (3,) along a limb in body axes; `side` is 1 on the left, -1 on the right."""
+    """Returns the unit vector (3,) along a limb, in body axes.
+
+    Args:
+        flexion: Forward swing in degrees.
+        abduction: Outward swing in degrees.
+        side: 1 for left, -1 for right.
+    """
     f, a = np.radians([flexion, abduction])
     return np.array([side * np.sin(a), np.cos(a) * np.cos(f), np.cos(a) * np.sin(f)])
 
 
 def _colour(rng: np.random.Generator, hue: Range, saturation: Range, value: Range) -> Colour:
-    """A colour drawn from ranges of hue in degrees, saturation and value."""
+    """Returns a random color within ranges of hue (degrees), saturation and value (0..1)."""
     h, s, v = (rng.uniform(*limits) for limits in (hue, saturation, value))
     r, g, b = colorsys.hsv_to_rgb(h / 360 % 1, s, v)
     return 255 * b, 255 * g, 255 * r
 
 
 def _side_colour(rng: np.random.Generator, side: int) -> Colour:
-    """A clear colour that tells the sides apart: warm on the left (1), cool on the right (-1)."""
+    """Returns a random strong color: warm for the left side (1), cool for the right side (-1)."""
     return _colour(rng, (-15, 50) if side > 0 else (165, 255), (0.7, 1.0), (0.6, 0.95))
 
 
 def _mixed(colour: Colour, other: Colour, share: float) -> Colour:
-    """`colour` with a share in 0..1 of another one."""
+    """Returns `colour` mixed with a share (0..1) of another color."""
     return tuple(a + (b - a) * share for a, b in zip(colour, other, strict=True))
 
 
 class Look(NamedTuple):
-    """What a person looks like, apart from the colours of the sides; `build` scales thickness."""
+    """Look of a person, except for the colors of the sides; `build` scales the thickness."""
 
     skin: Colour
     hair: Colour
@@ -206,14 +228,14 @@ def _sample_look(rng: np.random.Generator) -> Look:
 
 
 def _part(points, radii, colour: Colour, keypoints: tuple[int, ...] = (), lift: float = 0) -> Part:
-    """A part around points (n, 3) or (3,); its depth is their mean depth plus `lift`."""
+    """Creates a part around points (n, 3) or (3,); its depth is their mean depth plus `lift`."""
     points = np.atleast_2d(points)
     circles = np.column_stack([points[:, :2], np.broadcast_to(radii, len(points))])
     return Part(circles, points[:, 2].mean() + lift, colour, keypoints)
 
 
 def _trunk(look: Look, torso: np.ndarray, pelvis: np.ndarray) -> list[Part]:
-    """Shirt, shorts and neck; `torso` and `pelvis` are body axes (3, 3)."""
+    """Creates shirt, shorts and neck; `torso` and `pelvis` are body axes (3, 3)."""
     chest = np.array([[-0.062, 0.045, 0], [0.062, 0.045, 0]]) @ torso
     waist = np.array([[-0.035, 0.2, 0], [0.035, 0.2, 0]]) @ torso
     hips = SPINE @ torso + np.array([[-0.05, 0, 0], [0.05, 0, 0]]) @ pelvis
@@ -227,8 +249,8 @@ def _trunk(look: Look, torso: np.ndarray, pelvis: np.ndarray) -> list[Part]:
 
 
 def _head(rng: np.random.Generator, look: Look, torso: np.ndarray, head: np.ndarray) -> Limb:
-    """Head, hair and face; `torso` and `head` are body axes (3, 3)."""
-    size = 0.115  # large, to keep the keypoints of the face apart in small network inputs
+    """Creates head, hair and face; `torso` and `head` are body axes (3, 3)."""
+    size = 0.115  # large, so that face keypoints stay apart in small network inputs
     centre = np.array([0, -0.035, 0.012]) @ torso + np.array([0, -0.8 * size, 0]) @ head
 
     def at(*place: float) -> np.ndarray:
@@ -268,7 +290,7 @@ def _head(rng: np.random.Generator, look: Look, torso: np.ndarray, head: np.ndar
 def _arm(
     rng: np.random.Generator, look: Look, torso: np.ndarray, angles: Angles, side: int
 ) -> Limb:
-    """One arm; `torso` is body axes (3, 3)."""
+    """Creates an arm; `torso` is body axes (3, 3)."""
     flexion, abduction, bend, outward = (rng.uniform(*limits) for limits in angles)
     upper = _direction(flexion, abduction, side) @ torso
     lower = _direction(flexion + bend, abduction + outward, side) @ torso
@@ -279,7 +301,9 @@ def _arm(
     cloth = _side_colour(rng, side)
     band = _mixed(cloth, WHITE, 0.45)
     r = np.array([0.044, 0.034, 0.027]) * look.build
-    near, mark = 0.08, 0.135  # before the trunk unless turned well away, and marks before limbs
+    # Depth offsets: arms are drawn in front of the trunk unless the body is turned far away, and
+    # marks (bands at the joints) in front of the limbs.
+    near, mark = 0.08, 0.135
     parts = [
         _part([shoulder, elbow], r[:2], cloth, (s, e), near),
         _part([elbow, wrist], r[1:], cloth if look.long_sleeves else look.skin, (w,), near),
@@ -299,7 +323,7 @@ def _leg(
     angles: Angles,
     side: int,
 ) -> Limb:
-    """One leg; `hips` (3,) is between the hip joints, `pelvis` is body axes (3, 3)."""
+    """Creates a leg; `hips` (3,) is the middle of the hips, `pelvis` is body axes (3, 3)."""
     flexion, abduction, bend = (rng.uniform(*limits) for limits in angles)
     shin = flexion - bend
     hip = hips + np.array([side * 0.068, 0.02, 0]) @ pelvis
@@ -311,7 +335,7 @@ def _leg(
     cloth = _side_colour(rng, side)
     band, shoe = _mixed(cloth, WHITE, 0.45), _mixed(cloth, BLACK, 0.35)
     r = np.array([0.06, 0.044, 0.03]) * look.build
-    near, mark = 0.05, 0.105  # as for the arm
+    near, mark = 0.05, 0.105  # depth offsets as in _arm
     parts = [
         _part([hip, knee], r[:2], cloth, (h, k), near),
         _part([knee, ankle], r[1:], cloth if look.long_trousers else look.skin, (a,), near),
@@ -323,17 +347,17 @@ def _leg(
 
 
 def sample_figure(rng: np.random.Generator, level: str = 'easy') -> Figure:
-    """A person in a random pose and random clothes.
+    """Creates a person with a random pose and random clothes.
 
     Args:
-        rng: source of all chance.
+        rng: Random generator.
         level: 'easy' or 'crowd'.
 
     Returns:
-        The figure; about 1 tall when it stands, neck at the origin.
+        The figure, with the neck at the origin and a height of about 1 when it stands.
 
     Raises:
-        InputError: the level is unknown.
+        InputError: If the level is unknown.
     """
     limits = _level(level)
     facing = rng.choice(3, p=limits.facing)
@@ -363,22 +387,30 @@ _CIRCLE = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], 1)
 
 
 def _corners(circles: np.ndarray, scale: int = 1) -> np.ndarray:
-    """Fixed-point corners (..., n * 24, 2) in 1 / `scale` px around circles (..., n, 3) px."""
+    """Returns polygon corners around circles, in OpenCV's fixed-point format.
+
+    Args:
+        circles: Circles (x, y, radius), (..., n, 3) px.
+        scale: Number of subpixels for each pixel.
+
+    Returns:
+        Corners, (..., n * 24, 2) int32, in fractions of a subpixel.
+    """
     centres, radii = np.split(circles[..., None, :] * float(scale), [2], axis=-1)
-    radii = np.maximum(radii - 0.4, 0)  # OpenCV's filling goes about that far beyond the corners
+    radii = np.maximum(radii - 0.4, 0)  # OpenCV fills about 0.4 px beyond the corners
     points = centres + (scale - 1) / 2 + radii * _CIRCLE  # (..., n, 24, 2)
     points = np.rint(points * 2**SUBPIXEL_BITS).astype(np.int32)
     return points.reshape(*circles.shape[:-2], -1, 2)
 
 
 def _fill(canvas: np.ndarray, corners: np.ndarray, value: float | Sequence[float]) -> None:
-    """Fills the convex hull of fixed-point corners (m, 2)."""
+    """Fills the convex hull of corners (m, 2) from :func:`_corners`."""
     cv2.fillConvexPoly(canvas, cv2.convexHull(corners), value, cv2.LINE_8, SUBPIXEL_BITS)
 
 
 def _paint(canvas: np.ndarray, circles: np.ndarray, colour: Colour) -> None:
     """Draws the hull of circles (n, 3) px, shaded like a cylinder, on an oversampled canvas."""
-    shades = int(np.clip(circles[:, 2].max(), 2, 7))  # no finer than pixels
+    shades = int(np.clip(circles[:, 2].max(), 2, 7))  # at most one for each pixel of the radius
     sizes = np.linspace(1, 0.16, shades)[:, None]
     lit = np.tile(circles, (shades, 1, 1))  # (shades, n, 3)
     lit[..., :2] += LIGHT * (lit[..., 2:] * (1 - sizes[..., None]) / 2)
@@ -389,19 +421,19 @@ def _paint(canvas: np.ndarray, circles: np.ndarray, colour: Colour) -> None:
 
 
 def render(background: np.ndarray, figures: Sequence[Figure]) -> tuple[np.ndarray, list[dict]]:
-    """Draws figures onto a background and annotates what can be seen of them.
+    """Draws figures onto a background and annotates those that are visible.
 
     Args:
-        background: (h, w, 3) uint8 BGR.
-        figures: in px, from far to near.
+        background: Background, (h, w, 3) uint8 BGR.
+        figures: Figures in px, sorted from far to near.
 
     Returns:
-        The image (h, w, 3) uint8 BGR, and for each figure of which anything is seen an annotation
-        as in COCO, but without `id` and `image_id`.
+        The image, (h, w, 3) uint8 BGR, and for each visible figure an annotation in COCO's format
+        without `id` and `image_id`.
     """
     canvas = cv2.resize(background, None, fx=OVERSAMPLING, fy=OVERSAMPLING)
-    ids = np.zeros(background.shape[:2], np.uint16)  # of parts; 0: background
-    owner, shows = [-1], [()]  # by part id: number of the figure, keypoints
+    ids = np.zeros(background.shape[:2], np.uint16)  # part id of each pixel; 0 is background
+    owner, shows = [-1], [()]  # index of the figure, and keypoints, of each part id
     for number, figure in enumerate(figures):
         for part in figure.parts:
             _paint(canvas, part.circles, part.colour)
@@ -421,13 +453,13 @@ def render(background: np.ndarray, figures: Sequence[Figure]) -> tuple[np.ndarra
 def _annotation(
     mask: np.ndarray, keypoints: np.ndarray, ids: np.ndarray, shows: list[tuple[int, ...]]
 ) -> dict:
-    """A person in COCO's format, without `id` and `image_id`.
+    """Creates a COCO annotation of a person, without `id` and `image_id`.
 
     Args:
-        mask: (h, w) bool, what is seen of the person.
-        keypoints: (17, 2) px.
-        ids: (h, w) ids of the person's parts, 0 elsewhere.
-        shows: the keypoints that are seen where the part of an id is seen.
+        mask: Visible pixels of the person, (h, w) bool.
+        keypoints: Keypoints, (17, 2) px.
+        ids: Part ids of the person's pixels, 0 elsewhere, (h, w).
+        shows: Keypoints that are visible where a part is visible, by part id.
     """
     labels = []
     for index, point in enumerate(keypoints.round(2).tolist()):
@@ -450,7 +482,7 @@ def _annotation(
 
 
 def _silhouette(figure: Figure, size: tuple[int, int]) -> np.ndarray:
-    """The figure's mask (h, w) bool as if alone on an image of `size` (w, h)."""
+    """Returns the mask (h, w) bool of a figure that is alone in an image of `size` (w, h) px."""
     mask = np.zeros(size[::-1], np.uint8)
     for part in figure.parts:
         _fill(mask, _corners(part.circles), 1)
@@ -458,17 +490,25 @@ def _silhouette(figure: Figure, size: tuple[int, int]) -> np.ndarray:
 
 
 def _arrange(rng: np.random.Generator, level: str, size: tuple[int, int]) -> list[Figure]:
-    """The people of a scene from far to near; who finds no place to be seen enough stays away."""
+    """Places the figures of a scene, and returns them sorted from far to near.
+
+    A figure is left out if 20 random positions hide too much of it.
+
+    Args:
+        rng: Random generator.
+        level: 'easy' or 'crowd'.
+        size: Image size (w, h) px.
+    """
     limits = _level(level)
     heights = rng.uniform(*limits.height, rng.integers(*limits.people, endpoint=True))
     figures: list[Figure] = []
     taken = np.zeros(size[::-1], bool)
-    for height in sorted(heights * _unit(size), reverse=True):  # the nearer are larger
+    for height in sorted(heights * _unit(size), reverse=True):  # nearer figures are larger
         person = _standardised(sample_figure(rng, level), height)
         extent = person.box()[2:]
         least = limits.min_visible * _silhouette(person, tuple(extent.astype(int) + 1)).sum()
         for _ in range(20):
-            beyond = 0.35 * extent * (rng.random() < limits.cut)  # the border may cut it
+            beyond = 0.35 * extent * (rng.random() < limits.cut)  # the border may cut the figure
             corner = rng.uniform(-beyond, np.maximum(size - extent, 0) + beyond)
             figure = person.placed(1, corner)
             mask = _silhouette(figure, size)
@@ -480,19 +520,19 @@ def _arrange(rng: np.random.Generator, level: str, size: tuple[int, int]) -> lis
 
 
 def _standardised(figure: Figure, height: float) -> Figure:
-    """The figure, `height` tall, its extent starting at the origin."""
+    """Returns the figure scaled to `height`, with its bounding box starting at the origin."""
     left, top, _, bottom = figure.box()
     scale = height / (bottom - top)
     return figure.placed(scale, (-left * scale, -top * scale))
 
 
 def _unit(size: tuple[int, int]) -> float:
-    """What a px at `REFERENCE_SIZE` measures in an image of `size` (w, h)."""
+    """Returns the scale of an image of `size` (w, h) relative to :data:`REFERENCE_SIZE`."""
     return min(np.divide(size, REFERENCE_SIZE))
 
 
 def _gradient(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """A smooth background (h, w, 3): four pale colours blended from the corners."""
+    """Draws a smooth background (h, w, 3) uint8: four pale colors blended from the corners."""
     corners = [_colour(rng, (0, 360), (0.02, 0.25), (0.45, 1.0)) for _ in range(4)]
     top, bottom = np.array(corners, np.float32).reshape(2, 2, 1, 3)
     x, y = (np.linspace(0, 1, n, dtype=np.float32)[:, None] for n in size)
@@ -501,7 +541,7 @@ def _gradient(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
 
 
 def _clutter(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """A textured background (h, w, 3) full of things."""
+    """Draws a textured background (h, w, 3) uint8 with random objects."""
     unit = _unit(size)
     texture = np.zeros(size[::-1], np.float32)
     for cells in (6, 24, 96):
@@ -553,19 +593,19 @@ def _level(name: str) -> Level:
 def draw_scene(
     rng: np.random.Generator, level: str = 'easy', image_size: tuple[int, int] = (640, 480)
 ) -> tuple[np.ndarray, list[dict]]:
-    """Draws one picture of people.
+    """Draws an image of people.
 
     Args:
-        rng: source of all chance.
+        rng: Random generator.
         level: 'easy' (1-2 large people, smooth background) or 'crowd' (1-8 people of all sizes,
             clutter, overlaps).
-        image_size: (w, h) px.
+        image_size: Image size (w, h) px.
 
     Returns:
-        As :func:`render`.
+        The image and its annotations, as returned by :func:`render`.
 
     Raises:
-        InputError: the level is unknown.
+        InputError: If the level is unknown.
     """
     background = _level(level).background(rng, image_size)
     return render(background, _arrange(rng, level, image_size))
@@ -579,24 +619,24 @@ def make_toy_dataset(
     image_size: tuple[int, int] = (640, 480),
     seed: int = 0,
 ) -> Path:
-    """Writes a toy dataset in COCO's layout, unless `root` already holds the same one.
+    """Writes a toy dataset in COCO's layout, unless `root` already contains the same one.
 
-    The annotations are written last, so that an interrupted run leaves no dataset. A picture
-    depends on its level, size, seed, split and index, not on the counts.
+    The annotations are written last, so that an interrupted run leaves no incomplete dataset. An
+    image depends on its level, size, seed, split and index, but not on the number of images.
 
     Args:
-        root: folder for `annotations/person_keypoints_{train,val}.json`, `train2017/`, `val2017/`.
+        root: Folder for `annotations/person_keypoints_{train,val}.json`, `train2017/`, `val2017/`.
         level: 'easy' or 'crowd', see :func:`draw_scene`.
-        num_train: number of training images.
-        num_val: number of validation images.
-        image_size: (w, h) px.
-        seed: not negative.
+        num_train: Number of training images.
+        num_val: Number of validation images.
+        image_size: Image size (w, h) px.
+        seed: Seed of the random generator, at least 0.
 
     Returns:
-        `root`.
+        `root` as a Path.
 
     Raises:
-        InputError: an argument is out of range, or `root` holds a dataset that is not a toy one.
+        InputError: If an argument is out of range, or `root` contains another kind of dataset.
     """
     _level(level)
     if min(num_train, num_val) < 1 or min(image_size) < 64 or seed < 0:
@@ -629,7 +669,11 @@ def _annotation_file(root: Path, split: str) -> Path:
 
 
 def _holds(root: Path, split: str, info: dict) -> bool:
-    """Whether `root` holds the split that `info` describes; raises if it is not a toy dataset's."""
+    """Returns whether `root` contains the split described by `info`.
+
+    Raises:
+        InputError: If `root` contains a dataset that is not a toy dataset.
+    """
     path = _annotation_file(root, split)
     if not path.exists():
         return False
@@ -649,7 +693,7 @@ def _write_images(
     image_size: Sequence[int],
     toy_version: int,
 ) -> dict:
-    """Writes the images of a split; returns its COCO file without `info`."""
+    """Writes the images of a split, and returns its COCO annotations without `info`."""
     folder = root / f'{split}2017'
     folder.mkdir(parents=True, exist_ok=True)
     number = ('train', 'val').index(split)
@@ -673,7 +717,7 @@ def _write_images(
 
 
 def main() -> None:
-    """The command line: `python -m kapao_mm.datasets.toy ROOT`."""
+    """Runs the command line `python -m kapao_mm.datasets.toy ROOT`."""
     parser = argparse.ArgumentParser(description='Write a toy dataset of drawn people.')
     parser.add_argument('root', type=Path)
     parser.add_argument('--level', choices=LEVELS, default='easy')

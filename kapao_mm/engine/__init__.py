@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Hooks and checkpoint handling; importing this package registers them with MMPose."""
+"""Training hooks and checkpoint handling; importing this package registers them with MMPose."""
 
 from .checkpoint import (
     allow_mmengine_checkpoints,

@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Checks checkpoints against the model that they are meant for, and loads them."""
+"""Reads and writes checkpoints, and checks that they fit a model."""
 
 import hashlib
 import io
@@ -22,10 +22,10 @@ from .weights_only import allow_globals
 
 
 def allow_mmengine_checkpoints() -> None:
-    """Lets ``weights_only`` reading accept what MMEngine writes, and nothing else.
+    """Allows the classes that MMEngine writes into checkpoints for ``weights_only`` reading.
 
-    MMEngine keeps arrays of the dataset's metainfo and the history of logged values in its
-    checkpoints; the history refers to its own methods by ``getattr``.
+    MMEngine's checkpoints contain numpy arrays from the dataset's metainfo and the history of
+    logged values (``HistoryBuffer``), which refers to its own methods by ``getattr``.
     """
     reconstruct, _, _ = np.empty(0).__reduce__()
     scalar, _ = np.float64().__reduce__()
@@ -44,20 +44,21 @@ def allow_mmengine_checkpoints() -> None:
 
 
 def _history_method(owner: type, name: str) -> Callable:
-    """Stands in for ``getattr`` in checkpoints: gives the statistics of a history, no more."""
+    """Replaces ``getattr`` in checkpoints; returns only the statistics methods of a history."""
     if owner is not HistoryBuffer or name not in ('min', 'max', 'current', 'mean'):
         raise pickle.UnpicklingError(f'getattr({owner!r}, {name!r}) is not allowed')
     return getattr(owner, name)
 
 
 def read_checkpoint(place: str | Path) -> dict[str, Any]:
-    """Reads a checkpoint of MMEngine, its tensors only when they are used.
+    """Reads an MMEngine checkpoint; its tensors are memory-mapped and read when they are used.
 
     Args:
-        place: A path or a URL, as for :func:`fetch`.
+        place: Path or URL, as in :func:`fetch`.
 
     Raises:
-        InputError: As :func:`read_weight_file`; or if the file is no checkpoint of MMEngine.
+        InputError: If :func:`read_weight_file` refuses the file, or it is not an MMEngine
+            checkpoint.
     """
     checkpoint = read_weight_file(place, mmap=True)
     if not isinstance(checkpoint, dict) or 'state_dict' not in checkpoint:
@@ -72,17 +73,18 @@ def read_checkpoint(place: str | Path) -> dict[str, Any]:
 
 
 def check_checkpoint(path: str | Path, model: nn.Module) -> None:
-    """Makes sure that a checkpoint can be read and fills every weight of the model.
+    """Checks that a checkpoint can be read and has a value for every weight of the model.
 
-    MMEngine only warns about weights that are missing or of another shape and goes on with random
-    ones.
+    MMEngine only warns about weights that are missing or have another shape, and continues with
+    random values.
 
     Args:
-        path: a checkpoint of MMEngine.
-        model: the model that it is meant for.
+        path: MMEngine checkpoint.
+        model: Model that will load the checkpoint.
 
     Raises:
-        InputError: the file is missing, is no checkpoint of MMEngine, or belongs to another model.
+        InputError: If the file is missing, is not an MMEngine checkpoint, or belongs to another
+            model.
     """
     wrong = _unfilled(model, path)
     if wrong:
@@ -93,16 +95,17 @@ def check_checkpoint(path: str | Path, model: nn.Module) -> None:
 
 
 def check_training_start(path: str | Path, model: nn.Module) -> None:
-    """Makes sure that a checkpoint fills a model's backbone and neck, and logs what it does not.
+    """Checks that a checkpoint has a value for every weight of a model's backbone and neck.
 
-    The head may be missing, or be one for other keypoints: it keeps its initial weights.
+    The head may be missing or belong to other keypoints. Its unmatched weights keep their initial
+    values, and their number is logged.
 
     Args:
-        path: a checkpoint of MMEngine.
-        model: the model that training starts with.
+        path: MMEngine checkpoint.
+        model: Model that will be trained.
 
     Raises:
-        InputError: the file is missing, is no checkpoint of MMEngine, or belongs to a model of
+        InputError: If the file is missing, is not an MMEngine checkpoint, or belongs to a model of
             another size.
     """
     wrong = _unfilled(model, path)
@@ -121,21 +124,26 @@ def check_training_start(path: str | Path, model: nn.Module) -> None:
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
-    """Gives a model the weights of a checkpoint.
+    """Loads the weights of a checkpoint into a model.
 
     Raises:
-        InputError: as :func:`check_checkpoint`.
+        InputError: If :func:`check_checkpoint` refuses the checkpoint.
     """
     check_checkpoint(path, model)
-    model.load_state_dict(read_checkpoint(path)['state_dict'], strict=False)  # less what it adds
+    # Not strict: the checkpoint may hold additional weights, which are ignored.
+    model.load_state_dict(read_checkpoint(path)['state_dict'], strict=False)
 
 
 def check_output(path: Path, source: Path) -> None:
-    """Makes sure, before the work, that a tool can write a checkpoint where it is told to.
+    """Checks, before a tool starts its work, that it can write a checkpoint to ``path``.
+
+    Args:
+        path: File that will be written.
+        source: File that it is made from.
 
     Raises:
-        InputError: it would replace the one that it is made from, or its folder does not exist or
-            cannot be written to.
+        InputError: If ``path`` is the same file as ``source``, is a folder, or lies in a folder
+            that does not exist or cannot be written to.
     """
     if path.resolve() == source.resolve():
         raise InputError(f'{path} would replace the file that it is made from; give another name')
@@ -147,9 +155,9 @@ def check_output(path: Path, source: Path) -> None:
 
 
 def checkpoint_bytes(checkpoint: dict[str, Any]) -> bytes:
-    """A checkpoint as the content of a file; equal ones give equal bytes.
+    """Serializes a checkpoint; equal checkpoints give equal bytes.
 
-    In a file that ``torch.save`` opens itself the file's name is part of the content.
+    ``torch.save`` with a path would write the name of the file into its content.
     """
     with io.BytesIO() as file:
         torch.save(checkpoint, file)
@@ -157,14 +165,14 @@ def checkpoint_bytes(checkpoint: dict[str, Any]) -> bytes:
 
 
 def write_hashed(checkpoint: dict[str, Any], path: Path) -> Path:
-    """Writes a checkpoint to a file that has the beginning of its own SHA-256 in its name.
+    """Writes a checkpoint to a file whose name contains the first 8 digits of its SHA-256.
 
     Args:
-        checkpoint: What to write.
-        path: NAME.pth.
+        checkpoint: Checkpoint to write.
+        path: Path without the hash, such as ``NAME.pth``.
 
     Returns:
-        The path of the file, as NAME-1a2b3c4d.pth.
+        The path of the written file, such as ``NAME-1a2b3c4d.pth``.
     """
     content = checkpoint_bytes(checkpoint)
     path = path.with_stem(f'{path.stem}-{hashlib.sha256(content).hexdigest()[:8]}')
@@ -173,7 +181,10 @@ def write_hashed(checkpoint: dict[str, Any], path: Path) -> Path:
 
 
 def _unfilled(model: nn.Module, place: str | Path) -> list[str]:
-    """Names of the model's weights that a checkpoint lacks or has of another shape or kind."""
+    """Returns the names of model weights that are missing in a checkpoint or do not fit.
+
+    A weight does not fit if its shape differs, or if only one of the two is floating point.
+    """
     found = read_checkpoint(place)['state_dict']
     return [
         name

@@ -16,34 +16,36 @@ from mmengine.runner import checkpoint
 
 from kapao_mm.errors import InputError
 
-# As torch.hub, MMPose (with a date behind it) and publish_model.py write it into a name.
+# Hash as torch.hub, MMPose (followed by a date) and publish_model.py write it into file names.
 HASH_IN_NAME = re.compile(r'-([0-9a-f]{8,64})(?:_\d{8})?\.\w+$')
-DATE = re.compile(r'20\d{6}')  # digits only, as a hash hardly ever has
+DATE = re.compile(r'20\d{6}')  # a hash hardly ever consists of digits only
 
 
 def fetch(place: str | Path) -> Path:
-    """Returns the path of a weight file, and downloads it first if it is remote.
+    """Returns the local path of a weight file, and downloads it first if it is remote.
 
-    Files with a hash in their name are downloaded once, others once in each process.
+    A file with a hash in its name is downloaded once and reused. Other files are downloaded once
+    in each process.
 
     Args:
-        place: A path, a URL, or a model of one of MMEngine's schemes, such as
+        place: A path, a URL, or a model name in one of MMEngine's schemes, such as
             ``torchvision://resnet50``.
 
     Raises:
-        InputError: If the file does not exist, cannot be downloaded, or is not what its name says.
+        InputError: If the file does not exist, cannot be downloaded, or does not match the hash in
+            its name.
     """
     place = _look_up(str(place))
     if '://' in place:
         return _download(place)
     path = Path(place).expanduser()
-    if not os.path.isfile(path):  # also for names that no file can have
+    if not os.path.isfile(path):  # unlike Path.is_file, it does not raise for overlong names
         raise InputError(f'checkpoint {path} does not exist (looked at {path.absolute()})')
     return path
 
 
 def hash_in_name(name: str) -> str | None:
-    """Returns the beginning of a file's SHA-256 that its name holds; None where there is none.
+    """Returns the hash (the first digits of the SHA-256) in a file name, or None without one.
 
     >>> hash_in_name('kapao_s-1a2b3c4d.pth')
     '1a2b3c4d'
@@ -53,7 +55,10 @@ def hash_in_name(name: str) -> str | None:
 
 
 def _look_up(place: str) -> str:
-    """The URL or path of a model of MMEngine's schemes; anything else as it is."""
+    """Returns the URL or path that a name in one of MMEngine's schemes stands for.
+
+    Paths and http URLs are returned unchanged.
+    """
     scheme, remote, name = place.partition('://')
     if not remote or scheme in ('http', 'https'):
         return place
@@ -77,7 +82,8 @@ def _look_up(place: str) -> str:
 
 @cache
 def _download(url: str) -> Path:
-    folder = hashlib.sha256(url.encode()).hexdigest()[:16]  # other URLs have files of that name
+    # A folder for each URL, because files of different URLs may have the same name.
+    folder = hashlib.sha256(url.encode()).hexdigest()[:16]
     try:
         name = Path(unquote(urlsplit(url).path)).name or 'checkpoint'
         path = Path(torch.hub.get_dir()) / 'checkpoints' / folder / name

@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""The averaged model that is validated and published."""
+"""Exponential moving average (EMA) of the model, used for validation and publishing."""
 
 from itertools import chain
 
@@ -15,22 +15,22 @@ from .schedule import ema_decay
 
 @MODELS.register_module()
 class RampedEMA(BaseAveragedModel):
-    """Exponential moving average of weights and floating buffers (docs/method.md, Training).
+    """Exponential moving average of weights and floating-point buffers (docs/method.md, Training).
 
-    MMPose's ExpMomentumEMA has the same decay, but its first update is a copy, so that its second
-    is the first that averages. Integer buffers follow the model.
+    MMPose's ExpMomentumEMA has the same decay, but its first update only copies the model.
+    Integer buffers are copied from the model.
 
     Args:
-        model: the model to average.
-        decay: see :func:`ema_decay`.
-        ramp: see :func:`ema_decay`.
+        model: Model to average.
+        decay: Final decay, see :func:`ema_decay`.
+        ramp: Number of updates that sets how fast the decay rises, see :func:`ema_decay`.
 
     Raises:
-        InputError: If these numbers would make the average anything but one.
+        InputError: If ``decay`` is not between 0 and 1, or ``ramp`` is not above 0.
     """
 
     def __init__(self, model: nn.Module, decay: float, ramp: float) -> None:
-        if not (0 <= decay <= 1 and ramp > 0):  # as NaN, too
+        if not (0 <= decay <= 1 and ramp > 0):  # also True for NaN
             raise InputError(
                 f'RampedEMA has decay={decay} and ramp={ramp}; decay must be 0 to 1 and ramp above '
                 '0, or the averaged weights are no numbers'
@@ -40,13 +40,16 @@ class RampedEMA(BaseAveragedModel):
         self.ramp = ramp
 
     def start_from(self, model: nn.Module) -> None:
-        """Makes the average a copy of a model that was not trained yet."""
+        """Sets the average to a copy of a model, before training starts."""
         for average, source in zip(tensors(self.module), tensors(model), strict=True):
             average.copy_(source)
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
-        """Takes the model into the average, all tensors at once; MMEngine goes one by one."""
+        """Updates the average with the model's current weights and buffers.
+
+        All tensors are averaged in one call, which is faster than MMEngine's loop.
+        """
         self.steps += 1
         averages, sources = [], []
         for average, source in zip(tensors(self.module), tensors(model), strict=True):
@@ -55,10 +58,10 @@ class RampedEMA(BaseAveragedModel):
                 sources.append(source)
             else:
                 average.copy_(source)
-        kept = ema_decay(self.steps.item(), self.decay, self.ramp)  # `steps` stays on the CPU
+        kept = ema_decay(self.steps.item(), self.decay, self.ramp)  # `steps` is on the CPU
         torch._foreach_lerp_(averages, sources, 1 - kept)
 
 
 def tensors(module: nn.Module) -> list[Tensor]:
-    """Parameters and buffers of a module."""
+    """Returns the parameters and buffers of a module."""
     return [tensor.data for tensor in chain(module.parameters(), module.buffers())]

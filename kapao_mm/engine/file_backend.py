@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Files that are there whole or not at all, whenever the process is killed."""
+"""File backend of MMEngine that writes files completely or not at all."""
 
 import os
 from contextlib import suppress
@@ -9,23 +9,25 @@ from mmengine.fileio import LocalBackend, register_backend
 
 from kapao_mm.errors import InputError
 
-PARTIAL = '.partial'  # ending of a file that is being written
+PARTIAL = '.partial'  # suffix of a file that is being written
 
 
 @register_backend('atomic')
 class AtomicBackend(LocalBackend):
-    """MMEngine's local files, written beside their place and moved there when complete.
+    """Local file backend that writes to a temporary file and renames it when it is complete.
 
-    Used with ``backend_args=dict(backend='atomic')``.
+    A killed process never leaves an incomplete file under the final name. Select it with
+    ``backend_args=dict(backend='atomic')``.
     """
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
-        """Writes bytes to a file, which keeps its old content until all are on the disk.
+        """Writes bytes to a file, which keeps its old content until all bytes are on the disk.
 
-        The name of the partial file is fixed: a run finds what a killed one left by it.
+        The temporary file is named ``filepath`` plus ``.partial``, so that a later run can find and
+        remove the one that a killed run left behind.
 
         Raises:
-            InputError: If the file cannot be written, as on a full disk.
+            InputError: If the file cannot be written, for example because the disk is full.
         """
         path = Path(filepath)
         partial = path.with_name(path.name + PARTIAL)
@@ -44,5 +46,5 @@ class AtomicBackend(LocalBackend):
             ) from error
 
     def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
-        """Writes text as :meth:`put` does."""
+        """Writes text to a file in the same way as :meth:`put`."""
         self.put(obj.encode(encoding), filepath)

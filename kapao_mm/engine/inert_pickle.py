@@ -1,9 +1,9 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Checkpoints that hold whole objects, read without the code of their classes.
+"""Reads checkpoints that contain pickled objects without importing or running their classes.
 
-``torch.load(weights_only=True)`` runs nothing, imports nothing and lets through tensors, storages
-and plain containers only. It refuses all other classes and functions that a file names. Here each
-of those gets a stand-in without behaviour, so that only a file that calls one is refused.
+``torch.load(weights_only=True)`` accepts only tensors, storages and plain containers, and refuses
+any other class or function that a file names. Here each of these names is replaced by a stand-in
+without behavior. A file is refused only if it calls a stand-in.
 """
 
 import pickle
@@ -20,7 +20,7 @@ from kapao_mm.errors import InputError
 from .weight_file import check_integrity, reason
 from .weights_only import TORCH_CAN, load_restricted, unknown_globals
 
-# What numpy's arrays and numbers are made with; their stand-ins may be called, and stay empty.
+# Constructors of numpy arrays and numbers. Their stand-ins may be called and give empty objects.
 NUMPY_CALLS = frozenset(
     {
         'numpy.dtype',
@@ -33,46 +33,46 @@ NUMPY_CALLS = frozenset(
 
 
 class InertClass(type):
-    """The type of the stand-ins for classes and functions; it refuses to call them."""
+    """Metaclass of the stand-ins for classes and functions; refuses calls to them."""
 
     def __call__(cls, *args: Any) -> 'InertObject':
-        """Refuses; but for numpy's, which give another stand-in."""
+        """Raises UnpicklingError, except for numpy's constructors, which give an empty object."""
         if cls.__name__ not in NUMPY_CALLS:
             raise pickle.UnpicklingError(f'it would call {cls.__name__}')
         return cls.__new__(cls)
 
 
 class InertObject(metaclass=InertClass):
-    """Stands in for an object of a foreign class.
+    """Stand-in for a pickled object of a class that is not imported.
 
     Attributes:
-        state: what the file says of the object, mostly a dict of its attributes; None where it says
-            nothing.
+        state: Pickled state of the object, usually a dict of its attributes; None if the file has
+            none.
     """
 
     state: Any = None
 
     def __new__(cls, *args: Any) -> 'InertObject':
-        """Takes any arguments and keeps none."""
+        """Creates an object and ignores all arguments."""
         return super().__new__(cls)
 
     def __setstate__(self, state: Any) -> None:
-        self.state = state  # and no attributes: a file could name them as it likes
+        self.state = state  # not set as attributes, because a file could use any names
 
 
 def load_inert(path: str | Path) -> Any:
-    """Reads a file of ``torch.save`` (torch 1.6 and later) from anywhere; nothing in it is run.
+    """Reads an untrusted file of ``torch.save`` (torch 1.6 and later) without running its code.
 
     Args:
-        path: the file.
+        path: File to read.
 
     Returns:
-        Its content on the CPU, with an :class:`InertObject` for each object of a class that is
-        neither a tensor nor a plain container.
+        The content of the file on the CPU. Objects other than tensors and plain containers are
+        replaced by :class:`InertObject`.
 
     Raises:
-        InputError: the file is missing, damaged or of another kind, or it calls a function or a
-            class; with the name of that.
+        InputError: If the file is missing, damaged or of another kind, or if it calls a function
+            or class; the message names what it calls.
     """
     if not Path(path).is_file():
         raise InputError(f'{path} does not exist (looked at {Path(path).absolute()})')
@@ -90,7 +90,7 @@ def load_inert(path: str | Path) -> Any:
 
 @contextmanager
 def _nothing_allowed() -> Iterator[None]:
-    """Takes back, for a while, what this process lets ``weights_only`` read beyond tensors."""
+    """Clears torch's list of allowed classes for ``weights_only`` within the context."""
     allowed = serialization.get_safe_globals()
     serialization.clear_safe_globals()
     try:

@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Backward passes and optimizer steps: summed gradients, mixed precision, skipped batches."""
+"""Optimizer wrapper with gradient accumulation, mixed precision and skipped batches."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -17,33 +17,35 @@ PRECISIONS = ('auto', 'float32', 'float16', 'bfloat16')
 
 @OPTIM_WRAPPERS.register_module()
 class KAPAOOptimWrapper(AmpOptimWrapper):
-    """Sums the gradients of ``accumulation`` iterations, then makes an optimizer step.
+    """Sums the gradients of ``accumulation`` iterations before each optimizer step.
 
-    MMEngine's wrappers average them (KAPAO's loss is already times the batch size), hold the
-    accumulation fixed, and forget what is pending when they are saved. Under DDP gradients are
-    averaged over the processes at every iteration, so what is saved is the same on each.
+    MMEngine's wrappers average the gradients instead (KAPAO's loss is already multiplied by the
+    batch size), use a fixed number of iterations, and do not save accumulated gradients in
+    checkpoints. With DDP, gradients are averaged over processes at every iteration, so that every
+    process holds the same accumulated gradients.
 
     Args:
-        optimizer: its parameters are on the device of the training.
-        precision: of the forward pass: 'float32', 'bfloat16', 'float16' with a dynamic loss scale
-            (GPU only), or 'auto', which is float16 on a GPU and float32 elsewhere.
-        clip_grad: as in :class:`OptimWrapper`; of the summed gradient.
+        optimizer: Optimizer whose parameters are already on the training device.
+        precision: Precision of the forward pass: 'float32', 'bfloat16', 'float16' (GPU only, with
+            a dynamic loss scale), or 'auto' for float16 on a GPU and float32 elsewhere.
+        clip_grad: Gradient clipping as in :class:`OptimWrapper`, applied to the summed gradient.
 
     Attributes:
-        accumulation: iterations a step, at least; :class:`RecipeHook` sets it at each iteration.
-        stepped: whether the last :meth:`update_params` changed the weights. Not so while gradients
-            accumulate, for a skipped batch, and where float16 overflowed.
+        accumulation: Number of iterations before a step; :class:`RecipeHook` sets it at each
+            iteration.
+        stepped: Whether the last :meth:`update_params` changed the weights. It is False while
+            gradients accumulate, for a skipped batch, and after an overflow in float16.
 
     Raises:
-        InputError: the precision is unknown, or float16 without a GPU.
+        InputError: If the precision is unknown, or is float16 without a GPU.
     """
 
     def __init__(
         self, optimizer: Optimizer, precision: str = 'auto', clip_grad: dict | None = None
     ) -> None:
-        # Not AmpOptimWrapper's, which refuses to be built without a GPU.
+        # Skips AmpOptimWrapper.__init__, which fails without a GPU.
         OptimWrapper.__init__(self, optimizer, clip_grad=clip_grad)
-        # MMEngine would log the lr of this group that no parameter belongs to.
+        # Otherwise MMEngine logs the lr of this additional group, which has no parameters.
         self.base_param_settings = None
         self.device = self._parameters()[0].device.type
         if precision == 'auto':
@@ -59,15 +61,18 @@ class KAPAOOptimWrapper(AmpOptimWrapper):
             )
         self.cast_dtype = getattr(torch, precision)
         self.loss_scaler = make_loss_scaler(self.device, enabled=precision == 'float16')
-        self._scale_update_param = None  # dynamic
+        self._scale_update_param = None  # dynamic loss scale
         self.accumulation = 1
         self.stepped = False
         self._pending = 0  # iterations since the last step
-        # The loss scaler leaves out steps with overflowed gradients, and does not say so.
+        # The loss scaler skips steps with overflowed gradients without reporting it.
         optimizer.register_step_post_hook(self._note_step)
 
     def optim_context(self, model: nn.Module) -> AbstractContextManager:
-        """Returns the precision of the forward pass; MMEngine's leaves out a part of DDP."""
+        """Returns the autocast context of the forward pass.
+
+        MMEngine's would also skip DDP's gradient synchronization while gradients accumulate.
+        """
         if self.cast_dtype is torch.float32:
             return nullcontext()
         return torch.autocast(self.device, self.cast_dtype)
@@ -75,12 +80,13 @@ class KAPAOOptimWrapper(AmpOptimWrapper):
     def update_params(
         self, loss: Tensor, step_kwargs: dict | None = None, zero_kwargs: dict | None = None
     ) -> None:
-        """Adds the gradient of a loss to the pending ones and makes a step if it is time.
+        """Accumulates the gradient of a loss, and makes an optimizer step when it is due.
 
         Args:
-            loss: scalar; one without ``requires_grad`` is a skipped batch, which changes nothing.
-            step_kwargs: of :meth:`torch.optim.Optimizer.step`.
-            zero_kwargs: of :meth:`torch.optim.Optimizer.zero_grad`.
+            loss: Scalar loss. A loss without ``requires_grad`` marks a skipped batch and changes
+                nothing.
+            step_kwargs: Arguments of :meth:`torch.optim.Optimizer.step`.
+            zero_kwargs: Arguments of :meth:`torch.optim.Optimizer.zero_grad`.
         """
         self.stepped = False
         if not loss.requires_grad:
@@ -93,17 +99,17 @@ class KAPAOOptimWrapper(AmpOptimWrapper):
             self._pending = 0
 
     def should_update(self) -> bool:
-        """Whether enough iterations passed since the last step."""
+        """Returns whether enough iterations passed since the last step."""
         return self._pending >= self.accumulation
 
     def get_lr(self) -> dict[str, list[float]]:
-        """The lr of each parameter group for the log: 'lr' of the first, then 'NAME_lr'."""
+        """Returns the learning rates for the log: 'lr' of the first group, then 'NAME_lr'."""
         first, *others = self.optimizer.param_groups
         named = {f'{group["name"]}_lr': [group['lr']] for group in others if 'name' in group}
         return dict(lr=[first['lr']]) | named
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of the optimizer, of the loss scale and of an unfinished accumulation."""
+        """Returns the state of the optimizer, the loss scale and the accumulated gradients."""
         pending = dict(
             iterations=self._pending,
             gradients=[p.grad for p in self._parameters()],
@@ -112,10 +118,10 @@ class KAPAOOptimWrapper(AmpOptimWrapper):
         return super().state_dict() | dict(pending=pending)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restores what :meth:`state_dict` gave, also one of another precision."""
+        """Restores a state from :meth:`state_dict`, which may come from another precision."""
         state_dict = dict(state_dict)
         pending = state_dict.pop('pending', dict(iterations=0))
-        if not state_dict.get('loss_scaler'):  # saved without a scale, which the scaler refuses
+        if not state_dict.get('loss_scaler'):  # the scaler refuses an empty state
             state_dict.pop('loss_scaler', None)
         super().load_state_dict(state_dict)
         self.optimizer.zero_grad()
@@ -135,7 +141,7 @@ class KAPAOOptimWrapper(AmpOptimWrapper):
 
 
 def make_loss_scaler(device: str, enabled: bool = True) -> torch.cuda.amp.GradScaler:
-    """Returns torch's scaler of the loss, which versions before 2.3 have for GPUs only."""
+    """Returns torch's gradient scaler; versions of torch before 2.3 have one for GPUs only."""
     if hasattr(torch.amp, 'GradScaler'):
         return torch.amp.GradScaler(device, enabled=enabled)
     return torch.cuda.amp.GradScaler(enabled=enabled)

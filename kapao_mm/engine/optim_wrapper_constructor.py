@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Sorts the parameters into the three groups that the recipe treats differently."""
+"""Builds the optimizer with three parameter groups: weights, norms and biases."""
 
 from mmcv.cnn import is_norm
 from mmengine.model import is_model_wrapper
@@ -12,16 +12,16 @@ from kapao_mm.errors import InputError
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class KAPAOOptimWrapperConstructor(DefaultOptimWrapperConstructor):
-    """Builds the optimizer with :func:`parameter_groups`.
+    """Builds the optimizer with the groups of :func:`parameter_groups`.
 
-    MMEngine's makes a group of every parameter and prints a line for each.
+    MMEngine's constructor makes a group for every parameter and prints a line for each.
     """
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
-        """Builds optimizer and wrapper for a model, wrapped (DDP) or not.
+        """Builds the optimizer and its wrapper for a model, which may be wrapped (DDP).
 
         Raises:
-            InputError: ``paramwise_cfg`` asks for other groups.
+            InputError: If ``paramwise_cfg`` is set.
         """
         if self.paramwise_cfg:
             raise InputError(
@@ -34,11 +34,11 @@ class KAPAOOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
 
 def parameter_groups(model: nn.Module) -> list[dict]:
-    """Three groups, each with a ``name`` and ``params``; every trained parameter is in one.
+    """Sorts the trained parameters of a model into three groups.
 
     Returns:
-        'weights' (of convolutions, the only ones that decay), 'norms' (weights of normalisation
-        layers) and 'biases' (of both).
+        Groups with ``name`` and ``params``: 'weights' (of convolutions, the only ones with weight
+        decay), 'norms' (weights of normalization layers) and 'biases' (of both).
     """
     groups = dict(weights=[], norms=[], biases=[])
     for module in model.modules():

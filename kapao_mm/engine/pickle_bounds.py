@@ -1,28 +1,29 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Refuses pickles that keep a reader busy for ever."""
+"""Refuses pickles whose nested tuples would keep a reader busy forever."""
 
 import pickle
 import pickletools
 from typing import BinaryIO
 
-MARK = 0  # stands for a mark on the stack; objects have sizes from 1
+MARK = 0  # a mark on the stack; objects have sizes of at least 1
 
 
 def require_bounded_tuples(pickled: BinaryIO, limit: int) -> None:
-    """Raises if a tuple in a pickle holds more objects, those inside it included, than a limit.
+    """Checks that no tuple in a pickle holds more objects, counted recursively, than a limit.
 
-    Tuples can share their parts: ``b = (a, a)``, ``c = (b, b)`` and so on double with every few
-    bytes, and a reader that uses one as the key of a dict has to look at all of them.
+    Tuples can share their parts: ``b = (a, a)``, ``c = (b, b)`` and so on double the number of
+    objects with a few bytes each. Hashing such a tuple, for example as the key of a dict, visits
+    all of them.
 
     Args:
-        pickled: Where a pickle begins; read to its end.
-        limit: Number of objects; the length of the file is more than any tuple needs.
+        pickled: File positioned at the start of a pickle; it is read to the end of the pickle.
+        limit: Maximum number of objects; no honest tuple needs more than the file has bytes.
 
     Raises:
-        UnpicklingError: If there is such a tuple.
-        ValueError: If it is no pickle.
+        UnpicklingError: If a tuple exceeds the limit.
+        ValueError: If the content is not a pickle.
     """
-    stack, memo = [], {}  # numbers of objects
+    stack, memo = [], {}  # number of objects in each entry
     for opcode, argument, _ in pickletools.genops(pickled):
         name = opcode.name
         if name == 'MARK':
@@ -34,14 +35,14 @@ def require_bounded_tuples(pickled: BinaryIO, limit: int) -> None:
         else:
             size = 1 + _pop(stack, opcode.stack_before)
             if not name.startswith('TUPLE'):
-                size = 1  # other containers are no keys, other objects know their hash
+                size = 1  # other containers cannot be keys, other objects hash in constant time
             if size > limit:
                 raise pickle.UnpicklingError('its tuples hold more objects than the file has bytes')
             stack += [size] * len(opcode.stack_after)
 
 
 def _pop(stack: list[int], before: list[pickletools.StackObject]) -> int:
-    """Takes what an opcode takes from the stack, and returns how many objects that were."""
+    """Pops the arguments of an opcode from the stack, and returns their number of objects."""
     count = 0
     if pickletools.markobject in before:
         while (size := stack.pop()) != MARK:

@@ -1,9 +1,9 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Released KAPAO and YOLOv5-P6 checkpoints: a pickled module tree, and what its weights are here.
+"""Reads released KAPAO and YOLOv5-P6 checkpoints, and renames their weights for this project.
 
-Layers and their order are those of docs/method.md, Network. Channels have the same order here as
-in the release (Focus, the branches of a CSP layer, SPP, the neck's concatenations): weights only
-change names.
+The released files contain a pickled tree of modules. The layers are described in docs/method.md,
+Network. Channels have the same order in the release and here (Focus, branches of a CSP layer, SPP,
+concatenations of the neck), so that only the names of the weights change.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from kapao_mm.errors import InputError
 
 from .inert_pickle import InertObject, load_inert
 
-# The release's layers that have weights, by their number, and ours.
+# Layers of the release that have weights: their number and their name in this project.
 SPP, HEAD = 10, 33
 LAYERS = {
     0: 'backbone.stem',
@@ -40,16 +40,17 @@ MAX_NAMES = 10**6  # characters in the names of all weights; the largest release
 
 
 class Release(NamedTuple):
-    """What a released checkpoint holds.
+    """Content of a released checkpoint.
 
     Attributes:
-        weights: in the file's precision, by our names.
-        widths: channels of the stem and the five stages.
-        depths: blocks in the CSP layers of the five stages and in those of the neck.
-        num_keypoints: K; 0 of a detector.
-        num_classes: K + 1; the classes of a detector.
-        classes: their names in the file's order; empty where it has none.
-        anchors: widths and heights of each level's anchors, (L, Na, 2) px.
+        weights: Weights by their names in this project, in the precision of the file.
+        widths: Numbers of channels of the stem and the five stages.
+        depths: Numbers of blocks in the CSP layers of the five stages and of the neck.
+        num_keypoints: Number of keypoint types K; 0 for a detector without keypoints.
+        num_classes: Number of classes; K + 1 for KAPAO.
+        classes: Class names in the order of the file; empty if the file has none.
+        anchors: Widths and heights of the anchors of each level, (L, Na, 2) px of the network
+            input.
     """
 
     weights: dict[str, Tensor]
@@ -62,10 +63,11 @@ class Release(NamedTuple):
 
 
 def read_release(path: str | Path) -> Release:
-    """Reads a released checkpoint without its code.
+    """Reads a released checkpoint without running any code in it.
 
     Raises:
-        InputError: the file is missing, cannot be read safely or holds something else.
+        InputError: If the file is missing, cannot be read safely, or is not a released KAPAO or
+            YOLOv5-P6 checkpoint.
     """
     content = load_inert(path)
     try:
@@ -73,7 +75,7 @@ def read_release(path: str | Path) -> Release:
         weights = _read_weights(model, Path(path).stat().st_size)
         head = _find_head(model)
         anchors, num_classes = head['_buffers']['anchors'], head['nc']
-        for name in head['_buffers']:  # anchors; ours come from the config
+        for name in head['_buffers']:  # here the anchors come from the config
             weights.pop(f'model.{HEAD}.{name}', None)
         weights = {our_name(name): value for name, value in weights.items()}
         outputs = len(weights['head.head_module.convs.0.weight']) // anchors.shape[1]
@@ -98,7 +100,9 @@ def read_release(path: str | Path) -> Release:
 
 
 def our_name(name: str) -> str:
-    """The name here of one of the release's weights; its own if no layer here is like its layer.
+    """Returns the name in this project of a weight of the release.
+
+    Weights of layers that do not exist here keep their name.
 
     >>> our_name('model.2.m.0.cv1.bn.bias')
     'backbone.stage1.1.blocks.0.conv1.bn.bias'
@@ -121,7 +125,10 @@ def our_name(name: str) -> str:
 
 
 def _find_model(content: Any) -> InertObject:
-    """The averaged model where there are two, as the release's own evaluation does."""
+    """Returns the model of a checkpoint, the averaged one if there are two.
+
+    The evaluation of the release does the same.
+    """
     if not isinstance(content, dict):
         raise InputError(f'it holds a {type(content).__name__}')
     if 'state_dict' in content:
@@ -133,12 +140,17 @@ def _find_model(content: Any) -> InertObject:
 
 
 def _read_weights(model: InertObject, file_size: int) -> dict[str, Tensor]:
-    """The parameters and buffers by the names that a state dict would give them.
+    """Returns the parameters and buffers of a model by their names in a state dict.
 
-    A file can share modules and tensors so that a few bytes stand for any number of them.
+    A hostile file can share modules and tensors so that few bytes expand to any number of them.
+
+    Args:
+        model: Root of the tree of modules.
+        file_size: Size of the file in bytes.
 
     Raises:
-        InputError: If there are more than the file, of that many bytes, or any release can hold.
+        InputError: If the weights are larger than the file, or there are more modules than in any
+            release.
     """
     weights, characters, size = {}, 0, 0
     for name, value in _walk(model):
@@ -154,7 +166,10 @@ def _read_weights(model: InertObject, file_size: int) -> dict[str, Tensor]:
 
 
 def _walk(module: InertObject, prefix: str = '') -> Iterator[tuple[str, Tensor | None]]:
-    """The modules (with None), parameters and buffers below a module."""
+    """Yields the names of all parameters, buffers and modules below a module.
+
+    Each name comes with its tensor, or with None for a module.
+    """
     for kind in ('_parameters', '_buffers'):
         for name, value in module.state[kind].items():
             yield f'{prefix}{name}', value
@@ -164,7 +179,7 @@ def _walk(module: InertObject, prefix: str = '') -> Iterator[tuple[str, Tensor |
 
 
 def _find_head(model: InertObject) -> dict[str, Any]:
-    """The attributes of the head, the last layer of the layout that is known here."""
+    """Returns the attributes of the head, after a check that the layers are those of P6."""
     layers = model.state['_modules']['model'].state['_modules']
     last = max(layers, key=int)
     if last != str(HEAD):
@@ -182,9 +197,10 @@ def _count_blocks(weights: dict[str, Tensor], layer: str) -> int:
 
 
 def _num_keypoints(num_classes: int, outputs: int) -> int:
-    """K by the outputs of an anchor; 0 of a detector.
+    """Returns the number of keypoint types K, derived from the number of outputs of an anchor.
 
-    A KAPAO has box, objectness, K + 1 classes and 2K coordinates; a detector has no coordinates.
+    KAPAO has 4 box outputs, objectness, K + 1 classes and 2K coordinates; a detector has no
+    coordinates, and K is 0.
     """
     if outputs == num_classes + 5:
         return 0

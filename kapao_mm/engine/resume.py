@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Finds the checkpoint that a run goes on from, and keeps runs out of each other's folders."""
+"""Finds the checkpoint to resume from, and checks that runs do not share a folder."""
 
 import os
 import re
@@ -13,17 +13,17 @@ from kapao_mm.errors import InputError
 from .checkpoint import read_checkpoint
 from .download import fetch
 
-RUN_NAMES = r'(best_.+_)?(epoch|iter)_\d+\.pth'  # what MMEngine calls the checkpoints of a run
+RUN_NAMES = r'(best_.+_)?(epoch|iter)_\d+\.pth'  # MMEngine's checkpoint names
 
 
 def latest_checkpoint(work_dir: str | Path) -> Path | None:
-    """Returns the checkpoint that ``last_checkpoint`` in a work directory names.
+    """Returns the checkpoint that the file ``last_checkpoint`` in a work directory names.
 
-    The file names it with its whole path. A file of that name in the work directory comes first:
-    the directory may have been moved or copied.
+    That file contains a full path. A checkpoint with the same name in the work directory is
+    preferred, because the directory may have been moved or copied.
 
     Returns:
-        Its path; None where there is no ``last_checkpoint``.
+        The path of the checkpoint; None if there is no ``last_checkpoint``.
 
     Raises:
         InputError: If ``last_checkpoint`` is empty.
@@ -40,17 +40,17 @@ def latest_checkpoint(work_dir: str | Path) -> Path | None:
 
 
 def checkpoint_to_resume(work_dir: str | Path, given: str = 'auto') -> str | None:
-    """Returns the checkpoint that a run continues from.
+    """Returns the checkpoint to resume a run from.
 
     Args:
-        work_dir: The folder in which the run keeps its checkpoints.
-        given: A checkpoint, or 'auto' for the latest one in ``work_dir``.
+        work_dir: Folder with the checkpoints of the run.
+        given: Path or URL of a checkpoint, or 'auto' for the latest one in ``work_dir``.
 
     Returns:
-        Its path; None for 'auto' before the first checkpoint.
+        The path of the checkpoint; None for 'auto' if ``work_dir`` has no checkpoints.
 
     Raises:
-        InputError: If it is missing, damaged or lacks what resuming needs; the message names the
+        InputError: If the checkpoint is missing, damaged or incomplete; the message names the
             newest one that can be resumed.
     """
     auto = given == 'auto'
@@ -70,14 +70,14 @@ def checkpoint_to_resume(work_dir: str | Path, given: str = 'auto') -> str | Non
 
 
 def require_no_checkpoints(folder: str | Path, names: str = RUN_NAMES) -> None:
-    """Makes sure that a folder holds no checkpoints of another run.
+    """Checks that a folder holds no checkpoints of another run.
 
     Args:
-        folder: Where a new run is going to write its checkpoints.
-        names: Regular expression of the names that it is going to give them.
+        folder: Folder for the checkpoints of a new run.
+        names: Regular expression of the new run's checkpoint names.
 
     Raises:
-        InputError: If there are some.
+        InputError: If the folder holds files with such names.
     """
     found = _matching(Path(folder), names)
     if found:
@@ -89,7 +89,14 @@ def require_no_checkpoints(folder: str | Path, names: str = RUN_NAMES) -> None:
 
 
 def _newest_without_pointer(folder: Path) -> str | None:
-    """The newest checkpoint of a folder that has lost its ``last_checkpoint``."""
+    """Returns the newest resumable checkpoint of a folder without ``last_checkpoint``.
+
+    Returns:
+        Its path; None if the folder has no checkpoints.
+
+    Raises:
+        InputError: If the folder has checkpoints, but none can be resumed.
+    """
     newest = _newest_resumable(folder)
     if newest:
         print_log(f'{folder} has no last_checkpoint; resuming its newest, {newest}', 'current')
@@ -103,7 +110,7 @@ def _newest_without_pointer(folder: Path) -> str | None:
 
 
 def _check_resumable(path: str | Path) -> None:
-    """Raises if a checkpoint cannot be read or does not hold the whole state of a run."""
+    """Raises InputError if a checkpoint cannot be read or lacks a part of the run's state."""
     checkpoint = read_checkpoint(path)
     needed = ('meta', 'message_hub', 'optimizer')
     lacks = [key for key in needed if not isinstance(checkpoint.get(key), dict)]
@@ -112,10 +119,13 @@ def _check_resumable(path: str | Path) -> None:
 
 
 def _newest_resumable(folder: Path) -> Path | None:
-    """The one with the highest number in its name that can be resumed, or that was written last."""
+    """Returns the resumable checkpoint with the highest number in its name.
+
+    Among equal numbers the one that was written last is returned.
+    """
     for path in sorted(folder.glob('*.pth'), key=_progress, reverse=True):
         with suppress(InputError):
-            if not path.name.startswith('non_finite'):  # a run that resumes it stops again
+            if not path.name.startswith('non_finite'):  # its run would stop again
                 _check_resumable(path)
                 return path
     return None

@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""The formulas of the recipe (docs/method.md, Training); the numbers in them are the configs'."""
+"""Formulas of the training schedule (docs/method.md, Training); configs contain the numbers."""
 
 import math
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ import numpy as np
 
 
 class IterationSettings(NamedTuple):
-    """What the optimizer works with at one iteration.
+    """Settings of the optimizer at one iteration.
 
     Attributes:
-        lr: of each parameter group, by its name.
-        weight_decay: likewise.
-        momentum: of all groups.
-        accumulation: iterations whose gradients are summed for a step.
+        lr: Learning rate of each parameter group, by the name of the group.
+        weight_decay: Weight decay of each parameter group, by the name of the group.
+        momentum: Momentum of all groups.
+        accumulation: Number of iterations whose gradients are summed for a step.
     """
 
     lr: dict[str, float]
@@ -26,21 +26,23 @@ class IterationSettings(NamedTuple):
 
 @dataclass(frozen=True)
 class Recipe:
-    """The numbers of a training run, and what follows from them at each iteration.
+    """Training schedule: computes the optimizer settings of each iteration.
 
     Attributes:
-        lr: of the optimizer.
-        momentum: of the optimizer.
-        weight_decay: of the optimizer, for a batch of ``nominal_batch`` images.
-        nominal_batch: images a step, aimed at by summing gradients.
-        warmup_epochs: the warm-up takes this many epochs,
-        warmup_iterations: but no fewer iterations than this.
-        warmup_bias_lr: lr of the biases where the warm-up starts; that of the others is 0.
-        warmup_momentum: momentum where the warm-up starts.
-        final_lr_ratio: the cosine falls from ``lr`` to this part of it.
-        max_epochs: epochs of the run.
-        epoch_length: iterations an epoch.
-        total_batch: images an iteration, of all processes.
+        lr: Learning rate after the warm-up.
+        momentum: Momentum after the warm-up.
+        weight_decay: Weight decay for a batch of ``nominal_batch`` images.
+        nominal_batch: Number of images for an optimizer step; gradients of several iterations are
+            summed to reach it.
+        warmup_epochs: Length of the warm-up in epochs.
+        warmup_iterations: Minimum length of the warm-up in iterations.
+        warmup_bias_lr: Learning rate of the biases at the start of the warm-up; the other groups
+            start at 0.
+        warmup_momentum: Momentum at the start of the warm-up.
+        final_lr_ratio: Final learning rate of the cosine, as a fraction of ``lr``.
+        max_epochs: Number of epochs of the run.
+        epoch_length: Number of iterations of an epoch.
+        total_batch: Number of images in an iteration, over all processes.
     """
 
     lr: float
@@ -58,30 +60,34 @@ class Recipe:
 
     @property
     def warmup_length(self) -> int:
-        """Iterations of the warm-up."""
+        """Number of iterations of the warm-up."""
         return max(self.warmup_epochs * self.epoch_length, self.warmup_iterations)
 
     @property
     def accumulation(self) -> int:
-        """Iterations a step after the warm-up."""
+        """Number of iterations for each optimizer step after the warm-up."""
         return max(1, round(self.nominal_batch / self.total_batch))
 
     @property
     def scaled_weight_decay(self) -> float:
-        """The weight decay for the images a step that this run has."""
+        """Weight decay scaled to the number of images that a step of this run has."""
         return self.weight_decay * self.total_batch * self.accumulation / self.nominal_batch
 
     def cosine_lr(self, epoch: int) -> float:
-        """The lr of an epoch, counted from 0, but for the warm-up."""
+        """Returns the learning rate of an epoch, without warm-up.
+
+        Args:
+            epoch: Epoch, counted from 0.
+        """
         fallen = (1 - math.cos(math.pi * epoch / self.max_epochs)) / 2  # 0 to 1
         return self.lr * (1 + fallen * (self.final_lr_ratio - 1))
 
     def settings(self, iteration: int, epoch: int) -> IterationSettings:
-        """The settings of an iteration.
+        """Computes the settings of an iteration.
 
         Args:
-            iteration: counted from 0 over the whole run.
-            epoch: the one that it belongs to, counted from 0.
+            iteration: Iteration, counted from 0 over the whole run.
+            epoch: Epoch of the iteration, counted from 0.
         """
 
         def warming(start: float, end: float) -> float:
@@ -101,11 +107,12 @@ class Recipe:
 
 
 def ema_decay(updates: int, decay: float, ramp: float) -> float:
-    """How much of the average an update keeps.
+    """Returns the decay of the moving average: the share of the average that an update keeps.
 
     Args:
-        updates: of the average, this one included: 1, 2, ...
-        decay: where it rises to.
-        ramp: updates after which all but 1 / e of the rise is done.
+        updates: Number of updates including this one: 1, 2, ...
+        decay: Final value of the decay.
+        ramp: Time constant of the rise, in updates: after ``ramp`` updates the decay has reached
+            ``1 - 1 / e`` of its final value.
     """
     return decay * (1 - math.exp(-updates / ramp))

@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Epochs that can be resumed in their middle."""
+"""Training loop that can be resumed in the middle of an epoch."""
 
 from typing import Any
 
@@ -8,23 +8,25 @@ from mmpose.registry import LOOPS
 
 from kapao_mm.utils.config_names import check_names
 
-BATCHES_DONE = 'batches_done'  # of the epoch, in the message hub of checkpoints from its middle
+# Key in the message hub: the number of batches of the epoch before the checkpoint was saved.
+BATCHES_DONE = 'batches_done'
 
 
 @LOOPS.register_module()
 class ResumableTrainLoop(EpochBasedTrainLoop):
-    """MMEngine's EpochBasedTrainLoop, for checkpoints like those of :class:`FiniteLossHook`.
+    """EpochBasedTrainLoop of MMEngine that can resume in the middle of an epoch.
 
-    MMEngine begins the epoch again. Here the batches that it had trained on are read, so that order
-    and augmentation of the others are as they would have been, and left out.
+    Checkpoints of :class:`FiniteLossHook` are saved there. MMEngine would start the epoch again.
+    Here the batches that were already trained on are loaded but skipped, so that the order and
+    augmentation of the other batches stay the same.
     """
 
     def __init__(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
-        check_names(runner.cfg)  # before a dataset is looked for in the wrong place
+        check_names(runner.cfg)  # before the datasets are built, which a wrong name would misdirect
         super().__init__(runner, *args, **kwargs)
 
     def run_epoch(self) -> None:
-        """Trains on the rest of an epoch, which is all of it unless resumed in its middle."""
+        """Trains for an epoch, or for the rest of it if the run was resumed in its middle."""
         self.runner.call_hook('before_train_epoch')
         self.runner.model.train()
         done = self.runner.message_hub.get_info(BATCHES_DONE, 0)

@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Reads weight files, local or remote, without running anything in them."""
+"""Reads local or remote weight files without running code in them."""
 
 import hashlib
 import pickletools
@@ -21,21 +21,21 @@ from .download import fetch, hash_in_name
 from .pickle_bounds import require_bounded_tuples
 from .weights_only import load_weights_only, unknown_globals
 
-ZIP = b'PK\x03\x04'  # how a file begins that torch reads as a zip archive
+ZIP = b'PK\x03\x04'  # first bytes of a file that torch reads as a zip archive
 CONVERTER = 'kapao convert'
 
 
 def read_weight_file(place: str | Path, map_location: Any = 'cpu', mmap: bool = False) -> Any:
-    """Reads a file of ``torch.save``; tensors, plain containers and MMEngine's records only.
+    """Reads a file of ``torch.save`` that holds tensors, plain containers and MMEngine's objects.
 
     Args:
-        place: As for :func:`fetch`.
-        map_location: As for ``torch.load``.
-        mmap: Whether tensors are read from the file when they are used.
+        place: Path, URL or model name, as in :func:`fetch`.
+        map_location: As in ``torch.load``.
+        mmap: Whether to memory-map the file, so that tensors are read when they are used.
 
     Raises:
-        InputError: If the file is missing or damaged, is of another kind, holds anything that
-            would have to be executed, or has weights that are not finite.
+        InputError: If the file is missing, damaged or of another kind, contains code, or has
+            weights that are not finite.
     """
     path = fetch(place)
     check_integrity(path)
@@ -53,10 +53,10 @@ def read_weight_file(place: str | Path, map_location: Any = 'cpu', mmap: bool = 
 
 
 def use_safe_reader() -> None:
-    """Makes MMEngine read every weight file by :func:`read_weight_file`.
+    """Makes MMEngine read every weight file with :func:`read_weight_file`.
 
-    MMEngine's own loaders execute what pickles from the internet say. This covers weights that a
-    config names (``init_cfg``), MMPose's inferencers and ``init_model``.
+    MMEngine's own loaders execute code in pickles, also in downloaded ones. This applies to weights
+    that a config names (``init_cfg``), to MMPose's inferencers and to ``init_model``.
     """
     CheckpointLoader.register_scheme(
         [*CheckpointLoader._schemes], load_from_safe_reader, force=True
@@ -64,7 +64,10 @@ def use_safe_reader() -> None:
 
 
 def load_from_safe_reader(filename: str, map_location: Any = None) -> Any:
-    """Reads a weight file for MMEngine, which prints the end of this function's name."""
+    """Reads a weight file as a loader of MMEngine.
+
+    MMEngine prints a part of this function's name in its log.
+    """
     content = read_weight_file(filename, map_location)
     if filename.startswith('mmcls://'):
         return checkpoint._process_mmcls_checkpoint(content)
@@ -72,10 +75,11 @@ def load_from_safe_reader(filename: str, map_location: Any = None) -> Any:
 
 
 def check_integrity(path: Path) -> None:
-    """Makes sure that a file is what the hash in its name and the checksums inside it say.
+    """Checks a file against the hash in its name and the checksums inside it.
 
     Raises:
-        InputError: If it is not, or if it would take more memory than it is long.
+        InputError: If a hash or checksum differs, or reading the file would need more memory than
+            the size of the file.
     """
     size = path.stat().st_size
     if expected := hash_in_name(path.name):
@@ -91,7 +95,7 @@ def check_integrity(path: Path) -> None:
             _check_zip(path, size)
         else:
             with path.open('rb') as file:
-                for _ in range(5):  # pickles that a file of torch before 1.6 begins with
+                for _ in range(5):  # a file of torch before 1.6 begins with five pickles
                     _check_pickle(file, size)
     except Exception as error:  # a damaged file can make the reader raise anything
         raise InputError(f'{path} cannot be read safely: {error}') from error
@@ -123,7 +127,7 @@ def _check_pickle(file: BinaryIO, size: int) -> None:
         require_bounded_tuples(file, size)
     except UnpicklingError:
         raise
-    except Exception:  # no pickle, which its reader says better
+    except Exception:  # not a pickle; torch's reader gives the better message
         return
 
 
@@ -133,10 +137,18 @@ def _starts_with_zip(path: Path) -> bool:
 
 
 def _not_finite(content: Any, size: int) -> list[str]:
-    """The names of weights that are not finite, in a file of so many bytes."""
+    """Returns the names of weights that are not finite.
+
+    Args:
+        content: Content of the file.
+        size: Size of the file in bytes.
+
+    Raises:
+        ValueError: If a weight is sparse or larger than the file.
+    """
     broken = []
     for name, value in _weights(content):
-        if value.layout != torch.strided:  # torch does not check where its indices lead
+        if value.layout != torch.strided:  # torch does not check its indices
             raise ValueError(f'{name} is a sparse tensor')
         if value.numel() * value.element_size() > size:
             raise ValueError(f'{name} claims to be larger than the file')
@@ -146,7 +158,10 @@ def _not_finite(content: Any, size: int) -> list[str]:
 
 
 def _weights(content: Any) -> Iterator[tuple[Any, Tensor]]:
-    """The weights of a checkpoint and their averages, or of a file with nothing but weights."""
+    """Yields names and tensors of a checkpoint's weights and averaged weights.
+
+    A file that is only a dict of weights is accepted, too.
+    """
     if not isinstance(content, dict):
         return
     for part in (content.get('state_dict', content), content.get('ema_state_dict')):
@@ -155,7 +170,7 @@ def _weights(content: Any) -> Iterator[tuple[Any, Tensor]]:
 
 
 def _describe(path: Path, error: Exception) -> str:
-    """One line of why a file cannot be read, and what to do."""
+    """Returns a message that says why a file cannot be read and what to do."""
     with suppress(Exception):
         if any(name.startswith('models.') for name in unknown_globals(path)):
             return (

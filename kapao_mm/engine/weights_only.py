@@ -1,8 +1,8 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Reads files of ``torch.save`` without running anything that they name.
+"""Reads files of ``torch.save`` without running code in them.
 
-torch 2.6 and later can be told which classes beyond tensors are harmless, and does the work. For
-older versions a restricted unpickler does the same here.
+torch 2.6 and later supports a list of allowed classes for ``weights_only`` reading. For older
+versions this module has a restricted unpickler with the same behavior.
 """
 
 import pickle
@@ -18,20 +18,20 @@ from typing import Any
 
 import torch
 
-FindClass = Callable[[str], Any]  # the object that stands for a name such as 'numpy.ndarray'
+FindClass = Callable[[str], Any]  # returns the object for a name such as 'numpy.ndarray'
 
 TORCH_CAN = hasattr(torch.serialization, 'get_unsafe_globals_in_checkpoint')
 DTYPES = ('float16', 'bfloat16', 'float32', 'float64', 'uint8', 'int8', 'int16', 'int32', 'int64')
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """Stands in for ``_codecs.encode``, by which pickles of protocol 2 hold bytes."""
+    """Replaces ``_codecs.encode``, with which pickles of protocol 2 store bytes."""
     if encoding != 'latin1':
         raise pickle.UnpicklingError(f'it would encode to {encoding}')
     return text.encode('latin1')
 
 
-# What tensors and containers are made with, as in torch's own reader.
+# Functions and classes that create tensors and containers, as in torch's own reader.
 TENSORS: dict[str, Any] = {
     '_codecs.encode': _encode,
     'collections.OrderedDict': OrderedDict,
@@ -49,18 +49,18 @@ TENSORS: dict[str, Any] = {
     },
     **{f'torch.{name}': getattr(torch, name) for name in DTYPES},
 }
-# Opcodes that torch never writes, and that make objects in ways that are not checked here.
+# Opcodes that torch never writes and that create objects in ways that are not checked here.
 REFUSED = ('INST', 'OBJ', 'EXT1', 'EXT2', 'EXT4', 'NEWOBJ_EX', 'PERSID', 'STACK_GLOBAL')
 
-_allowed: dict[str, Any] = {}  # for older versions of torch; newer ones keep their own list
+_allowed: dict[str, Any] = {}  # for older versions of torch; newer ones have a list
 
 
 def allow_globals(objects: Sequence[Any]) -> None:
-    """Lets :func:`load_weights_only` read further classes and functions.
+    """Allows :func:`load_weights_only` to read further classes and functions.
 
     Args:
-        objects: Each one, or a tuple of the object that stands in and the name that it has in
-            files.
+        objects: Classes and functions. An entry may also be a tuple of an object and the name in
+            files that it replaces.
     """
     if TORCH_CAN:
         torch.serialization.add_safe_globals(list(objects))
@@ -70,16 +70,16 @@ def allow_globals(objects: Sequence[Any]) -> None:
 
 
 def load_weights_only(path: str | Path, map_location: Any = 'cpu', mmap: bool = False) -> Any:
-    """Reads tensors, plain containers and what :func:`allow_globals` allows.
+    """Reads a file with tensors, plain containers and classes allowed by :func:`allow_globals`.
 
     Args:
-        path: A file of ``torch.save``.
-        map_location: As for ``torch.load``.
-        mmap: As for ``torch.load``.
+        path: File of ``torch.save``.
+        map_location: As in ``torch.load``.
+        mmap: As in ``torch.load``.
 
     Raises:
-        pickle.UnpicklingError: If the file names something else. A damaged file makes torch raise
-            other errors.
+        pickle.UnpicklingError: If the file names another class or function. For a damaged file
+            torch raises other errors.
     """
     if TORCH_CAN:
         return torch.load(path, map_location, weights_only=True, mmap=mmap)
@@ -89,14 +89,14 @@ def load_weights_only(path: str | Path, map_location: Any = 'cpu', mmap: bool = 
 def load_restricted(
     path: str | Path, find_class: FindClass, map_location: Any = 'cpu', mmap: bool = False
 ) -> Any:
-    """Reads a file as :func:`load_weights_only` does, with any version of torch.
+    """Reads a file with the restricted unpickler, which works with any version of torch.
 
     Args:
-        path: A file of ``torch.save``, in the format of torch 1.6 and later.
-        find_class: Returns the object for a name that is not needed for tensors, or raises
+        path: File of ``torch.save``, in the format of torch 1.6 and later.
+        find_class: Function that returns the object for a name not in :data:`TENSORS`, or raises
             ``pickle.UnpicklingError``.
-        map_location: As for ``torch.load``.
-        mmap: As for ``torch.load``.
+        map_location: As in ``torch.load``.
+        mmap: As in ``torch.load``.
 
     Raises:
         pickle.UnpicklingError: If the file is in another format, or uses opcodes that are not
@@ -127,7 +127,7 @@ def load_restricted(
 
 
 def unknown_globals(path: str | Path) -> set[str]:
-    """Returns the names in a file that are not needed for tensors and were not allowed."""
+    """Returns the names of classes and functions in a file that are not allowed."""
     if TORCH_CAN:
         return set(torch.serialization.get_unsafe_globals_in_checkpoint(path))
     with zipfile.ZipFile(path) as archive:
@@ -148,14 +148,14 @@ def _refuse(opcode: str, unpickler: pickle._Unpickler) -> None:
 
 
 class _RestrictedUnpickler(pickle._Unpickler):
-    """Python's unpickler without rare opcodes; it changes no class, function or module."""
+    """Python's unpickler without rare opcodes; it cannot modify classes, functions or modules."""
 
     dispatch = dict(pickle._Unpickler.dispatch)
-    classes: tuple[type, ...] = (torch.Tensor,)  # of objects that the file may have
-    sizes: dict[str, int] = {}  # bytes of each storage in the file
+    classes: tuple[type, ...] = (torch.Tensor,)  # classes whose objects may get a state
+    sizes: dict[str, int] = {}  # size of each storage in the file, bytes
 
     def load_build(self) -> None:
-        """Sets the state of an object of one of the classes that the file names."""
+        """Sets the state of an object, if it is a tensor or of a class that the file names."""
         target = self.stack[-2]
         if isinstance(target, type) or not isinstance(target, self.classes):
             raise pickle.UnpicklingError(
@@ -164,7 +164,10 @@ class _RestrictedUnpickler(pickle._Unpickler):
         super().load_build()
 
     def load_binpersid(self) -> None:
-        """Loads a storage; torch before 2.6 would read beyond the end of a shorter one."""
+        """Loads a storage after a check of its size.
+
+        torch before 2.6 would read beyond the end of a storage that is too short.
+        """
         _, kind, key, _, count = self.stack[-1]
         size = torch._utils._element_size(kind.dtype)
         if not 0 <= count * size <= self.sizes.get(key, -1):

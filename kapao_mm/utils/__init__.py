@@ -1,2 +1,2 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Helpers that know nothing of KAPAO; importing this package imports neither torch nor MM."""
+"""Helpers that are independent of KAPAO; importing this package imports neither torch nor MM."""

@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Writes output files completely or not at all, and checks before the work that it can."""
+"""Writes output files completely or not at all, and checks in advance that this is possible."""
 
 import os
 import shutil
@@ -48,19 +48,20 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def check_writable(path: str | Path, suffixes: Collection[str] = ()) -> None:
-    """Makes sure, before the work, that a file can be written later; makes its folder.
+    """Checks, before the work, that a file can be written later, and creates its folder.
 
     Args:
-        path: Where the file will go.
-        suffixes: The endings that it may have; all by default.
+        path: Path of the future file.
+        suffixes: Allowed suffixes; any by default.
 
     Raises:
-        InputError: If it has another ending, is a folder, or its folder cannot be written to.
+        InputError: If the suffix is not allowed, the path is a folder, or its folder cannot be
+            written to.
     """
     path = Path(path)
     if suffixes and path.suffix not in suffixes:
         raise InputError(f'{path} must end in {" or ".join(suffixes)}')
-    if os.path.isdir(path):  # of a name that is too long, too
+    if os.path.isdir(path):  # unlike Path.is_dir, it does not raise for overlong names
         raise InputError(f'{path} is a folder; give the name of a file')
     check_folder(path.absolute().parent)
     with atomic_path(path) as temporary:
@@ -69,10 +70,10 @@ def check_writable(path: str | Path, suffixes: Collection[str] = ()) -> None:
 
 
 def check_folder(folder: str | Path) -> None:
-    """Makes sure, before the work, that files can be written into a folder; makes the folder.
+    """Checks, before the work, that files can be written into a folder, and creates the folder.
 
     Raises:
-        InputError: If it cannot be made or written to.
+        InputError: If the folder cannot be created or written to.
     """
     folder = Path(folder)
     try:

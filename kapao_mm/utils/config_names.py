@@ -1,8 +1,9 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Names at the top of a config that stand for values further inside, such as ``data_root``.
+"""Sets top-level variables of a config, such as ``data_root``, and all values derived from them.
 
-MMEngine evaluates a config once. A name that a derived config or ``--cfg-options`` sets afterwards
-changes nothing that its bases made from it. Here such names act on the loaded config.
+MMEngine evaluates a config once. If a derived config or ``--cfg-options`` sets a variable
+afterwards, the values that the base configs derived from it do not change. The functions here
+change these values in the loaded config.
 """
 
 import inspect
@@ -20,7 +21,7 @@ from mmengine.runner import Runner
 
 from kapao_mm.errors import InputError
 
-# The keys that each name stands for; of those, the ones with the value of the name follow it.
+# Keys that may be derived from each name. Those that have the value of the name follow it.
 _IN = r'_dataloader\.(.+\.)?'
 PLACES = dict(
     data_root=rf'\w+{_IN}data_root|(val|test)_evaluator\.(.+\.)?ann_file',
@@ -40,11 +41,18 @@ PLACES = dict(
     max_epochs=r'train_cfg\.max_epochs|param_scheduler\.\d+\.(T_max|end)',
     num_keypoints=r'model\.head\.num_keypoints',
 )
-RUNNER_KEYS = inspect.signature(Runner.__init__).parameters  # what a run is made of
+RUNNER_KEYS = inspect.signature(Runner.__init__).parameters  # top-level keys that a run uses
 
 
 class Place(NamedTuple):
-    """A value inside a config: its key with dots, what holds it, its key there, and itself."""
+    """A value inside a config.
+
+    Attributes:
+        key: Full key with dots.
+        holder: Dict or list that contains the value.
+        index: Key or index of the value in ``holder``.
+        value: The value.
+    """
 
     key: str
     holder: dict | list
@@ -53,28 +61,28 @@ class Place(NamedTuple):
 
     @property
     def acts(self) -> bool:
-        """Whether a run uses it; variables at the top, such as ``train_pipeline``, are copies."""
+        """Whether a run uses the value; variables such as ``train_pipeline`` are only copies."""
         root, dot, _ = self.key.partition('.')
         return bool(dot) and root in RUNNER_KEYS
 
 
 def set_everywhere(cfg: Config | dict, **values: Any) -> list[str]:
-    """Sets names at the top of a config, and all values inside it that were made from them.
+    """Sets top-level variables of a config and all values inside it that are derived from them.
 
-    A value follows if it has the old value of the name, or is a path below it. Those with other
-    values stay: a second dataset keeps its own ``data_root``. A config derived from others calls
-    this on its bases, after the line with ``_base_``.
+    A value is changed if it equals the old value of the variable or is a path below it. Other
+    values are kept, for example the ``data_root`` of a second dataset. A derived config file calls
+    this function on ``_base_``, after the line that sets it.
 
     Args:
-        cfg: The loaded config, or ``_base_`` in a config file; changed in place.
-        **values: New value of each name: those of :data:`PLACES`, and any other whose value is
-            text, a list or a dict.
+        cfg: Loaded config, or ``_base_`` in a config file; it is changed in place.
+        **values: New value of each variable. Allowed are the names in :data:`PLACES` and any
+            others whose value is a text, a list or a dict.
 
     Returns:
-        A line for each name that says what changed and what kept another value.
+        For each variable a message that says which values changed and which were kept.
 
     Raises:
-        InputError: If nothing inside the config has the value of a name.
+        InputError: If no value inside the config is derived from a variable.
 
     Example:
         >>> _base_ = 'kapao_n_toy.py'
@@ -85,12 +93,13 @@ def set_everywhere(cfg: Config | dict, **values: Any) -> list[str]:
 
 
 def check_names(cfg: Config) -> None:
-    """Makes sure that each name of :data:`PLACES` that somebody set at the top has an effect.
+    """Checks that each top-level variable in :data:`PLACES` has an effect if it was set.
 
-    Names that are overruled by values set inside, as in every MMEngine config, are fine.
+    A variable may be overridden by values set inside the config, as usual in MMEngine.
 
     Raises:
-        InputError: If a config file, or somebody after it was loaded, set a name alone.
+        InputError: If a variable was set, in a config file or later, without the values derived
+            from it.
     """
     for name in (name for name in PLACES if name in cfg):
         places = _places(cfg, name)
@@ -108,7 +117,7 @@ def check_names(cfg: Config) -> None:
 
 
 def has_followers(cfg: Config | dict, name: str) -> bool:
-    """Whether a name stands for values inside a config, so that it must be set with them."""
+    """Returns whether values inside a config are derived from a name."""
     if name in PLACES:
         return True
     value = cfg.get(name)
@@ -116,12 +125,12 @@ def has_followers(cfg: Config | dict, name: str) -> bool:
 
 
 def _set(cfg: Config | dict, name: str, new: Any) -> str:
-    """Does the work of :func:`set_everywhere` for one name."""
+    """Sets one name and its derived values, see :func:`set_everywhere`."""
     places, old = _places(cfg, name), cfg.get(name)
     followers = _followers(places, old) if name in cfg else []
     if not followers and len({str(place.value) for place in places}) == 1:
-        old, followers = places[0].value, places  # not at the top, or overruled inside
-    # Equal texts, lists and dicts have one source, equal numbers need not.
+        old, followers = places[0].value, places  # not at the top, or overridden inside
+    # Equal texts, lists and dicts probably have one source, equal numbers may be a coincidence.
     if name not in PLACES and not (isinstance(old, (str, list, dict)) and old):
         followers = []
     if not followers:
@@ -145,7 +154,11 @@ def _set(cfg: Config | dict, name: str, new: Any) -> str:
 
 
 def _rescale_gain(cfg: Config | dict, name: str, old: Any, new: Any) -> list[str]:
-    """Keeps ``obj_gain = 0.7 * (640 / input_size) ** 2`` true, which older configs computed."""
+    """Updates ``obj_gain = 0.7 * (640 / input_size) ** 2``, which older configs computed.
+
+    Returns:
+        The changed keys.
+    """
     loss = cfg.get('model', {}).get('head', {}).get('loss', {})
     if name != 'input_size' or not loss.get('scale_gains', True):
         return []
@@ -156,7 +169,7 @@ def _rescale_gain(cfg: Config | dict, name: str, old: Any, new: Any) -> list[str
 
 
 def _places(cfg: Mapping, name: str) -> list[Place]:
-    """The values inside a config that a name may stand for."""
+    """Returns the values inside a config that may be derived from a name."""
     inside = [place for place in _walk(cfg) if place.acts]
     if name not in PLACES:
         return _followers(inside, cfg[name]) if name in cfg else []
@@ -169,7 +182,7 @@ def _places(cfg: Mapping, name: str) -> list[Place]:
 
 
 def _walk(value: Any, path: str = '') -> Iterator[Place]:
-    """All values inside nested dicts and lists."""
+    """Yields all values inside nested dicts and lists."""
     keys = range(len(value)) if isinstance(value, list) else list(value)
     for key in keys:
         place = Place(f'{path}{key}', value, key, value[key])
@@ -179,12 +192,12 @@ def _walk(value: Any, path: str = '') -> Iterator[Place]:
 
 
 def _followers(places: list[Place], old: Any) -> list[Place]:
-    """The places whose value is made from that of a name."""
+    """Returns the places whose value equals the old value of a name or contains it as a path."""
     return [place for place in places if _replaced(place.value, old, '\0') != place.value]
 
 
 def _replaced(value: Any, old: Any, new: Any) -> Any:
-    """A value with ``new`` for ``old``: instead of it, in a pair of it, or in a path."""
+    """Replaces ``old`` by ``new`` in a value: the whole value, in a tuple, or in a path."""
     if value == old:
         return new
     if isinstance(value, tuple):
@@ -199,14 +212,17 @@ def _replaced(value: Any, old: Any, new: Any) -> Any:
 
 
 def _was_set_alone(cfg: Config, name: str) -> bool:
-    """Whether a name without effect was set so, rather than overruled by values inside."""
+    """Returns whether a name was set without its derived values.
+
+    The alternative is that values set inside the config override the name, which is intended.
+    """
     if not cfg.filename or not Path(cfg.filename).is_file():
-        return False  # of a config made in Python, or gone since, nothing is known
+        return False  # the config has no file, or the file is gone, so there is no evidence
     loaded = Config.fromfile(cfg.filename)
     if loaded.get(name) != cfg[name]:
         before = [place[::3] for place in _places(loaded, name)]  # keys and values
         return any(place[::3] in before for place in _places(cfg, name))
-    # A config's text is that of its bases, each after its path, and its own.
+    # The text of a config consists of its bases and its own file, each preceded by its path.
     parts = re.split(r'^(/.*\.(?:py|json|ya?ml))\n', loaded.text, flags=re.M)
     parts = parts if len(parts) > 1 else ['', str(cfg.filename), loaded.text]
     setting = rf'^(?:{name}\s*[=:]|\s*"{name}"\s*:)'
@@ -216,7 +232,7 @@ def _was_set_alone(cfg: Config, name: str) -> bool:
         if re.search(setting, text, re.M)
     ]
     if not found or not re.search('_base_|read_base', found[-1][1]):
-        return False  # a whole config in one file, as MMEngine dumps it
+        return False  # a complete config in one file, as MMEngine dumps it
     path, _ = found[-1]
     origin = loaded if Path(path).samefile(cfg.filename) else Config.fromfile(path)
     return not _followers(_places(origin, name), cfg[name])

@@ -1,7 +1,7 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Checks whether the installed packages fit each other and this one.
+"""Checks whether the installed packages are compatible with this package and each other.
 
-The accepted versions are those of this package's own metadata (``pyproject.toml``).
+The accepted versions come from the metadata of this package (``pyproject.toml``).
 """
 
 import importlib
@@ -19,7 +19,7 @@ from packaging.version import Version
 from kapao_mm.errors import InputError
 
 TRAINING_PYTHON = (3, 11)  # the version that training was tested with
-USES = {  # extra in pyproject.toml: what it is for
+USES = {  # extra in pyproject.toml -> purpose
     'train': 'training, testing and prediction',
     'export': 'export to ONNX',
     'onnxruntime': 'exported .onnx files',
@@ -38,10 +38,10 @@ class Part(NamedTuple):
     """One row of the report.
 
     Attributes:
-        name: Name of a package, or of what is checked.
-        found: Its version or state; empty if it is missing.
-        wanted: The versions that fit.
-        remedy: The command that mends it; empty if it fits.
+        name: Name of the package or of the check.
+        found: Installed version or state; empty if missing.
+        wanted: Accepted versions.
+        remedy: Command that fixes the problem; empty if there is none.
         needed: Whether training, testing or prediction fail without it.
     """
 
@@ -53,7 +53,7 @@ class Part(NamedTuple):
 
 
 def check_environment() -> list[Part]:
-    """Checks Python, the packages of each use, and how they fit each other."""
+    """Checks Python, the required packages, and their compatibility."""
     return [
         _python(),
         *(
@@ -79,7 +79,7 @@ def _python() -> Part:
 
 
 def _requirements(use: str) -> list[Requirement]:
-    """The requirements of an extra of this package.
+    """Returns the requirements of an extra of this package.
 
     Raises:
         InputError: If this package is not installed.
@@ -93,7 +93,7 @@ def _requirements(use: str) -> list[Requirement]:
 
 
 def _installed(name: str) -> str:
-    """The version of a package; empty if it is missing."""
+    """Returns the installed version of a package, or an empty text if it is missing."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -140,7 +140,7 @@ def _opencv() -> Part:
 
 
 def _mismatches() -> list[Part]:
-    """Pairs of packages that are there and do not fit each other."""
+    """Checks pairs of installed packages that must be compatible with each other."""
     parts = []
     torch, torchvision = _installed('torch'), _installed('torchvision')
     if torch and torchvision:

@@ -1,21 +1,21 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 """Command-line flags that several tools share.
 
-Importing this module imports neither torch nor MM, so that ``--help`` answers at once.
+Importing this module imports neither torch nor MM, so that ``--help`` is fast.
 """
 
 import argparse
 from pathlib import Path
 
-PRECISIONS = ('float32', 'bfloat16', 'float16')  # of the network in torch
+PRECISIONS = ('float32', 'bfloat16', 'float16')  # precisions of the network in torch
 
 
 class OptionText(str):
-    """Value of a ``--cfg-options`` entry as it was typed; ``load_config`` gives it its type."""
+    """Unconverted value of a ``--cfg-options`` entry; ``load_config`` converts it."""
 
 
 class ConfigOptions(argparse.Action):
-    """Collects KEY=VALUE texts in a dict, as MMEngine's DictAction does without their types."""
+    """Collects KEY=VALUE texts in a dict like MMEngine's DictAction, without type conversion."""
 
     def __call__(
         self,
@@ -35,11 +35,11 @@ class ConfigOptions(argparse.Action):
 
 
 def add_config_options(parser: argparse.ArgumentParser, example: str) -> None:
-    """Adds ``--cfg-options``, whose value is for ``kapao_mm.configuration.load_config``.
+    """Adds ``--cfg-options``, whose value is passed to ``kapao_mm.configuration.load_config``.
 
     Args:
-        parser: The parser of the tool.
-        example: Config values, KEY=VALUE, that its help shows.
+        parser: Parser of the tool.
+        example: Example of KEY=VALUE pairs for the help text.
     """
     parser.add_argument(
         '--cfg-options',
@@ -52,11 +52,11 @@ def add_config_options(parser: argparse.ArgumentParser, example: str) -> None:
 
 
 def add_run_options(parser: argparse.ArgumentParser, example: str) -> None:
-    """Adds the flags that training and testing share, as MMPose's tools have them.
+    """Adds the flags that training and testing share, with the same names as in MMPose's tools.
 
     Args:
-        parser: The parser of the tool.
-        example: A config value, KEY=VALUE, that its help shows.
+        parser: Parser of the tool.
+        example: Example of KEY=VALUE for the help text.
     """
     parser.add_argument('--work-dir', help='where logs and checkpoints go [work_dirs/CONFIG]')
     parser.add_argument('--show-dir', help='draw predictions of the evaluation into this directory')
@@ -68,12 +68,12 @@ def add_run_options(parser: argparse.ArgumentParser, example: str) -> None:
         default='none',
         help='what started the processes that work together, as tools/dist_*.sh set it [none]',
     )
-    # torch.distributed.launch, the forerunner of torchrun, gives it to every tool.
+    # torch.distributed.launch, the predecessor of torchrun, passes this flag to every tool.
     parser.add_argument('--local_rank', '--local-rank', help=argparse.SUPPRESS)
 
 
 def add_image_options(parser: argparse.ArgumentParser, out_dir: str) -> None:
-    """Adds the images, ``--out-dir`` with its default, and ``--objects``."""
+    """Adds the image arguments, ``--out-dir`` with a default, and ``--objects``."""
     parser.add_argument('images', nargs='+', metavar='IMAGE', help='images, folders or patterns')
     parser.add_argument(
         '--out-dir', type=Path, default=out_dir, help='where pictures and JSON go [%(default)s]'
@@ -84,7 +84,7 @@ def add_image_options(parser: argparse.ArgumentParser, out_dir: str) -> None:
 
 
 def positive(text: str) -> int:
-    """Converts text to a whole number of at least 1; a type for argparse."""
+    """Converts a text to an integer of at least 1; a type for argparse."""
     if (number := int(text)) < 1:
         raise ValueError(text)
     return number
@@ -94,9 +94,9 @@ def input_shape(text: str) -> tuple[int, int]:
     """Converts ``896x1280`` (h x w), or ``1280`` for a square, to (h, w) px; a type for argparse.
 
     Raises:
-        argparse.ArgumentTypeError: If it is something else, or a side does not fit the network.
+        argparse.ArgumentTypeError: If the text has another form, or a side is not a multiple of 64.
     """
-    from kapao_mm.functional.letterbox import INPUT_DIVISOR  # OpenCV takes a while
+    from kapao_mm.functional.letterbox import INPUT_DIVISOR  # imports OpenCV, which is slow
 
     sides = text.split('x') * (1 if 'x' in text else 2)
     if len(sides) != 2 or not all(

@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Reads YAML files as data: nothing in them is executed, and small files stay small."""
+"""Reads YAML files safely: no code is executed, and the expansion of aliases is limited."""
 
 from typing import IO, Any
 
@@ -9,11 +9,11 @@ from mmengine.fileio.handlers import YamlHandler
 
 from kapao_mm.errors import InputError
 
-MAX_VALUES = 1_000_000  # in a file whose aliases (*name) are written out
+MAX_VALUES = 1_000_000  # maximum number of values after the expansion of aliases (*name)
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's SafeLoader, which also reads the tuples that MMEngine writes."""
+    """SafeLoader of PyYAML that also reads the tuples that MMEngine writes."""
 
 
 _Loader.add_constructor(
@@ -22,11 +22,11 @@ _Loader.add_constructor(
 
 
 class PlainYamlHandler(YamlHandler):
-    """MMEngine's handler of YAML files, without the tags that call Python functions.
+    """YAML handler for MMEngine that does not support tags that call Python functions.
 
     Raises:
-        InputError: If a file is not YAML, has a tag for something else than data, or grows beyond
-            :data:`MAX_VALUES` by its aliases.
+        InputError: If a file is not YAML, has a tag that is not plain data, or exceeds
+            :data:`MAX_VALUES` because of its aliases.
     """
 
     def load_from_fileobj(self, file: IO[str], **kwargs: Any) -> Any:
@@ -49,11 +49,11 @@ def read_yaml_as_data() -> None:
 
 
 def _count(value: Any, known: dict[int, float]) -> float:
-    """The number of values in nested lists and dicts; infinite where one contains itself."""
+    """Returns the number of values in nested containers; infinite if one contains itself."""
     if not isinstance(value, (dict, list, tuple)):
         return 1
     if id(value) not in known:
-        known[id(value)] = float('inf')  # what is met again before it is counted
+        known[id(value)] = float('inf')  # remains if the container contains itself
         parts = value.values() if isinstance(value, dict) else value
         known[id(value)] = 1 + sum(_count(part, known) for part in parts)
     return known[id(value)]

@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Finds the configs and tools that belong to this package, wherever it is installed."""
+"""Finds the configs and tools of this package in a checkout or an installed wheel."""
 
 import difflib
 from pathlib import Path
@@ -16,15 +16,15 @@ def project_dir() -> Path:
 
 
 def config_names() -> list[str]:
-    """Returns the names of the model configs, in alphabetical order."""
+    """Returns the names of this package's configs in alphabetical order."""
     return sorted(path.stem for path in (project_dir() / 'configs' / 'kapao').glob('*.py'))
 
 
 def find_config(name: str | Path) -> Path:
-    """Finds a config file by its path or, without a path, by its name.
+    """Finds a config file by its path or by the name of one of this package's configs.
 
     Args:
-        name: A path, or the name of one of :func:`config_names`, with or without ``.py``.
+        name: Path, or one of :func:`config_names`, with or without ``.py``.
 
     Raises:
         InputError: If there is no such file and no such name.

@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Replaces compiled extension modules that MMPose's stack imports and KAPAO does not need.
+"""Replaces compiled extension modules that MMPose's dependencies import but KAPAO does not need.
 
 - ``mmcv._ext`` holds MMCV's compiled operators. MMDetection and MMPose import ``mmcv.ops`` when
   they are loaded, also for models that use none of them. ``mmcv-lite`` has no ``mmcv._ext``; the
@@ -24,21 +24,21 @@ MASKS = 'xtcocotools._mask'
 
 
 def install_stand_ins() -> None:
-    """Makes Python use the stand-ins where the real extension modules are missing or unusable.
+    """Makes Python import stand-ins if the real extension modules are missing or unusable.
 
-    It acts on modules that are imported later, and does nothing when called again.
+    Only later imports are affected. Further calls do nothing.
     """
     if not any(isinstance(finder, _StandInFinder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _StandInFinder())
 
 
 class _StandInFinder(MetaPathFinder):
-    """Import finder for the two modules; all other modules are left to Python's own finders."""
+    """Import finder for the two modules; Python's own finders handle all other modules."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Finds a stand-in, or None where the real module should be used."""
+        """Returns the spec of a stand-in, or None if the real module is to be used."""
         if name not in (OPERATORS, MASKS):
             return None
         real = PathFinder.find_spec(name, path, target)
@@ -71,7 +71,7 @@ class _MaskLoader(Loader):
         try:
             module = module_from_spec(self.real)
             self.real.loader.exec_module(module)
-        except (ImportError, ValueError):  # numpy's ways to refuse an extension for numpy 1
+        except (ImportError, ValueError):  # raised for an extension compiled for numpy 1
             module = ModuleType(spec.name)
             module.__dict__.update(_public(importlib.import_module('pycocotools._mask')))
         return module

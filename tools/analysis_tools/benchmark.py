@@ -1,12 +1,12 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Measures what predicting poses costs, part by part: time (median and p95) and memory.
+"""Measures the time (median and 95th percentile) and memory of inference, part by part.
 
-Every row is a process of its own: a model, a backend, a precision, an input size, a batch size.
-Pictures are drawn if none are given. They are padded so that they fill the input size when they are
-resized to it.
+Each row of the table is one combination of model, backend, precision, input size and batch size,
+measured in a separate process. Without --images, synthetic images of people are drawn. Images are
+padded so that they fill the input size after resizing.
 
-Without a checkpoint the weights are random. What they detect means nothing, so that torch's NMS and
-fusion then run on synthetic crowds; an exported model has its NMS inside.
+Without a checkpoint the weights are random and their detections are meaningless. NMS in torch and
+fusion then run on synthetic crowds. An exported model contains its NMS.
 """
 
 import argparse
@@ -24,11 +24,11 @@ from kapao_mm.utils.flags import PRECISIONS, input_shape, positive
 
 SUFFIXES = {'onnxruntime': '.onnx', 'openvino': '.xml', 'torchscript': '.pt'}
 BACKEND_OF = {suffix: backend for backend, suffix in SUFFIXES.items()}
-PICTURES = 32  # at most
+PICTURES = 32  # maximum number of images
 
 
 def parse_args() -> argparse.Namespace:
-    """The command line."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         'files',
@@ -69,12 +69,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--out', type=Path, help='write figures here (.json), and a plot (.png) of input sizes'
     )
-    parser.add_argument('--job', type=json.loads, help=argparse.SUPPRESS)  # of one process
+    parser.add_argument('--job', type=json.loads, help=argparse.SUPPRESS)  # job of a subprocess
     return parser.parse_args()
 
 
 if __name__ == '__main__':
-    parse_args()  # answers --help and wrong arguments before the imports below, which take seconds
+    parse_args()  # before the slow imports below, so that --help is fast
 
 import cv2
 import numpy as np
@@ -109,18 +109,18 @@ from kapao_mm.models.kapao import KAPAO
 from kapao_mm.models.task_modules.candidates import decode_candidates
 from kapao_mm.synthetic_crowd import confident, make_crowds
 
-IN_GRAPH = 'forward + NMS'  # of an exported model
+IN_GRAPH = 'forward + NMS'  # part of an exported model
 COLOURS = {'pre-processing': 'C0', 'forward': 'C1', IN_GRAPH: 'C4', 'NMS': 'C2', 'fusion': 'C3'}
 
 
 class Model(NamedTuple):
-    """What is measured.
+    """A model to measure.
 
     Attributes:
-        config: its file.
-        input_size: what it sets, px.
-        checkpoint: None for random weights.
-        exported: files by backend.
+        config: Config file.
+        input_size: Input size of the config, px.
+        checkpoint: Checkpoint file; None for random weights.
+        exported: Exported files by backend.
     """
 
     config: str
@@ -130,13 +130,13 @@ class Model(NamedTuple):
 
 
 class Predictor(NamedTuple):
-    """What a backend does between letterbox and fusion.
+    """The steps of a backend between letterbox and fusion.
 
     Attributes:
-        prepare: the rest of the pre-processing, from a batch (N, H, W, 3) uint8.
-        detect: from there to the objects of each image, in timed parts.
-        settings: of fusion.
-        keypoint_counts: the keypoint types of each category.
+        prepare: Function that finishes the pre-processing of a batch (N, H, W, 3) uint8.
+        detect: Function that returns the objects of each image, and times its parts.
+        settings: Inference settings for fusion.
+        keypoint_counts: Number of keypoint types of each category.
     """
 
     prepare: Callable[[np.ndarray], Any]
@@ -146,10 +146,11 @@ class Predictor(NamedTuple):
 
 
 def group_files(files: list[str]) -> list[Model]:
-    """The models that the files of the command line make.
+    """Groups the files of the command line into models.
 
     Raises:
-        InputError: the first is no config, a file is missing, a config has two checkpoints.
+        InputError: If the first file is not a config, a file is missing, or a config has two
+            checkpoints.
     """
     models: list[Model] = []
     for file in files:
@@ -170,7 +171,7 @@ def group_files(files: list[str]) -> list[Model]:
 
 
 def build_model(config: str, checkpoint: str | None) -> KAPAO:
-    """The model, with random weights if there is no checkpoint."""
+    """Builds a model, with random weights if there is no checkpoint."""
     model = MODELS.build(load_config(config).model)
     if checkpoint:
         load_weights(model, checkpoint)
@@ -180,7 +181,7 @@ def build_model(config: str, checkpoint: str | None) -> KAPAO:
 
 
 def torch_predictor(job: dict, args: argparse.Namespace, device: torch.device) -> Predictor:
-    """The model in torch; without a checkpoint it finds synthetic crowds."""
+    """Returns the steps of a model in torch; without a checkpoint they find synthetic crowds."""
     model = build_model(job['config'], job['checkpoint'])
     prepare_for_inference(model, job['precision'], job['backend'] == 'torch-compile')
     model.to(device)
@@ -211,20 +212,20 @@ def torch_predictor(job: dict, args: argparse.Namespace, device: torch.device) -
 
 
 def make_confident(grids: list[Tensor], count: int) -> None:
-    """Makes ``count`` outputs of the finest grid confident, and no others; in place."""
+    """Makes ``count`` outputs of the finest grid confident and all others not, in place."""
     for grid in grids:
         grid[..., 4] = -20.0  # objectness, before the sigmoid
     places = torch.randperm(grids[0][..., 0].numel(), device=grids[0].device)[:count]
     index = np.unravel_index(places.cpu().numpy(), grids[0].shape[:4])
-    grids[0][(*index, slice(4, 6))] = 20.0  # and the first class
+    grids[0][(*index, slice(4, 6))] = 20.0  # objectness and the first class
 
 
 def exported_predictor(job: dict, args: argparse.Namespace) -> Predictor:
-    """The model in an exported graph.
+    """Returns the steps of an exported model.
 
     Raises:
-        InputError: the backend is not installed or has not the precision, or the file has the
-            thresholds of another use.
+        InputError: If the backend is not installed or does not support the precision, or the file
+            was exported with the thresholds for another use.
     """
     path = Path(job['file'])
     load = BACKENDS.get(path.suffix, load_torchscript)
@@ -241,21 +242,23 @@ def exported_predictor(job: dict, args: argparse.Namespace) -> Predictor:
 
 
 def load_torchscript(path: Path, precision: str, threads: int | None) -> tuple[str, Network]:
-    """Reads a TorchScript file as the runtime reads others; threads are torch's.
+    """Reads a TorchScript file, with the same interface as the loaders in ``BACKENDS``.
+
+    ``threads`` is not used; torch has a global setting.
 
     Raises:
-        InputError: the precision is another than float32.
+        InputError: If the precision is not float32.
     """
     if precision != 'float32':
         raise InputError(f'torchscript has float32 only, not {precision}')
-    from kapao_mm.deploy.export import open_torchscript  # see export
+    from kapao_mm.deploy.export import open_torchscript  # needs ONNX, see export
 
     return open_torchscript(path)
 
 
 def export(args: argparse.Namespace) -> dict[str, str]:
-    """What a process of its own does: exports a model; returns where the file is."""
-    from kapao_mm.deploy import export  # needs ONNX, which torch's rows do without
+    """Exports a model in a subprocess, and returns the path of the file as ``file``."""
+    from kapao_mm.deploy import export  # needs ONNX, which rows in torch do not
 
     write = dict(
         onnxruntime=export.write_onnx,
@@ -273,10 +276,10 @@ def export(args: argparse.Namespace) -> dict[str, str]:
 
 @torch.no_grad()
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """What a process of its own does: measures one row."""
+    """Measures one row of the table in a subprocess."""
     job = args.job
     exported = job['backend'] in SUFFIXES
-    device = torch.device('cpu') if exported else find_device()  # whose memory is measured
+    device = torch.device('cpu') if exported else find_device()  # its memory is measured
     stream = cycle([pad_to_shape(read_image(Path(p)), job['input_hw']) for p in job['images']])
     before = 0 if device.type == 'cuda' else memory('VmRSS')
     predictor = exported_predictor(job, args) if exported else torch_predictor(job, args, device)
@@ -303,10 +306,10 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def list_images(folder: str) -> list[str]:
-    """The first images of a folder.
+    """Returns the paths of the first images of a folder.
 
     Raises:
-        InputError: it has none.
+        InputError: If the folder has no images.
     """
     images = list(islice(find_images([folder]), PICTURES))
     for error in (image for image in images if isinstance(image, InputError)):
@@ -315,7 +318,7 @@ def list_images(folder: str) -> list[str]:
 
 
 def pad_to_shape(image: np.ndarray, input_hw: tuple[int, int]) -> np.ndarray:
-    """Pads an image (h, w, 3) such that :func:`letterbox` makes (H, W) of it."""
+    """Pads an image (h, w, 3) so that :func:`letterbox` resizes it to exactly ``input_hw``."""
     height, width = image.shape[:2]
     long, short = max(input_hw), min(input_hw)
     across, along = (height, width) if input_hw[1] == long else (width, height)
@@ -331,7 +334,7 @@ def pad_to_shape(image: np.ndarray, input_hw: tuple[int, int]) -> np.ndarray:
 def measure_models(
     models: list[Model], args: argparse.Namespace, images: list[str], folder: str
 ) -> list[dict]:
-    """Measures and prints row by row; what has to be exported goes into the folder."""
+    """Measures and prints all rows; exported files are written to ``folder``."""
     rows = []
     for model in models:
         exported = {backend: dict(file=file) for backend, file in model.exported.items()}
@@ -367,7 +370,7 @@ HEADER = (
 
 
 def format_row(row: dict) -> str:
-    """A line of the table."""
+    """Formats a row of the table."""
     height, width = row['input_hw']
     line = f'{Path(row["config"]).stem:<20}{row["backend"]:<15}{row["precision"]:<10}'
     line += f'{f"{height}x{width}":>10}{row["batch_size"]:>6}'
@@ -383,7 +386,10 @@ def format_row(row: dict) -> str:
 
 
 def draw(rows: list[dict], title: str) -> Figure:
-    """Time of the parts by input size; a panel for each config, backend, precision and batch."""
+    """Plots the time of the parts by input size.
+
+    There is a panel for each combination of config, backend, precision and batch size.
+    """
     panels: dict[tuple, list[dict]] = {}
     for row in rows:
         if 'error' not in row:
@@ -413,7 +419,7 @@ def draw(rows: list[dict], title: str) -> Figure:
 
 
 def main() -> None:
-    """Measures all rows, and prints them."""
+    """Measures and prints all rows, or runs the job of a subprocess."""
     args = parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)

@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""What half precision and export change in a model's predictions on its test data."""
+"""Measures how half precision or export changes a model's predictions on its test data."""
 
 import argparse
 import copy
@@ -14,7 +14,7 @@ from kapao_mm.utils.flags import PRECISIONS, add_config_options
 
 
 def parse_args() -> argparse.Namespace:
-    """The command line."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
@@ -37,7 +37,7 @@ def parse_args() -> argparse.Namespace:
 
 
 if __name__ == '__main__':
-    parse_args()  # answers --help and wrong arguments before the imports below, which take seconds
+    parse_args()  # before the slow imports below, so that --help is fast
 
 import numpy as np
 import torch
@@ -59,13 +59,13 @@ from kapao_mm.image_files import read_image
 from kapao_mm.models.inference_cost import prepare_for_inference
 from kapao_mm.models.kapao import add_prediction_to_datasample, inference_settings
 
-SAME_POSE = 0.8  # IoU of the boxes, at least
-NEAR = 0.5  # original-image px
-Predict = Callable[[dict], list[PoseDataSample]]  # of a batch of the test data
+SAME_POSE = 0.8  # IoU of boxes above which two poses count as the same
+NEAR = 0.5  # px of the original image
+Predict = Callable[[dict], list[PoseDataSample]]  # predicts a batch of the test data
 
 
 def torch_model(cfg: Config, checkpoint: str, precision: str | None = None) -> Predict:
-    """The model as it was trained, or prepared for inference."""
+    """Returns the predictor of a PyTorch model, optimized for inference if precision is given."""
     model = MODELS.build(cfg.model).eval()
     load_weights(model, checkpoint)
     if precision:
@@ -74,10 +74,10 @@ def torch_model(cfg: Config, checkpoint: str, precision: str | None = None) -> P
 
 
 def exported_model(path: str) -> Predict:
-    """A model file; it reads and resizes the images itself.
+    """Returns the predictor of an exported file, which reads and resizes the images itself.
 
     Raises:
-        InputError: it has the thresholds of another use.
+        InputError: If the file was exported with the thresholds for another use.
     """
     runtime = KAPAORuntime(path)
     if runtime.metadata.use != 'evaluation':
@@ -94,17 +94,20 @@ def exported_model(path: str) -> Predict:
 
 
 def compare(expected: PoseDataSample, found: PoseDataSample, score_thr: float) -> dict[str, Any]:
-    """Compares the predictions of an image, original-image px.
+    """Compares two predictions of an image.
+
+    Each expected pose is compared with the found pose whose box overlaps most.
 
     Args:
-        expected: with the poses to look for, those that fusion looks at.
-        found: with those they are compared to: the one of the most similar box.
-        score_thr: least score of a pose to look for.
+        expected: Sample with the expected poses.
+        found: Sample with the found poses.
+        score_thr: Minimum score of the expected poses, that of fusion.
 
     Returns:
-        ``poses`` and ``found``, how many; ``gaps`` between keypoints that were fused in both, and
-        ``regressed``, those that were in neither; ``fused`` keypoints, and ``changed``, those that
-        were in one only.
+        ``poses`` and ``found``: numbers of expected poses and of those found again. ``gaps`` and
+        ``regressed``: distances (px of the original image) between keypoints that are fused in both
+        predictions, and in neither. ``fused`` and ``changed``: numbers of keypoints that are fused
+        in the expected poses, and in only one of the two.
     """
     ours, theirs = expected.pred_instances, found.pred_instances
     ours = ours[ours.bbox_scores > score_thr]
@@ -125,7 +128,7 @@ def compare(expected: PoseDataSample, found: PoseDataSample, score_thr: float) -
 
 
 def summarise(pairs: Iterable[tuple[PoseDataSample, PoseDataSample]], score_thr: float) -> dict:
-    """Puts together what :func:`compare` says of the images."""
+    """Aggregates the results of :func:`compare` over all images."""
     parts = [compare(expected, found, score_thr) for expected, found in pairs]
     sums = {key: sum(part[key] for part in parts) for key in ('poses', 'found', 'fused', 'changed')}
     gaps, regressed = (
@@ -140,13 +143,13 @@ def summarise(pairs: Iterable[tuple[PoseDataSample, PoseDataSample]], score_thr:
 
 
 def near(gaps: np.ndarray) -> float | None:
-    """The part of them within :data:`NEAR`."""
+    """Returns the share of distances up to :data:`NEAR`, or None if there are none."""
     return float((gaps <= NEAR).mean()) if len(gaps) else None
 
 
 def run(predict: Predict, loader: DataLoader, metrics: Any) -> tuple[list[PoseDataSample], float]:
-    """Predicts the test data: the samples, and the first metric, AP."""
-    with redirect_stdout(None):  # pycocotools talks
+    """Predicts the test data, and returns the samples and the first metric, AP."""
+    with redirect_stdout(None):  # pycocotools prints
         evaluator = Evaluator(copy.deepcopy(metrics))
         evaluator.dataset_meta = loader.dataset.metainfo
     samples = []
@@ -159,7 +162,7 @@ def run(predict: Predict, loader: DataLoader, metrics: Any) -> tuple[list[PoseDa
 
 
 def format_row(name: str, row: dict[str, Any]) -> str:
-    """A line of the table."""
+    """Formats a row of the table."""
 
     def share(value: float | None) -> str:
         return f'{"-":>10}' if value is None else f'{value:>10.2%}'
@@ -172,7 +175,7 @@ def format_row(name: str, row: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Predicts with all of them, and prints a table."""
+    """Compares each precision and exported file with PyTorch in float32, and prints a table."""
     args = parse_args()
     if args.out:
         check_writable(args.out, ['.json'])

@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Evaluates a file of COCO results, as tools/test.py writes it, without the model."""
+"""Evaluates a COCO result file, such as one from tools/test.py, without the model."""
 
 import argparse
 from pathlib import Path
@@ -10,7 +10,7 @@ from kapao_mm.utils.flags import add_config_options
 
 
 def parse_args() -> argparse.Namespace:
-    """The command line."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file, for its test dataset and test_evaluator')
     parser.add_argument('results', type=Path, help='result file (.json)')
@@ -20,7 +20,7 @@ def parse_args() -> argparse.Namespace:
 
 
 if __name__ == '__main__':
-    parse_args()  # answers --help and wrong arguments before the imports below, which take seconds
+    parse_args()  # before the slow imports below, so that --help is fast
 
 import mmengine
 from mmengine.config import Config
@@ -32,10 +32,11 @@ from kapao_mm.evaluation import KAPAOMetric, read_results
 
 
 def build_metric(cfg: Config) -> KAPAOMetric:
-    """The metric of a config, with the annotation file of its test dataset.
+    """Builds the metric of a config, with the annotation file of its test dataset.
 
     Raises:
-        InputError: there is not one of each, or the annotation file cannot be used.
+        InputError: If the config has not exactly one KAPAOMetric and one test dataset, or the
+            annotation file has errors.
     """
     evaluators = cfg.get('test_evaluator')
     evaluators = evaluators if isinstance(evaluators, list) else [evaluators]
@@ -49,7 +50,7 @@ def build_metric(cfg: Config) -> KAPAOMetric:
         raise InputError(
             f'the test dataset of {cfg.filename} is no single one: {source.get("type")}'
         )
-    # Loaded for its checks; images are not needed.
+    # Built to check the annotations; images are not needed.
     dataset = DATASETS.build({**source, 'data_prefix': dict(img=''), 'pipeline': []})
     metric = METRICS.build({'ann_file': dataset.ann_file, **evaluators[0], 'format_only': False})
     metric.dataset_meta = dataset.metainfo
@@ -57,7 +58,7 @@ def build_metric(cfg: Config) -> KAPAOMetric:
 
 
 def main() -> None:
-    """Reads, checks, evaluates, and prints."""
+    """Evaluates the result file, and prints the metrics."""
     args = parse_args()
     if args.out:
         check_writable(args.out, ('.json', '.yaml', '.yml'))

@@ -1,8 +1,8 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Counts the parameters of a config's model, and what it computes for one image.
+"""Counts the parameters of a config's model and its multiply-adds for one image.
 
-Multiply-adds are those of the convolutions; batch norm is folded into them for inference. Papers
-count a multiply-add as one FLOP or as two: both numbers are given.
+Only convolutions are counted, because batch norm is folded into them for inference. Some papers
+count a multiply-add as one FLOP and others as two: both numbers are printed.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from kapao_mm.utils.flags import input_shape
 
 
 def parse_args() -> argparse.Namespace:
-    """The command line."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument(
@@ -25,7 +25,7 @@ def parse_args() -> argparse.Namespace:
 
 
 if __name__ == '__main__':
-    parse_args()  # answers --help and wrong arguments before the imports below, which take seconds
+    parse_args()  # before the slow imports below, so that --help is fast
 
 import torch
 from mmengine.analysis import FlopAnalyzer, parameter_count
@@ -38,11 +38,14 @@ from kapao_mm.models.kapao import KAPAO
 
 
 def count(model: KAPAO, input_hw: tuple[int, int]) -> dict[str, tuple[int, int]]:
-    """Parameters and multiply-adds of one image by part of the network, and in total.
+    """Counts parameters and multiply-adds for one image, for each part of the network and in total.
 
     Args:
-        model: the model.
-        input_hw: size of the network input, px.
+        model: Model to measure.
+        input_hw: Size (h, w) of the network input, px.
+
+    Returns:
+        Parameters and multiply-adds by name of the part.
     """
     parts = dict(backbone=model.backbone, neck=model.neck, head=model.head.head_module)
     network = nn.Sequential(OrderedDict(parts)).eval()
@@ -53,7 +56,7 @@ def count(model: KAPAO, input_hw: tuple[int, int]) -> dict[str, tuple[int, int]]
 
 
 def main() -> None:
-    """Prints the table."""
+    """Prints a table of parameters and multiply-adds."""
     args = parse_args()
     register_all_modules()
     cfg = load_config(args.config)

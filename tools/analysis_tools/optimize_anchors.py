@@ -1,8 +1,8 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Measures how well a config's anchors fit its training data, and finds others if they do not.
+"""Measures how well a config's anchors fit its training data, and finds better ones if needed.
 
-MMDetection's tool of this name cannot be imported, and fits three levels of YOLO's by IoU; KAPAO
-matches by the ratio of sides.
+MMDetection's tool of the same name optimizes the IoU of YOLO anchors on three levels. KAPAO matches
+anchors by the ratio of the sides instead.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from kapao_mm.utils.flags import add_config_options
 
 
 def parse_args() -> argparse.Namespace:
-    """The command line."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', type=Path, help='config file')
     parser.add_argument(
@@ -32,7 +32,7 @@ def parse_args() -> argparse.Namespace:
 
 
 if __name__ == '__main__':
-    parse_args()  # answers --help and wrong arguments before the imports below, which take seconds
+    parse_args()  # before the slow imports below, so that --help is fast
 
 import mmengine
 import numpy as np
@@ -44,7 +44,7 @@ from kapao_mm.configuration import inner_datasets, load_config
 from kapao_mm.datasets.transforms.affine import MAX_ASPECT, MIN_SIDE
 from kapao_mm.models.task_modules.anchors import TARGET_RECALL, find_anchors, measure_fit
 
-NUM_SCALES = 19  # in steps of 0.1 where the recipe scales from 0.1 to 1.9
+NUM_SCALES = 19  # steps of 0.1 for the published scale range of 0.1 to 1.9
 POSES, TRAINING, POINTS = 'pose objects', '  in training', 'keypoint objects'
 LEGEND = f"""
 recall: share that an anchor matches; anchors: how many do; P3...: share that this level learns
@@ -53,7 +53,15 @@ keypoint objects: one of each size"""
 
 
 def pose_sides(cfg: dict, input_size: int) -> tuple[np.ndarray, int]:
-    """Sides of a dataset's pose objects in the network input, (n, 2), and its number of images."""
+    """Returns the sides of a dataset's pose objects and its number of images.
+
+    Args:
+        cfg: Config of the dataset.
+        input_size: Longer side of the network input, px.
+
+    Returns:
+        Sides (w, h), (n, 2) px of the network input, and the number of images.
+    """
     dataset = DATASETS.build({k: v for k, v in cfg.items() if k not in ('pipeline', 'image_cache')})
     images = mmengine.load(dataset.ann_file)['images']
     long_sides = {image['id']: max(image['width'], image['height']) for image in images}
@@ -66,10 +74,16 @@ def pose_sides(cfg: dict, input_size: int) -> tuple[np.ndarray, int]:
 
 
 def scale_sides(sides: np.ndarray, transforms: list[dict], input_size: int) -> np.ndarray:
-    """Sides (n, 2) at a grid of the scales that training draws from, without what it leaves out.
+    """Scales sides as the augmentation does, at evenly spaced scales of its range.
+
+    Args:
+        sides: Sides (w, h) without augmentation, (n, 2) px of the network input.
+        transforms: Configs of the training transforms.
+        input_size: Longer side of the network input, px.
 
     Returns:
-        (m, 2) input px, none longer than the input; as given if training does not scale.
+        Scaled sides clipped to the input, (m, 2) px, without objects that training removes. If
+        training does not scale, the given sides.
     """
     for transform in transforms:
         if 'scale_range' in transform:
@@ -81,12 +95,16 @@ def scale_sides(sides: np.ndarray, transforms: list[dict], input_size: int) -> n
 
 
 def read_sides(cfg: Config) -> tuple[dict[str, np.ndarray], int]:
-    """Sides of the training data's objects, (n, 2) input px, by kind, and the number of images.
+    """Reads the sides of the objects in the training data of a config.
 
-    Each image counts once, however often wrappers repeat it.
+    Each image counts once, even if a wrapper repeats it.
+
+    Returns:
+        Sides (w, h) by kind of object, each (n, 2) px of the network input, and the number of
+        images.
 
     Raises:
-        InputError: the config is not for training, or there are no pose objects.
+        InputError: If the config is not for training KAPAO, or there are no pose objects.
     """
     try:
         training_data, sizes = cfg.train_dataloader.dataset, cfg.model.head.keypoint_size
@@ -114,7 +132,7 @@ def read_sides(cfg: Config) -> tuple[dict[str, np.ndarray], int]:
 
 
 def print_fit(title: str, kinds: dict[str, np.ndarray], anchors: np.ndarray, head: dict) -> float:
-    """Prints how well anchors fit each kind of objects, and returns the lowest recall."""
+    """Prints how well anchors fit each kind of object, and returns the lowest recall."""
     names = [f'P{int(stride).bit_length() - 1}' for stride in head['strides']]
     print(f'\n{title:<20}{"recall":>8}{"anchors":>9}' + ''.join(f'{name:>7}' for name in names))
     fits = {
@@ -128,14 +146,14 @@ def print_fit(title: str, kinds: dict[str, np.ndarray], anchors: np.ndarray, hea
 
 
 def as_config(anchors: np.ndarray) -> str:
-    """Anchors (L, Na, 2) as the lines of a config."""
+    """Formats anchors (L, Na, 2) as lines of a config."""
     levels = [', '.join(str(tuple(anchor)) for anchor in level) for level in anchors.tolist()]
     rows = '\n'.join(f'            [{level}],' for level in levels)
     return f'model = dict(\n    head=dict(\n        anchors=[\n{rows}\n        ],\n    ),\n)'
 
 
 def main() -> None:
-    """Measures, and finds anchors where they are needed."""
+    """Measures the anchors, and finds others if the recall is too low."""
     args = parse_args()
     if args.target_recall is None:
         args.target_recall = TARGET_RECALL

@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Draws what the recipe of a config sets over a training run."""
+"""Plots learning rate, momentum, accumulation and EMA decay over a training run of a config."""
 
 import argparse
 import math
@@ -11,7 +11,7 @@ from kapao_mm.utils.flags import add_config_options, positive
 
 
 def parse_args() -> argparse.Namespace:
-    """The command line."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file that follows the recipe')
     parser.add_argument('--out', type=Path, help='the picture [work_dirs/CONFIG/schedule.png]')
@@ -24,7 +24,7 @@ def parse_args() -> argparse.Namespace:
 
 
 if __name__ == '__main__':
-    parse_args()  # answers --help and wrong arguments before the imports below, which take seconds
+    parse_args()  # before the slow imports below, so that --help is fast
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -35,17 +35,17 @@ from kapao_mm import register_all_modules
 from kapao_mm.configuration import load_config
 from kapao_mm.engine.schedule import Recipe, ema_decay
 
-GROUPS = dict(weights='-', norms='--', biases=':')  # and how their lr is drawn
+GROUPS = dict(weights='-', norms='--', biases=':')  # line styles of the groups' learning rates
 
 
 def count_iterations(cfg: Config, gpus: int) -> int:
-    """Iterations an epoch, from the images of the training dataset.
+    """Returns the number of iterations of an epoch, from the number of training images.
 
     Raises:
-        InputError: its files are not where the config says.
+        InputError: If files of the training dataset are missing or wrong.
     """
     try:
-        cfg.merge_from_dict({'train_dataloader.dataset.image_cache': None})  # only counted
+        cfg.merge_from_dict({'train_dataloader.dataset.image_cache': None})  # only counts images
         images = len(DATASETS.build(cfg.train_dataloader.dataset))
     except InputError as error:
         raise InputError(f'{error}, or give --iters-per-epoch') from error
@@ -53,10 +53,10 @@ def count_iterations(cfg: Config, gpus: int) -> int:
 
 
 def recipe_numbers(path: str, cfg: Config) -> tuple[dict, dict]:
-    """The numbers of a config for :class:`Recipe` and for :func:`ema_decay`.
+    """Returns a config's arguments of :class:`Recipe` and of :func:`ema_decay`.
 
     Raises:
-        InputError: the config does not follow the recipe.
+        InputError: If the config has no RecipeHook or no StepEMAHook.
     """
     hooks = {hook['type']: hook for hook in cfg.get('custom_hooks') or []}
     for name in ('RecipeHook', 'StepEMAHook'):
@@ -74,11 +74,13 @@ def recipe_numbers(path: str, cfg: Config) -> tuple[dict, dict]:
 
 
 def trace(recipe: Recipe, ema: dict) -> dict[str, np.ndarray]:
-    """What is set at each iteration of the warm-up, then at the first of each epoch and the last.
+    """Computes the settings at all iterations of the warm-up and the first of each later epoch.
+
+    The last iteration of the run is included, too.
 
     Returns:
-        By name, each (T,): 'iteration', 'lr/GROUP', 'momentum', 'accumulation', 'steps' made up to
-        and with the iteration, 'EMA decay'.
+        Arrays (T,) by name: 'iteration', 'lr/GROUP', 'momentum', 'accumulation', 'steps' (optimizer
+        steps including this iteration) and 'EMA decay'.
     """
     total = recipe.max_epochs * recipe.epoch_length
     warmup = range(min(recipe.warmup_length + 1, total))
@@ -103,7 +105,7 @@ def trace(recipe: Recipe, ema: dict) -> dict[str, np.ndarray]:
 
 
 def draw(recipe: Recipe, values: dict[str, np.ndarray], title: str) -> Figure:
-    """The warm-up on the left, the whole run on the right."""
+    """Plots the warm-up on the left and the whole run on the right."""
     figure = Figure(figsize=(12, 10), layout='constrained')
     figure.suptitle(title)
     rows = dict(
@@ -136,7 +138,7 @@ def draw(recipe: Recipe, values: dict[str, np.ndarray], title: str) -> Figure:
 
 
 def main() -> None:
-    """Draws, and says what is in the picture."""
+    """Writes the plot, and prints the main numbers of the schedule."""
     args = parse_args()
     register_all_modules()
     out = args.out or Path('work_dirs') / Path(args.config).stem / 'schedule.png'

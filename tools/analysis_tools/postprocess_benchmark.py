@@ -1,9 +1,10 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Measures what NMS and fusion cost by people in the image.
+"""Measures the time of NMS and fusion by the number of people in an image.
 
-NMS is from candidates to kept objects on the host; fusion from there to poses in the original
-image. Algorithm 1 of the paper alone is fuse; the reference is the same, object by object, and the
-ratio is that of the two. Crowds are synthetic, in inputs of 1280 x 1280 px.
+"NMS" is the step from candidates to kept objects on the host. "fusion" is the step from there to
+poses in the original image. "fuse" is Algorithm 1 of the paper alone; "reference" is a plain loop
+over keypoint objects with the same result, and "ratio" is reference / fuse. The crowds are
+synthetic, in inputs of 1280 x 1280 px.
 """
 
 import argparse
@@ -18,7 +19,7 @@ PEOPLE = (1, 2, 5, 10, 20, 40, 60, 80, 100)
 
 
 def parse_args() -> argparse.Namespace:
-    """The command line."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file of a model with one category')
     parser.add_argument(
@@ -42,7 +43,7 @@ def parse_args() -> argparse.Namespace:
 
 
 if __name__ == '__main__':
-    parse_args()  # answers --help and wrong arguments before the imports below, which take seconds
+    parse_args()  # before the slow imports below, so that --help is fast
 
 import numpy as np
 import torch
@@ -67,8 +68,8 @@ from kapao_mm.models.kapao import inference_settings
 from kapao_mm.models.task_modules.candidates import Candidates
 from kapao_mm.synthetic_crowd import confident, make_crowds
 
-WARM_UP = 20  # runs that are not counted; they are short
-SCALE = np.array([0.5, 0.5])  # original px per input px
+WARM_UP = 20  # runs that are not measured
+SCALE = np.array([0.5, 0.5])  # px of the original image for each px of the network input
 IMAGE_SIZE = (640, 640)
 
 
@@ -81,7 +82,7 @@ def fuse_by_object(
     score_thr: float,
     distance: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Algorithm 1 of the paper, one keypoint object after the other; see ``fuse``."""
+    """Fuses one keypoint object after the other (Algorithm 1 of the paper); see ``fuse``."""
     keypoints, confidences = poses.astype(float), np.zeros(poses.shape[:2])
     targets = np.flatnonzero(pose_scores > score_thr)
     if not len(targets):
@@ -97,10 +98,10 @@ def fuse_by_object(
 
 
 def read_crowds(path: Path, num_keypoints: int) -> dict[str, Candidates]:
-    """The crowds of a file of decoded rows, by name.
+    """Reads crowds from a file of decoded rows, by name.
 
     Raises:
-        InputError: there are none, or they have other keypoints.
+        InputError: If the file has no crowds, or they have another number of keypoints.
     """
     try:
         with np.load(path) as file:
@@ -129,7 +130,7 @@ def _decoded(rows: np.ndarray) -> Candidates:
 def measure(
     head: KAPAOHead, candidates: Candidates, settings: dict[str, float], runs: int
 ) -> dict[str, Any]:
-    """Times the parts of one crowd; with the numbers of candidates, kept and fused objects."""
+    """Measures the parts of post-processing for a crowd, and counts candidates and objects."""
     device = find_device()
     candidates = confident(candidates, settings, device)
     counts = {}
@@ -173,7 +174,7 @@ HEADER = (
 
 
 def format_row(name: str, row: dict[str, Any]) -> str:
-    """A line of the table."""
+    """Formats a row of the table."""
     line = f'{name:>8}{row["candidates"]:>12}{row["poses"]:>7}{row["keypoint_objects"]:>18}'
     line += f'{row["fused"]:>7}'
     for part in ('NMS', 'fusion'):
@@ -183,7 +184,7 @@ def format_row(name: str, row: dict[str, Any]) -> str:
 
 
 def draw(rows: dict[int, dict], title: str) -> Figure:
-    """Time by people: medians, and bands up to the 95th percentile."""
+    """Plots the time by number of people: medians, and bands up to the 95th percentile."""
     figure = Figure(figsize=(8, 5), layout='constrained')
     axes = figure.subplots()
     for part in ('NMS', 'fusion', 'fuse', 'reference'):
@@ -199,7 +200,7 @@ def draw(rows: dict[int, dict], title: str) -> Figure:
 
 
 def main() -> None:
-    """Measures crowd by crowd, and prints the table."""
+    """Measures all crowds, and prints a table."""
     args = parse_args()
     if args.out:
         check_writable(args.out, ['.json'])

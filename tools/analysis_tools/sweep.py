@@ -1,16 +1,16 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Trains and tests a config once for each value of one of its keys, and plots a metric over them.
+"""Trains and tests a config for each value of one of its keys, and plots a metric over the values.
 
-As the paper does over the size of keypoint objects (Fig. 5):
+Example, as for the size of keypoint objects in the paper (Fig. 5):
 
   sweep.py CONFIG --key model.head.keypoint_size --values 0.01 0.025 0.05 0.075 0.1
 
-Keys of testing need no training:
+Keys that only affect testing need no training:
 
   sweep.py CONFIG --key model.test_cfg.fusion_distance --values 0 25 50 100 --checkpoint FILE
 
-The same command again goes on where it was stopped, also with more values: what is done is not done
-again. A value that fails is reported, and tried again next time; the others go on.
+The same command continues a stopped sweep, also with additional values; finished values are not run
+again. If a value fails, it is reported and the others continue; the next call tries it again.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from kapao_mm.utils.flags import add_config_options
 
 
 def parse_args() -> argparse.Namespace:
-    """The command line."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -49,7 +49,7 @@ def parse_args() -> argparse.Namespace:
 
 
 if __name__ == '__main__':
-    parse_args()  # answers --help and wrong arguments before the imports below, which take seconds
+    parse_args()  # before the slow imports below, so that --help is fast
 
 from matplotlib.figure import Figure
 from mmengine.config import Config
@@ -65,10 +65,10 @@ WIDE_RANGE = 50  # values that differ by more than this factor get a logarithmic
 
 
 def require_key(path: Path, options: dict[str, Any], key: str) -> None:
-    """Makes sure that a config has a key: one that it lacks may change nothing.
+    """Checks that a config has a key, because setting an unknown key may have no effect.
 
     Raises:
-        InputError: it does not.
+        InputError: If the config does not have the key.
     """
     value = load_config(path, options)
     try:
@@ -82,10 +82,12 @@ def require_key(path: Path, options: dict[str, Any], key: str) -> None:
 
 
 def require_metric(cfg: Config, name: str) -> None:
-    """Makes sure, before the first training, that the test of a config has a metric.
+    """Checks, before the first training, that the evaluation of a config has a metric.
+
+    Only configs with a single KAPAOMetric and a test dataset with metainfo are checked.
 
     Raises:
-        InputError: it does not, where its evaluator and dataset are this project's.
+        InputError: If the evaluation does not have the metric.
     """
     evaluator, dataset = cfg.test_evaluator, cfg.test_dataloader.dataset
     if isinstance(evaluator, dict) and evaluator.type == 'KAPAOMetric' and 'metainfo' in dataset:
@@ -98,13 +100,14 @@ def require_metric(cfg: Config, name: str) -> None:
 
 
 def prepare(args: argparse.Namespace, work_dir: Path) -> dict[str, Path]:
-    """Writes the config of every value.
+    """Writes the config of every value to a folder of its own.
 
     Returns:
-        By value, as given: its folder.
+        The folder of each value, by the text of the value.
 
     Raises:
-        InputError: the config lacks the key, values share a folder, or it holds another run.
+        InputError: If the config lacks the key, two values would share a folder, or a folder
+            contains the config of another run.
     """
     require_key(args.config, args.cfg_options, args.key)
     folders = {text: work_dir / re.sub(r'[^\w.+-]+', '_', text) for text in args.values}
@@ -128,7 +131,10 @@ def prepare(args: argparse.Namespace, work_dir: Path) -> dict[str, Path]:
 
 
 def run_tool(log: Path, *command: str | Path) -> bool:
-    """Runs a Python file with its output into a log file; prints why if it fails."""
+    """Runs a Python file with its output in a log file, and returns whether it succeeded.
+
+    If it fails, the last line of the log is printed.
+    """
     print(f'  {log}', flush=True)
     with log.open('a') as file:
         run = subprocess.run([sys.executable, *command], stdout=file, stderr=subprocess.STDOUT)
@@ -139,10 +145,19 @@ def run_tool(log: Path, *command: str | Path) -> bool:
 
 
 def measure(folder: Path, checkpoint: Path | None, gpus: int) -> dict[str, float] | None:
-    """Trains and tests the config in a folder, as far as it was not done; None if that fails."""
+    """Trains and tests the config in a folder, unless this was done before.
+
+    Args:
+        folder: Folder with ``config.py``.
+        checkpoint: Checkpoint to test instead of training.
+        gpus: Number of training processes.
+
+    Returns:
+        The metrics; None if training or testing failed.
+    """
     done = folder / 'metrics.json'
     if checkpoint and done.exists() and done.stat().st_mtime < checkpoint.stat().st_mtime:
-        done.unlink()  # it was of an earlier checkpoint of that name
+        done.unlink()  # the metrics belong to an earlier checkpoint with the same name
     if not done.exists():
         config, train_dir = folder / 'config.py', folder / 'train'
         if not checkpoint:
@@ -162,7 +177,7 @@ def measure(folder: Path, checkpoint: Path | None, gpus: int) -> dict[str, float
 
 
 def write_table(path: Path, key: str, rows: dict[str, dict[str, float] | None]) -> None:
-    """Writes all metrics of every value; they are missing where it failed."""
+    """Writes a table of all metrics of every value; cells of failed values are empty."""
     names = dict.fromkeys(name for metrics in rows.values() for name in metrics or {})
     with atomic_path(path) as temporary, temporary.open('w', newline='') as file:
         table = csv.DictWriter(file, [key, *names])
@@ -171,13 +186,13 @@ def write_table(path: Path, key: str, rows: dict[str, dict[str, float] | None]) 
 
 
 def draw(key: str, metric: str, results: list[tuple[Any, float | None]], title: str) -> Figure:
-    """A metric over the values: along an axis if all are numbers, side by side otherwise.
+    """Plots a metric over the values, on a numeric axis if all values are numbers.
 
     Args:
-        key: what the values are of.
-        metric: what the results are.
-        results: value and result, None where it failed.
-        title: of the picture.
+        key: Key of the values, the label of the x axis.
+        metric: Name of the metric, the label of the y axis.
+        results: Pairs of value and result; the result is None if the value failed.
+        title: Title of the plot.
     """
     figure = Figure(figsize=(7, 4.5), layout='constrained')
     axes = figure.subplots()
@@ -204,7 +219,7 @@ def draw(key: str, metric: str, results: list[tuple[Any, float | None]], title: 
 
 
 def main() -> None:
-    """Measures every value, and says which is best."""
+    """Trains and tests every value, and prints the results and the best value."""
     args = parse_args()
     name = args.config.stem
     work_dir = args.work_dir or Path('work_dirs') / name / f'sweep_{args.key}'

@@ -1,8 +1,9 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Measures what each switch for memory and time makes of a config's training.
+"""Measures how each switch for speed or memory changes the training of a config.
 
-Every row is a process of its own. It trains on the same pictures from the same weights, with a
-learning rate of 0, so that all steps compute the same. Without --real the pictures are drawn.
+Each row of the table is measured in a separate process. All rows use the same images and weights,
+and a learning rate of 0, so that all steps compute the same. Without --real the images are
+synthetic.
 """
 
 import argparse
@@ -27,11 +28,11 @@ SWITCHES = {
     'checkpoint_activations': {'model.checkpoint_activations': True},
     'compile_network': {'model.compile_network': True},
 }
-LOADER_SWITCH = 'image_cache'  # of the loading of data, not of the step
+LOADER_SWITCH = 'image_cache'  # affects data loading, not the training step
 
 
 def parse_args() -> argparse.Namespace:
-    """The command line."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument('--iters', type=int, default=10, help='measured iterations [10]')
@@ -46,7 +47,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--real', action='store_true', help="the config's images, not drawn ones")
     parser.add_argument('--out', type=Path, help='write the figures to this file (.json)')
     add_config_options(parser, 'data_root=DIR train_dataloader.num_workers=4')
-    parser.add_argument('--job', type=json.loads, help=argparse.SUPPRESS)  # of one process
+    parser.add_argument('--job', type=json.loads, help=argparse.SUPPRESS)  # job of a subprocess
     args = parser.parse_args()
     if args.iters < 1:
         parser.error('--iters must be at least 1')
@@ -54,7 +55,7 @@ def parse_args() -> argparse.Namespace:
 
 
 if __name__ == '__main__':
-    parse_args()  # answers --help and wrong arguments before the imports below, which take seconds
+    parse_args()  # before the slow imports below, so that --help is fast
 
 import numpy as np
 import torch
@@ -80,8 +81,8 @@ from kapao_mm.benchmarking import (
 from kapao_mm.configuration import load_config
 from kapao_mm.datasets.toy import KEYPOINTS, make_toy_dataset
 
-PICTURES = 32  # at least
-MARGIN = 0.02  # gains below are taken for noise
+PICTURES = 32  # minimum number of images
+MARGIN = 0.02  # smaller relative gains are considered noise
 BASELINE = {
     'model.channels_last': False,
     'model.checkpoint_activations': False,
@@ -97,10 +98,15 @@ def default_switches() -> list[str]:
 
 
 def benchmark_config(args: argparse.Namespace, folder: Path | None = None) -> Config:
-    """The config with the flags of the command line and, given a folder, with drawn pictures.
+    """Loads the config and applies the command line.
+
+    Args:
+        args: Parsed command line.
+        folder: Folder of a toy dataset to use instead of the config's images.
 
     Raises:
-        InputError: the optimizer wrapper has no precision to switch.
+        InputError: If the optimizer wrapper is not KAPAOOptimWrapper, or the config combines
+            datasets.
     """
     sizes = dict(input_size=args.input_size) if args.input_size else {}
     cfg = load_config(args.config, args.cfg_options | sizes)
@@ -128,20 +134,23 @@ def benchmark_config(args: argparse.Namespace, folder: Path | None = None) -> Co
 
 
 def num_pictures(cfg: Config) -> int:
-    """How many pictures are used: whole batches."""
+    """Returns the number of images to use, a multiple of the batch size."""
     batch_size = cfg.train_dataloader.batch_size
     return math.ceil(PICTURES / batch_size) * batch_size
 
 
 def build_loader(loader: dict) -> DataLoader:
-    """The training data, in an order and with augmentations that do not change."""
+    """Builds the training dataloader with a fixed order and augmentation."""
     random.seed(0)
     np.random.seed(0)
     return Runner.build_dataloader(loader, seed=0)
 
 
 def build_model(cfg: Config) -> BaseModel:
-    """The model with random weights that no switch changes; channels_last alone would."""
+    """Builds the model with random weights that are the same for all switches.
+
+    They are taken from a model without switches, because channels_last changes the initialization.
+    """
     baseline = copy.deepcopy(cfg)
     baseline.merge_from_dict(BASELINE)
     torch.manual_seed(0)
@@ -153,7 +162,7 @@ def build_model(cfg: Config) -> BaseModel:
 
 
 def measure_step(cfg: Config, iters: int) -> dict[str, float]:
-    """Times training steps: images/s, peak memory (bytes), loss of the first step."""
+    """Measures training steps: images/s, peak memory (bytes) and the loss of the first step."""
     cfg.train_dataloader.update(num_workers=0, persistent_workers=False, drop_last=True)
     device = find_device()
     model = build_model(cfg).to(device).train()
@@ -179,7 +188,7 @@ def measure_step(cfg: Config, iters: int) -> dict[str, float]:
 
 
 def measure_loading(cfg: Config, iters: int) -> dict[str, float]:
-    """Times the loading of data alone, from files and from RAM: images/s."""
+    """Measures data loading alone, from files and from the image cache in RAM: images/s."""
     speeds = {}
     for name, place in (('from files', None), ('image_cache=ram', 'ram')):
         loader = copy.deepcopy(cfg.train_dataloader)
@@ -200,7 +209,7 @@ def measure_loading(cfg: Config, iters: int) -> dict[str, float]:
 
 
 def run_job(args: argparse.Namespace) -> dict[str, float]:
-    """What a process of its own does: measures one row."""
+    """Measures one row of the table in a subprocess."""
     register_all_modules()
     folder = args.job['folder']
     cfg = benchmark_config(args, Path(folder) if folder else None)
@@ -209,7 +218,7 @@ def run_job(args: argparse.Namespace) -> dict[str, float]:
 
 
 def start_job(folder: Path | None, options: dict, loading: bool = False) -> dict[str, float | str]:
-    """Runs this tool again for one row; an error becomes the row's ``error``."""
+    """Starts a subprocess for one row; if it fails, the row has the message as ``error``."""
     folder = str(folder) if folder else None
     return run_alone(__file__, dict(folder=folder, options=options, loading=loading))
 
@@ -234,7 +243,15 @@ def measure_steps(folder: Path | None, switches: list[str]) -> dict[str, dict]:
 
 
 def helping(rows: dict[str, dict], key: str, sign: int) -> list[str]:
-    """The switches that better a figure; of two that set the same option, the better one."""
+    """Returns the switches that improve a figure over the baseline by more than the margin.
+
+    Of several switches that set the same option, only the best is returned.
+
+    Args:
+        rows: Measured rows by name.
+        key: Key of the figure.
+        sign: 1 if larger is better, -1 if smaller is better.
+    """
     figures = {name: sign * row[key] for name, row in rows.items() if key in row}
     least = figures.get('baseline', -math.inf) * (1 + sign * MARGIN)
     better = [name for name in SWITCHES if figures.get(name, -math.inf) > least]
@@ -245,7 +262,7 @@ def helping(rows: dict[str, dict], key: str, sign: int) -> list[str]:
 
 
 def format_row(name: str, row: dict, baseline: dict) -> str:
-    """A line of the table."""
+    """Formats a row of the table."""
     if 'error' in row:
         return f'{name:<24}  failed: {row["error"]}'
     speed, loss = row['images_per_s'], row['loss']
@@ -258,7 +275,7 @@ def format_row(name: str, row: dict, baseline: dict) -> str:
 
 
 def main() -> None:
-    """Measures all rows, and prints them."""
+    """Measures and prints all rows, or runs the job of a subprocess."""
     args = parse_args()
     args.switches = args.switches or default_switches()
     if args.job:

@@ -1,9 +1,10 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Measures what each part of loading a training sample costs one process, and what the loss costs.
+"""Measures the time of each part of loading a training sample, and the time of the loss.
 
-Without --real the pictures are drawn, 640 x 480 px. Where the config paints the visible part of a
-mosaic only, samples are also made by MMPose's way, all of the canvas first. The loss, with objects
-and matches, is that of random outputs for people drawn at random.
+Samples are loaded in one process. Without --real the images are synthetic, 640 x 480 px. If the
+config uses MosaicScaleTranslate, which draws only the visible part of a mosaic, samples are also
+created with MMPose's mosaic for comparison. The loss, including objects and matches, is computed
+for random network outputs and random people.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from kapao_mm.utils.flags import add_config_options, input_shape
 
 
 def parse_args() -> argparse.Namespace:
-    """The command line."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument('--samples', type=int, default=100, help='measured [%(default)s]')
@@ -42,7 +43,7 @@ def parse_args() -> argparse.Namespace:
 
 
 if __name__ == '__main__':
-    parse_args()  # answers --help and wrong arguments before the imports below, which take seconds
+    parse_args()  # before the slow imports below, so that --help is fast
 
 import cv2
 import numpy as np
@@ -67,14 +68,18 @@ from kapao_mm.datasets.transforms import MosaicScaleTranslate, TracedMosaic
 from kapao_mm.models.heads import KAPAOHead
 
 PICTURES = 32
-LABELLED = 0.85  # of the keypoints of the loss's people
+LABELLED = 0.85  # share of labeled keypoints for the loss
 
 
 def build_dataset(cfg: Config, folder: Path | None) -> BaseDataset:
-    """The training data without its pipeline's wrappers or, given a folder, pictures drawn there.
+    """Builds the training dataset of a config, without a RepeatDataset around it.
+
+    Args:
+        cfg: The config.
+        folder: Folder for a toy dataset to use instead of the config's images.
 
     Raises:
-        InputError: the config combines datasets.
+        InputError: If the config combines datasets.
     """
     data = cfg.train_dataloader.dataset
     data = data.get('dataset', data)  # without its RepeatDataset
@@ -89,8 +94,8 @@ def build_dataset(cfg: Config, folder: Path | None) -> BaseDataset:
 
 
 def measure_loading(dataset: BaseDataset, samples: int) -> dict[str, dict[str, float]]:
-    """Times the parts of making a sample, ms by name of the transform."""
-    cv2.setNumThreads(0)  # as in a worker
+    """Measures the parts of loading a sample; returns times in ms by name of the transform."""
+    cv2.setNumThreads(0)  # as in a dataloader worker
     steps = dataset.pipeline.transforms
     by_mmpose = [step for transform in steps for step in in_two_steps(transform)]
     numbers = cycle(range(len(dataset)))
@@ -116,7 +121,10 @@ def measure_loading(dataset: BaseDataset, samples: int) -> dict[str, dict[str, f
 
 
 def in_two_steps(transform: Any) -> list[Any]:
-    """MosaicScaleTranslate as the two transforms that it stands for, others as they are."""
+    """Splits MosaicScaleTranslate into the two transforms that it combines.
+
+    Other transforms are returned unchanged.
+    """
     if not isinstance(transform, MosaicScaleTranslate):
         return [transform]
     mosaic = TracedMosaic(transform.img_scale, pre_transform=transform.pre_transform.transforms)
@@ -124,7 +132,12 @@ def in_two_steps(transform: Any) -> list[Any]:
 
 
 def draw_labels(head: KAPAOHead, batch_size: int, people: int, hw: tuple[int, int]) -> list[Tensor]:
-    """Boxes (B, n, 4), keypoints (B, n, K, 2), visibilities (B, n, K), categories (B, n)."""
+    """Draws random labels for a batch.
+
+    Returns:
+        Boxes xyxy (B, n, 4) and keypoints (B, n, K, 2) in px of the network input, visibilities
+        (B, n, K), categories (B, n).
+    """
     torch.manual_seed(0)
     corners = torch.rand(batch_size, people, 2, 2) * torch.tensor(hw[::-1])
     low, high = corners.sort(2).values.unbind(2)  # (B, n, 2)
@@ -138,11 +151,15 @@ def draw_labels(head: KAPAOHead, batch_size: int, people: int, hw: tuple[int, in
 def measure_loss(
     head: KAPAOHead, labels: Sequence[Tensor], hw: tuple[int, int], runs: int
 ) -> dict[str, dict[str, float]]:
-    """Times the loss of a batch of labels, see :func:`draw_labels`; ms by name of the part."""
+    """Measures the loss of a batch of labels from :func:`draw_labels`.
+
+    Returns:
+        Times in ms by name of the part.
+    """
     device, num_anchors = find_device(), head.anchors.shape[1]
     head.to(device)
     labels = [list(field.to(device)) for field in labels]
-    outputs = [  # of the convolutions
+    outputs = [  # random outputs of the head's convolutions
         torch.randn(len(labels[0]), conv.out_channels, *(s // stride for s in hw), device=device)
         for conv, stride in zip(head.head_module.convs, head.strides, strict=True)
     ]
@@ -163,14 +180,14 @@ def measure_loss(
 
 
 def print_table(title: str, rows: dict[str, dict[str, float]]) -> None:
-    """Prints median and 95th percentile of each part."""
+    """Prints the median and the 95th percentile of each part."""
     print(f'\n{title:<44}{"median ms":>10}{"p95 ms":>9}')
     for name, row in rows.items():
         print(f'{name:<44}{row["median_ms"]:>10.2f}{row["p95_ms"]:>9.2f}')
 
 
 def main() -> None:
-    """Measures and prints both tables."""
+    """Measures data loading and the loss, and prints a table of each."""
     args = parse_args()
     if args.out:
         check_writable(args.out, ['.json'])

@@ -1,13 +1,14 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Writes COCO keypoint annotations of CarFusion, in ROOT/annotations, from its released files.
+"""Converts the released files of CarFusion to COCO keypoint annotations in ROOT/annotations.
 
-    ROOT/train/CAMERA/images/NAME.jpg    and so for ROOT/test
-    ROOT/train/CAMERA/gt/NAME.txt        a line a keypoint: x, y, keypoint (1..14), car, visibility
-    ROOT/train/CAMERA/bb/NAME.txt        a line a car: x1, y1, x2, y2, car (not in all releases)
+    ROOT/train/CAMERA/images/NAME.jpg    (ROOT/test has the same layout)
+    ROOT/train/CAMERA/gt/NAME.txt        for each keypoint: x, y, keypoint (1..14), car, visibility
+    ROOT/train/CAMERA/bb/NAME.txt        for each car: x1, y1, x2, y2, car (not in all releases)
 
-Commas or blanks separate; visibility 1 is visible, 2 hidden by the car itself, 3 by another object.
-This follows the dataset's description and was never run on the data: what looks otherwise is an
-error that names the line.
+Text files have a line for each keypoint or car, with values separated by commas or blanks. The
+visibility is 1 for visible keypoints, 2 for those hidden by the car itself, 3 for those hidden by
+another object. The tool follows the description of the dataset and has not been tested on the real
+data; a line in another format is an error.
 """
 
 import argparse
@@ -32,7 +33,7 @@ def parse_args() -> argparse.Namespace:
 
 
 if __name__ == '__main__':
-    parse_args()  # answers --help and wrong arguments before the imports below, which take seconds
+    parse_args()  # before the slow imports below, so that --help is fast
 
 import numpy as np
 from PIL import Image
@@ -42,16 +43,16 @@ from kapao_mm.datasets.annotation_reader import write_annotations
 
 METAINFO = Path(__file__).parents[2] / 'configs/_base_/datasets/carfusion.py'
 COCO_VISIBILITY = {1: 2, 2: 1, 3: 1}
-# A box around keypoints is this much wider a side, of its longer side: wheels reach below their
-# centres, bumpers beyond the lights.
+# Margin of a box around keypoints on each side, relative to its longer side, because the car
+# extends beyond its keypoints.
 MARGIN = 0.1
 
 
 def read_rows(path: Path, columns: int) -> Iterator[tuple[str, list[float]]]:
-    """Yields where each row of a text file is, and its numbers.
+    """Yields the place of each row of a text file, for messages, and its numbers.
 
     Raises:
-        InputError: a row is not so many finite numbers.
+        InputError: If a row does not consist of ``columns`` finite numbers.
     """
     for number, line in enumerate(path.read_text(errors='replace').splitlines(), 1):
         fields, where = line.replace(',', ' ').split(), f'{path}, line {number}'
@@ -67,10 +68,10 @@ def read_rows(path: Path, columns: int) -> Iterator[tuple[str, list[float]]]:
 
 
 def whole(value: float, name: str, where: str) -> int:
-    """The number as an int.
+    """Converts a whole number to int.
 
     Raises:
-        InputError: it has a fraction.
+        InputError: If the number is not whole.
     """
     if not value.is_integer():
         raise InputError(f'{where}: {name} {value:g} is not a whole number')
@@ -78,10 +79,13 @@ def whole(value: float, name: str, where: str) -> int:
 
 
 def read_keypoints(path: Path, count: int) -> dict[int, np.ndarray]:
-    """The keypoints of each car, (count, 3): x and y in px, COCO's visibility.
+    """Reads the keypoints of each car.
+
+    Returns:
+        Keypoints by car, each (count, 3): x and y in px of the image, and COCO's visibility.
 
     Raises:
-        InputError: a row has another form, or comes twice.
+        InputError: If a row is invalid, or a car has a keypoint twice.
     """
     cars = {}
     for where, (x, y, *numbers) in read_rows(path, 5):
@@ -101,10 +105,10 @@ def read_keypoints(path: Path, count: int) -> dict[int, np.ndarray]:
 
 
 def read_boxes(path: Path) -> dict[int, np.ndarray]:
-    """The box of each car, (4,) xyxy px; none if there is no such file.
+    """Reads the box of each car, (4,) xyxy px; returns an empty dict if there is no file.
 
     Raises:
-        InputError: a row has another form, or comes twice.
+        InputError: If a row is invalid, or a car has two boxes.
     """
     boxes = {}
     for where, (*corners, car) in read_rows(path, 5) if path.exists() else ():
@@ -118,9 +122,14 @@ def read_boxes(path: Path) -> dict[int, np.ndarray]:
 
 
 def box_around(keypoints: np.ndarray, size: tuple[int, int]) -> np.ndarray | None:
-    """A box (4,) xyxy px around labelled keypoints of (K, 3), inside an image of (w, h).
+    """Returns a box (4,) xyxy px around the labeled keypoints, clipped to the image.
 
-    None for a single keypoint, or for keypoints outside the image.
+    Args:
+        keypoints: Keypoints, (K, 3): x, y, visibility.
+        size: Size (w, h) of the image, px.
+
+    Returns:
+        The box; None if it has no area, as for a single keypoint or keypoints outside the image.
     """
     points = keypoints[keypoints[:, 2] > 0, :2]
     low, high = points.min(0), points.max(0)
@@ -130,10 +139,10 @@ def box_around(keypoints: np.ndarray, size: tuple[int, int]) -> np.ndarray | Non
 
 
 def read_image_size(path: Path) -> tuple[int, int]:
-    """The (w, h) of an image, from its header.
+    """Reads the size (w, h) px of an image from its header.
 
     Raises:
-        InputError: it is no image.
+        InputError: If the file is not an image.
     """
     try:
         with Image.open(path) as image:
@@ -143,10 +152,14 @@ def read_image_size(path: Path) -> tuple[int, int]:
 
 
 def frames(camera: Path, counts: Counter) -> Iterator[tuple[Path, Path, Path]]:
-    """Yields image, gt and bb file of each annotated image; others are counted.
+    """Yields the image, gt and bb file of each annotated image.
+
+    Args:
+        camera: Folder of a camera.
+        counts: Counter of images without a gt file; changed in place.
 
     Raises:
-        InputError: a folder is missing, or the image of a text file.
+        InputError: If a folder is missing, or a text file has no image.
     """
     for folder in ('images', 'gt'):
         if not (camera / folder).is_dir():
@@ -164,7 +177,7 @@ def frames(camera: Path, counts: Counter) -> Iterator[tuple[Path, Path, Path]]:
 
 
 def convert_car(keypoints: np.ndarray, box: np.ndarray) -> dict:
-    """Keypoints (K, 3) and box (4,) xyxy of a car as a COCO annotation."""
+    """Converts keypoints (K, 3) and box (4,) xyxy of a car to a COCO annotation."""
     sides = box[2:] - box[:2]
     return dict(
         category_id=1,
@@ -177,14 +190,14 @@ def convert_car(keypoints: np.ndarray, box: np.ndarray) -> dict:
 
 
 def convert_split(root: Path, split: str) -> tuple[dict, Counter, Counter]:
-    """Converts one part of the dataset.
+    """Converts a split of the dataset.
 
     Returns:
-        Annotations in COCO format, file names relative to ``root``; counts of what there is; counts
-        of what was left out.
+        Annotations in COCO format with file names relative to ``root``, counts of the converted
+        data, and counts of the data left out.
 
     Raises:
-        InputError: files are missing or have another form.
+        InputError: If files are missing or invalid.
     """
     names = list(read_metainfo(dict(from_file=str(METAINFO)))['keypoint_name2id'])
     cameras = sorted(path for path in (root / split).glob('*') if path.is_dir())
@@ -218,7 +231,7 @@ def convert_split(root: Path, split: str) -> tuple[dict, Counter, Counter]:
 
 
 def main() -> None:
-    """Converts, and says what was found and left out."""
+    """Converts all splits, and prints what was converted and left out."""
     args = parse_args()
     for split in args.splits:
         content, counts, left_out = convert_split(args.root, split)

@@ -1,9 +1,10 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Merges COCO-format annotation files, of other categories or the same, into one.
+"""Merges COCO-format annotation files, with the same or different categories, into one.
 
-One model then learns and tests them together. Ids are counted anew. Categories of one name are one,
-and must have the same keypoints. An image says which categories nobody looked for in it, in LVIS's
-field ``not_exhaustive_category_ids``: evaluation leaves them out there.
+The merged file is for training and testing one model on all of them. Ids are renumbered. Categories
+with the same name are merged, and must have the same keypoints. In each image, LVIS's field
+``not_exhaustive_category_ids`` lists the categories that were not annotated in it; evaluation
+ignores these categories in this image.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from kapao_mm.errors import InputError, exit_on_input_error
 
 
 def parse_args() -> argparse.Namespace:
-    """The command line."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('root', type=Path, help='the data root; all other paths are relative to it')
     parser.add_argument('out', type=Path, help='where the merged annotation file goes')
@@ -31,7 +32,7 @@ def parse_args() -> argparse.Namespace:
 
 
 if __name__ == '__main__':
-    parse_args()  # answers --help and wrong arguments before the imports below, which take seconds
+    parse_args()  # before the slow imports below, so that --help is fast
 
 from kapao_mm.datasets.annotation_checks import (
     Finding,
@@ -47,16 +48,16 @@ LISTS = ('images', 'annotations', 'categories')
 
 
 def merge(sources: list[tuple[str, str, dict]]) -> dict[str, Any]:
-    """Merges annotations.
+    """Merges the content of annotation files.
 
     Args:
-        sources: the name of each file, the folder of its images, and its content.
+        sources: Name, image folder and content of each file.
 
     Returns:
         The merged content.
 
     Raises:
-        InputError: If a category has other keypoints in another file.
+        InputError: If a category has different keypoints in two files.
     """
     categories: dict[str, dict] = {}
     for name, _, content in sources:
@@ -98,7 +99,7 @@ def merge(sources: list[tuple[str, str, dict]]) -> dict[str, Any]:
 
 
 def mixed_up(content: dict[str, Any]) -> list[Finding]:
-    """Finds what would be mixed up in a merged file: ids, names, and what annotations refer to."""
+    """Finds errors that would mix up a merged file: wrong ids, names or references."""
     images, annotations, categories = (content[key] for key in LISTS)
     known = dict(
         image_id={image.get('id') for image in images if isinstance(image.get('id'), int)},
@@ -138,7 +139,7 @@ def mixed_up(content: dict[str, Any]) -> list[Finding]:
 
 
 def main() -> None:
-    """Reads, merges, writes, and says what was written."""
+    """Merges the files, and prints what was written."""
     args = parse_args()
     sources = []
     for file, folder in args.add:

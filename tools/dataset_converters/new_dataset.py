@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Writes the metainfo and a config that trains for a new dataset, from its COCO keypoint JSON."""
+"""Writes a metainfo file and a training config for a new dataset from its COCO keypoint JSON."""
 
 import argparse
 import json
@@ -14,20 +14,20 @@ from typing import Any
 from kapao_mm.errors import InputError, exit_on_input_error
 from kapao_mm.utils.atomic_file import atomic_path
 
-# Halfway, by ratio, between COCO's smallest and largest: 0.025 (eyes) and 0.107 (hips). A sigma is
-# the tolerance of OKS and nothing else; with made-up ones APs of different datasets do not compare.
+# Geometric mean of COCO's smallest (0.025, eyes) and largest sigma (0.107, hips). Sigmas are the
+# tolerances of OKS. With made-up ones the AP cannot be compared with that of other datasets.
 SIGMA = 0.05
 
 
 def positive(text: str) -> float:
-    """A number above 0, for argparse."""
+    """Converts a text to a number above 0; a type for argparse."""
     if not (number := float(text)) > 0:
         raise ValueError(text)
     return number
 
 
 def parse_args() -> argparse.Namespace:
-    """The command line."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('annotation', type=Path, help='COCO keypoint JSON of the training images')
     parser.add_argument('--name', help="of the dataset [its data's folder]")
@@ -66,7 +66,7 @@ def parse_args() -> argparse.Namespace:
 
 
 if __name__ == '__main__':
-    parse_args()  # answers --help and wrong arguments before the imports below, which take seconds
+    parse_args()  # before the slow imports below, so that --help is fast
 
 import numpy as np
 
@@ -94,8 +94,8 @@ from kapao_mm.evaluation.label_checks import label_faults
 from kapao_mm.models.task_modules.anchors import TARGET_RECALL, measure_fit
 
 BASES = Path(__file__).resolve().parents[2] / 'configs/_base_'
-WIDTH = 100  # of a line of the written files
-PUBLISHED_BATCH = dict(n=32, s=32, m=18, l=12)  # on each of four GPUs, as configs/kapao/ has it
+WIDTH = 100  # maximum line length of the written files
+PUBLISHED_BATCH = dict(n=32, s=32, m=18, l=12)  # on each of four GPUs, as in configs/kapao/
 CONFIG = '''\
 """KAPAO-{size} on {name}. {about}"""
 
@@ -183,10 +183,10 @@ tta_model = dict(passes=[(0.8, False), (1.0, False), (1.2, False)])  # no flip h
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Reads a COCO-format annotation file, and checks all that needs no metainfo.
+    """Reads a COCO-format annotation file, and makes the checks that need no metainfo.
 
     Raises:
-        InputError: If it cannot be read, or has a fault.
+        InputError: If the file cannot be read or has errors.
     """
     content = read_annotations(path, ('images', 'annotations', 'categories'), say=print)
     faults = [*category_faults(content['categories']), *image_faults(content['images'])]
@@ -195,10 +195,17 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def split(content: dict[str, Any], fraction: float) -> list[dict[str, Any]]:
-    """Draws validation images, always the same of a file: [training, validation] content.
+    """Splits annotations into training and validation at random, reproducibly.
+
+    Args:
+        content: COCO-format annotations.
+        fraction: Share of the images for validation.
+
+    Returns:
+        The content for training, and the content for validation.
 
     Raises:
-        InputError: one of the two would have no image.
+        InputError: If one of the two would have no images.
     """
     images = content['images']
     count = round(fraction * len(images)) if 0 < fraction < 1 else 0
@@ -220,14 +227,14 @@ def split(content: dict[str, Any], fraction: float) -> list[dict[str, Any]]:
 
 
 def find_data(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Path], dict[Path, str]]:
-    """Reads the annotations, and divides them without ``--val``.
+    """Reads the annotations, and splits them if ``--val`` is not given.
 
     Returns:
         The content for 'train' and 'val', the paths of train_ann, train_img, val_ann and val_img,
-        and the texts of the files to be written.
+        and the texts of new annotation files by path.
 
     Raises:
-        InputError: a file is missing or wrong, or the first of its images missing.
+        InputError: If a file is missing or invalid, or its first image is missing.
     """
     content = dict(train=read(args.annotation))
     paths = dict(train_ann=args.annotation, val_ann=args.val)
@@ -247,7 +254,7 @@ def find_data(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Path]
     for part, flag in (('train', '--images'), ('val', '--val-images')):
         folder = paths[f'{part}_img']
         for image in content[part]['images'][:1]:
-            if not os.path.isfile(folder / image['file_name']):  # Path's fails for long names
+            if not os.path.isfile(folder / image['file_name']):  # Path.is_file may raise
                 raise InputError(
                     f'image {image["file_name"]} is not in {folder.absolute()}: give its folder '
                     f'with {flag}'
@@ -256,7 +263,10 @@ def find_data(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Path]
 
 
 def model_categories(found: Sequence[Category], name: str) -> list[Category]:
-    """The categories of the model: one, of that name, where all have the same keypoints."""
+    """Returns the categories of the model.
+
+    If all categories have the same keypoints, they are merged into one with the given name.
+    """
     if len({tuple(category.keypoints) for category in found}) > 1:
         return list(found)
     links = dict.fromkeys(link for category in found for link in category.links)
@@ -265,13 +275,16 @@ def model_categories(found: Sequence[Category], name: str) -> list[Category]:
 
 
 def can_flip(category: Category) -> bool:
-    """Whether a mirrored object has the right names: each side has a pair, and there are pairs."""
+    """Returns whether images may be flipped.
+
+    This needs left/right pairs, and no name with a side may be without its counterpart.
+    """
     pairs = left_right_pairs(category.keypoints)
     return bool(pairs) and not lone_sides(category.keypoints, pairs)
 
 
 def describe(category: Category) -> None:
-    """Prints what the file tells about a category."""
+    """Prints the keypoints, left/right pairs and skeleton of a category."""
     names = category.keypoints
     pairs = left_right_pairs(names)
     print(
@@ -290,7 +303,7 @@ def describe(category: Category) -> None:
 
 
 def find_sigmas(category: Category, args: argparse.Namespace) -> list[float]:
-    """Sigmas (K,) as the flags have it, printed."""
+    """Returns the sigmas (K,) given by the flags, and prints them."""
     if args.second:
         return estimate_sigmas(category, args.second)
     print(f'  sigmas: {args.sigma:g}')
@@ -298,10 +311,16 @@ def find_sigmas(category: Category, args: argparse.Namespace) -> list[float]:
 
 
 def estimate_sigmas(category: Category, path: Path) -> list[float]:
-    """Sigmas of a category from a second annotation of its objects; prints how many there were.
+    """Estimates the sigmas of a category from a second annotation of its objects.
+
+    Sigmas and the number of keypoints behind them are printed.
+
+    Args:
+        category: Category with the first annotations.
+        path: File with the second annotations of the same ids.
 
     Raises:
-        InputError: ids are not the same, or a keypoint has not two different locations.
+        InputError: If the ids do not match, or no object has two different locations of a keypoint.
     """
     others = {a['id']: a for a in read(path)['annotations']}
     pairs = [(a, others[a['id']]) for a in category.annotations if a['id'] in others]
@@ -327,17 +346,17 @@ def estimate_sigmas(category: Category, path: Path) -> list[float]:
 
 
 def file_name(text: str) -> str:
-    """A name without what files and configs cannot have in theirs."""
+    """Replaces characters that names of files and configs cannot have by underscores."""
     return re.sub(r'[^\w-]+', '_', text)
 
 
 def literal(value: Any, indent: int = 0, before: int = 0) -> str:
-    """A value as Python source, formatted as ruff does.
+    """Formats a value as Python source, in the style of ruff.
 
     Args:
-        value: of dicts, lists, tuples and what has a repr.
-        indent: of the line it starts on.
-        before: characters on that line before it, ``indent`` included.
+        value: Value made of dicts, lists, tuples and anything with a repr.
+        indent: Indentation of the line on which it starts.
+        before: Number of characters before it on that line, including ``indent``.
     """
     if isinstance(value, list) and len(value) > 1 and set(map(repr, value)) == {repr(value[0])}:
         return f'[{value[0]!r}] * {len(value)}'
@@ -354,14 +373,15 @@ def literal(value: Any, indent: int = 0, before: int = 0) -> str:
     inner = indent + 4
     lines = [f'{key}{literal(item, inner, inner + len(key))}' for key, item in items]
     line = f'{opening}{", ".join(lines)}{closing}'
-    if '\n' not in line and before + len(line) + bool(indent) <= WIDTH:  # a comma follows inside
+    # A nested value is followed by a comma.
+    if '\n' not in line and before + len(line) + bool(indent) <= WIDTH:
         return line
     body = ''.join(f'{" " * inner}{text},\n' for text in lines)
     return f'{opening}\n{body}{" " * indent}{closing}'
 
 
 def has_areas(content: dict[str, Any]) -> bool:
-    """Whether OKS can go by the areas of all objects; says what becomes of it otherwise."""
+    """Returns whether all objects have an area for OKS; prints a message if not."""
     lacking = [a['id'] for a in content['annotations'] if not a.get('area')]
     if lacking:
         print(
@@ -372,10 +392,10 @@ def has_areas(content: dict[str, Any]) -> bool:
 
 
 def metainfo_paths(categories: Sequence[Category], out: Path) -> dict[Path, Category]:
-    """The categories by the files of their metainfos.
+    """Returns the categories by the paths of their metainfo files.
 
     Raises:
-        InputError: names are too much alike.
+        InputError: If two categories would share a file.
     """
     if len(categories) == 1:
         return {out / 'metainfo.py': categories[0]}
@@ -387,7 +407,10 @@ def metainfo_paths(categories: Sequence[Category], out: Path) -> dict[Path, Cate
 
 
 def locate(paths: dict[str, Path]) -> dict[str, str]:
-    """``data_root``, the common folder, and each path relative to it ('' for the folder itself)."""
+    """Returns the common folder of all paths as ``data_root``, and each path relative to it.
+
+    A path that is the folder itself becomes ''.
+    """
     if any(path.is_absolute() for path in paths.values()):
         paths = {key: path.absolute() for key, path in paths.items()}
     folders = [path if key.endswith('img') else path.parent for key, path in paths.items()]
@@ -403,14 +426,14 @@ def config_text(
     area: bool,
     fusion_distance: int,
 ) -> str:
-    """The config file.
+    """Returns the text of the config file.
 
     Args:
-        args: the command line, with name and out.
-        metainfos: the categories of the model by their metainfo files.
-        data: data_root, train_ann, train_img, val_ann, val_img.
-        area: whether all validation objects have an area.
-        fusion_distance: Tolerance of fusion, px of the original image.
+        args: Parsed command line, with name and out.
+        metainfos: Categories of the model by their metainfo files.
+        data: Values of data_root, train_ann, train_img, val_ann, val_img.
+        area: Whether all validation objects have an area.
+        fusion_distance: Maximum distance of fusion, px of the original image.
     """
     short = args.schedule == 'short'
     names = (
@@ -421,7 +444,7 @@ def config_text(
     )
     bases = [os.path.relpath(BASES / f'{name}.py', args.out) for name in names]
     counts = [len(category.keypoints) for category in metainfos.values()]
-    # MMEngine writes the folder of the config for fileDirname, wherever one stands.
+    # MMEngine replaces fileDirname by the folder of the config, whatever the working directory.
     metainfo = {
         category.name: dict(from_file='{{ fileDirname }}/' + path.name)
         for path, category in metainfos.items()
@@ -454,10 +477,11 @@ def config_text(
 
 
 def write(files: dict[Path, str], force: bool) -> None:
-    """Writes files, all or none.
+    """Writes all files or none.
 
     Raises:
-        InputError: If one is there already, or a folder cannot be written to.
+        InputError: If a file exists already and ``force`` is not set, or a folder cannot be written
+            to.
     """
     there = [str(path) for path in files if os.path.exists(path)]
     if there and not force:
@@ -474,7 +498,7 @@ def write(files: dict[Path, str], force: bool) -> None:
 
 
 def check_sizes(config: Path, objects: Instances) -> None:
-    """Prints what is too small for the network, and the best possible recall of the anchors."""
+    """Prints the objects that are too small to be learned, and the recall of the anchors."""
     cfg = load_config(config)
     head = cfg.model.head
     for finding in find_small_objects(objects, cfg.input_size, head):
@@ -497,7 +521,7 @@ def check_sizes(config: Path, objects: Instances) -> None:
 
 
 def main() -> None:
-    """Reads, describes, writes, and says what comes next."""
+    """Reads the annotations, writes metainfo and config, and prints the next commands."""
     args = parse_args()
     content, paths, files = find_data(args)
     data = locate(paths)
@@ -510,7 +534,7 @@ def main() -> None:
         for entry in (*content['train']['categories'], *content['val']['categories']):
             entry['skeleton'] = []
     found = find_categories(content['train'], str(args.annotation))
-    find_categories(content['val'], str(paths['val_ann']))  # raises where training would
+    find_categories(content['val'], str(paths['val_ann']))  # only checks the file
     categories = model_categories(found, args.name)
     if len(found) > len(categories):
         print(f'{len(found)} categories with the same keypoints: one category of the model')

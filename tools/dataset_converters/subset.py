@@ -18,17 +18,19 @@ def parse_args() -> argparse.Namespace:
 
 
 if __name__ == '__main__':
-    parse_args()  # answers --help and wrong arguments before the imports below, which take seconds
+    parse_args()  # before the slow imports below, so that --help is fast
 
 from kapao_mm.datasets.annotation_checks import find_entries, found_only, has_id, id_faults
 from kapao_mm.datasets.annotation_reader import raise_faults, read_annotations, write_annotations
 
 
 def take_images(annotations: dict, count: int) -> dict:
-    """The first ``count`` images of a COCO-format dict, their annotations, and all the rest.
+    """Returns COCO-format annotations reduced to the first ``count`` images.
+
+    Other keys, such as the categories, are kept.
 
     Raises:
-        InputError: there are fewer images.
+        InputError: If there are fewer images.
     """
     images = annotations['images'][:count]
     if len(images) < count:
@@ -39,7 +41,7 @@ def take_images(annotations: dict, count: int) -> dict:
 
 
 def main() -> None:
-    """Reads, takes, writes, and says what was written."""
+    """Writes the smaller annotation file, and prints what was written."""
     args = parse_args()
     if args.target.resolve() == args.source.resolve():
         raise InputError(f'{args.target} is the file to take from; give another name')

@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Exports a model with its post-processing into one file, and compares it with PyTorch."""
+"""Exports a model with its post-processing to a file, and compares the file with PyTorch."""
 
 import argparse
 from pathlib import Path
@@ -16,7 +16,7 @@ from kapao_mm.utils.flags import add_config_options
 
 
 def parse_args() -> argparse.Namespace:
-    """The command line."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog='tensorrt: an ONNX file and the command that makes an engine of it, for the machine '
@@ -51,7 +51,7 @@ def parse_args() -> argparse.Namespace:
 
 
 if __name__ == '__main__':
-    parse_args()  # answers --help and wrong arguments before the imports below, which take seconds
+    parse_args()  # before the slow imports below, so that --help is fast
 
 import numpy as np
 import torch
@@ -72,17 +72,17 @@ from kapao_mm.image_files import read_image
 from kapao_mm.models.inference_cost import prepare_for_inference
 from kapao_mm.models.kapao import KAPAO
 
-MAX_POSITION, MAX_SCORE = 0.05, 1e-4  # input px and confidence that rounding may change
+MAX_POSITION, MAX_SCORE = 0.05, 1e-4  # largest rounding errors: px of the network input, score
 
 
 def output_path(args: argparse.Namespace) -> Path:
-    """Where the file goes.
+    """Returns the path of the exported file.
 
     Raises:
-        InputError: its ending is not that of the format, or nothing can be written there.
+        InputError: If the suffix does not fit the format, or the file cannot be written.
     """
     suffix = FORMATS[args.format].suffix
-    given = args.checkpoint  # that of a URL goes into the current folder
+    given = args.checkpoint  # for a URL the file goes to the current folder
     name = Path(given.rpartition('/')[2] if '://' in given else given).with_suffix(suffix)
     if args.format == 'tensorrt':
         name = name.with_stem(f'{name.stem}_tensorrt')
@@ -94,7 +94,10 @@ def output_path(args: argparse.Namespace) -> Path:
 
 
 def example_picture(path: Path | None, input_size: int) -> np.ndarray:
-    """A picture as the network gets it, BGR (S, S, 3) uint8: the given one, or a drawing."""
+    """Returns a network input for the comparison, (S, S, 3) uint8 BGR.
+
+    It shows the given image, or drawn people without one.
+    """
     if path:
         image = read_image(path)
     else:
@@ -104,7 +107,7 @@ def example_picture(path: Path | None, input_size: int) -> np.ndarray:
 
 @torch.no_grad()
 def detect(model: KAPAO, picture: np.ndarray, settings: dict[str, float]) -> DetectedObjects:
-    """The objects of a picture in PyTorch."""
+    """Detects the objects of an image in PyTorch."""
     image = torch.from_numpy(picture).permute(2, 0, 1)
     batch = model.data_preprocessor(dict(inputs=[image], data_samples=[PoseDataSample()]))
     feats = model.extract_feat(batch['inputs'])
@@ -112,10 +115,13 @@ def detect(model: KAPAO, picture: np.ndarray, settings: dict[str, float]) -> Det
 
 
 def compare(path: Path, picture: np.ndarray, expected: DetectedObjects) -> str:
-    """Runs the file and says what it finds, and how far from where PyTorch does.
+    """Runs the exported file, and compares its detections with those of PyTorch.
+
+    Returns:
+        A message with the number of detections and the largest difference.
 
     Raises:
-        InputError: If they are farther apart than rounding moves them.
+        InputError: If the difference is larger than rounding errors.
     """
     backend = BACKENDS.get(path.suffix)
     _, network = backend(path, 'float32', None) if backend else open_torchscript(path)
@@ -137,14 +143,14 @@ def compare(path: Path, picture: np.ndarray, expected: DetectedObjects) -> str:
 
 
 def advise(args: argparse.Namespace, path: Path, input_size: int) -> str:
-    """The next step with the file."""
+    """Returns the text on how to use the exported file."""
     advice = FORMATS[args.format].advice
     stem = path.with_suffix('')
     return advice.format(path=path, stem=stem, least=TENSORRT_MIN_SIZE, size=input_size)
 
 
 def main() -> None:
-    """Exports, compares, and says how to go on."""
+    """Exports the model, compares the file with PyTorch, and prints the next step."""
     args = parse_args()
     path = output_path(args)
     cfg = load_config(args.config, args.cfg_options)

@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Shows or saves samples of a dataset as the network gets them, with pose and keypoint objects."""
+"""Shows or saves samples of a dataset as network inputs, with their pose and keypoint objects."""
 
 import argparse
 import math
@@ -12,7 +12,7 @@ from kapao_mm.utils.flags import add_config_options
 
 
 def parse_args() -> argparse.Namespace:
-    """The command line, with the flags of MMPose's tools/misc/browse_dataset.py."""
+    """Parses the command line, which has the flags of MMPose's tools/misc/browse_dataset.py."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument(
@@ -38,7 +38,7 @@ def parse_args() -> argparse.Namespace:
 
 
 if __name__ == '__main__':
-    parse_args()  # answers --help and wrong arguments before the imports below, which take seconds
+    parse_args()  # before the slow imports below, so that --help is fast
 
 import numpy as np
 import torch
@@ -53,13 +53,13 @@ from kapao_mm.models.heads import KAPAOHead
 from kapao_mm.models.task_modules.objects import make_objects
 from kapao_mm.visualization import KAPAOVisualizer
 
-MIN_SIDE = 800  # px; smaller images are enlarged, so that names can be read
+MIN_SIDE = 800  # px; smaller images are enlarged so that labels are readable
 # Transforms that neither change the image nor move labels.
 NEUTRAL = ('CheckedLoadImage', 'LoadImage', 'KeypointConverter', 'PackKAPAOInputs')
 
 
 class ObjectVisualizer(KAPAOVisualizer):
-    """Draws ground-truth objects, which a sample holds where predicted ones would be."""
+    """Visualizer of ground-truth objects, which are stored as predictions of the samples."""
 
     def _draw_prediction(
         self,
@@ -69,7 +69,7 @@ class ObjectVisualizer(KAPAOVisualizer):
         show_kpt_idx: bool,
         kpt_thr: float,
     ) -> dict[str, np.ndarray]:
-        """Returns panels of the pose objects, and of the keypoint objects."""
+        """Returns one panel with the pose objects and one with the keypoint objects."""
         poses, points = data_sample.pred_instances, data_sample.pred_keypoint_objects
         return {
             f'pose objects: {len(poses)}': self._draw_poses(image, poses, draw_bbox, show_kpt_idx),
@@ -78,9 +78,10 @@ class ObjectVisualizer(KAPAOVisualizer):
 
 
 def prepare(dataset: dict[str, Any], mode: str) -> dict[str, Any]:
-    """The config of a dataset, or of a wrapper around some, without a cache, for a ``--mode``.
+    """Adapts the config of a dataset or a wrapper to a ``--mode``.
 
-    Labels move with the image, also where evaluation wants them in px of the original.
+    The image cache is disabled, and labels are moved with the image, also in test pipelines, whose
+    labels otherwise stay in px of the original image.
     """
     prepared = dict(dataset)
     if 'image_cache' in prepared:
@@ -101,12 +102,20 @@ def prepare(dataset: dict[str, Any], mode: str) -> dict[str, Any]:
 def with_objects(
     sample: PoseDataSample, image_hw: tuple[int, int], head: KAPAOHead
 ) -> PoseDataSample:
-    """The sample with the objects that ``head`` is trained on, for :class:`ObjectVisualizer`.
+    """Adds the objects that ``head`` is trained on to a sample, for :class:`ObjectVisualizer`.
 
-    Crowd regions, which only evaluation has, are none.
+    Crowd regions, which only test samples contain, are left out.
+
+    Args:
+        sample: Sample of the dataset; changed in place.
+        image_hw: Size (h, w) of the network input, px.
+        head: Head of the model.
+
+    Returns:
+        The sample.
     """
     labels = sample.gt_instance_labels
-    if 'bboxes' not in labels:  # evaluation, nothing is annotated
+    if 'bboxes' not in labels:  # a test image without annotations
         labels = InstanceData(
             bboxes=torch.zeros(0, 4),
             keypoints=torch.zeros(0, head.num_keypoints, 2),
@@ -140,7 +149,10 @@ def with_objects(
 
 
 def enlarge(image: np.ndarray, sample: PoseDataSample) -> np.ndarray:
-    """A small image whole times larger, (h, w, 3), and its objects with it, in place."""
+    """Returns an image (h, w, 3) enlarged by an integer factor if it is small.
+
+    The objects of the sample are scaled in place.
+    """
     zoom = math.ceil(MIN_SIDE / max(image.shape))
     sample.pred_instances.bboxes *= zoom
     sample.pred_instances.keypoints *= zoom
@@ -149,7 +161,7 @@ def enlarge(image: np.ndarray, sample: PoseDataSample) -> np.ndarray:
 
 
 def destination(args: argparse.Namespace) -> tuple[bool, Path | None]:
-    """Whether to show pictures, and where to save them; both or either."""
+    """Returns whether to show images, and the folder to save them in or None."""
     display = os.environ.get('DISPLAY') or os.environ.get('WAYLAND_DISPLAY')
     show = bool(display) and not args.not_show
     if args.out_dir or show:
@@ -158,7 +170,7 @@ def destination(args: argparse.Namespace) -> tuple[bool, Path | None]:
 
 
 def main() -> None:
-    """Draws, and says where the pictures are."""
+    """Draws the samples, and prints where the images are."""
     args = parse_args()
     register_all_modules()
     cfg = load_config(args.config, args.cfg_options)

@@ -1,7 +1,7 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Checks the datasets of a config before training: faults, things to look at, statistics, plots.
+"""Checks the datasets of a config before training, and writes statistics and plots.
 
-Ends with exit code 1 when there are faults.
+Reports errors and suspicious entries. The exit code is 1 if there are errors.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from kapao_mm.utils.flags import add_config_options
 
 
 def parse_args() -> argparse.Namespace:
-    """The command line."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', type=Path, help='config file')
     parser.add_argument(
@@ -34,7 +34,7 @@ def parse_args() -> argparse.Namespace:
 
 
 if __name__ == '__main__':
-    parse_args()  # answers --help and wrong arguments before the imports below, which take seconds
+    parse_args()  # before the slow imports below, so that --help is fast
 
 import numpy as np
 from matplotlib import colormaps, rc_context
@@ -66,14 +66,16 @@ from kapao_mm.datasets.transforms import CheckedLoadImage
 
 COLORS = colormaps['tab20']
 PERCENTILES = (5, 50, 95)
-POINTS = 2000  # at most so many of a keypoint type are drawn
+POINTS = 2000  # approximate maximum number of drawn keypoints of each type
 
 
 def datasets_of(cfg: Config) -> Iterable[tuple[list[str], KeypointDataset]]:
-    """The datasets of a config, not loaded, each once, with what they are for (train, val, test).
+    """Returns the datasets of a config, each once and not loaded, with their purposes.
+
+    A purpose is 'train', 'val' or 'test', with a number if there are several datasets.
 
     Raises:
-        InputError: one is not a KeypointDataset.
+        InputError: If a dataset is not a KeypointDataset.
     """
     found = {}
     for loader in LOADERS:
@@ -90,10 +92,10 @@ def datasets_of(cfg: Config) -> Iterable[tuple[list[str], KeypointDataset]]:
 
 
 def check_images(images: list[dict], folder: str) -> list[Finding]:
-    """Reads images as training does, and finds those that it cannot, or of another size.
+    """Finds images that are missing, cannot be decoded or have another size than annotated.
 
-    Only decoding shows that the end of a file is missing, and only the decoder says what becomes
-    of a rotation in its EXIF.
+    Images are fully decoded, because only this reveals truncated files and applies the EXIF
+    orientation.
     """
     faults = dict(
         missing=(f'images missing in {folder}', 'copy them there, or correct file_name'),
@@ -105,12 +107,12 @@ def check_images(images: list[dict], folder: str) -> list[Finding]:
     )
 
     def look(image: dict) -> str | None:
-        """Its fault, a key of the above."""
+        """Returns the error of an image, a key of ``faults``, or None."""
         path = Path(folder, image['file_name'])
         try:
             pixels = CheckedLoadImage().transform(dict(img_path=str(path)))['img']
         except InputError:
-            return 'unreadable' if os.path.exists(path) else 'missing'  # Path's may fail
+            return 'unreadable' if os.path.exists(path) else 'missing'  # Path.exists may raise
         return None if pixels.shape[:2] == (image['height'], image['width']) else 'size'
 
     print(f'  reading {len(images):,} images', flush=True)
@@ -127,7 +129,14 @@ def check_images(images: list[dict], folder: str) -> list[Finding]:
 def measure(
     metainfo: dict, instances: Instances, num_images: int, input_size: int
 ) -> dict[str, Any]:
-    """Statistics of the annotations but crowd regions; sizes in px of the network input."""
+    """Computes statistics of the annotations without crowd regions.
+
+    Args:
+        metainfo: Metainfo of the dataset.
+        instances: The annotations.
+        num_images: Number of images of the dataset.
+        input_size: Longer side of the network input, px; box sizes are in px of the network input.
+    """
     shown = ~instances.crowd
     labelled = (instances.visible > 0)[shown]  # (n, K)
     counts, categories = labelled.sum(1), instances.categories[shown]
@@ -159,12 +168,12 @@ def measure(
 
 
 def percentiles(values: np.ndarray) -> list[float]:
-    """The percentiles of n values, all 0 of none."""
+    """Returns the percentiles of n values; zeros without values."""
     return np.percentile(values, PERCENTILES).tolist() if len(values) else [0.0] * len(PERCENTILES)
 
 
 def draw(title: str, metainfo: dict, instances: Instances, statistics: dict) -> Figure:
-    """Box sizes, instances per image, label rates, and where keypoints lie in their boxes."""
+    """Plots box sizes, label rates, instances per image, and keypoint positions in the boxes."""
     categories = metainfo['categories']
     rows = 1 + (len(categories) + 2) // 2
     height = max(5 * rows, 0.25 * metainfo['num_keypoints'] * rows)
@@ -190,7 +199,7 @@ def draw(title: str, metainfo: dict, instances: Instances, statistics: dict) -> 
 
 
 def draw_sizes(axes: Axes, sides: np.ndarray, input_size: int) -> None:
-    """Draws how many boxes have which width and height, (n, 2) input px."""
+    """Plots a histogram of box widths and heights, (n, 2) px of the network input."""
     axes.set(title=f'boxes in an input of {input_size} px', xlabel='width', ylabel='height')
     if len(sides):
         bins = np.geomspace(max(1, sides.min()), input_size + 1, 60)
@@ -203,7 +212,7 @@ def draw_sizes(axes: Axes, sides: np.ndarray, input_size: int) -> None:
 
 
 def draw_places(axes: Axes, metainfo: dict, category: dict, instances: Instances) -> None:
-    """Draws where the keypoints of a category lie relative to the box, and their medians."""
+    """Plots the keypoints of a category relative to their boxes, and the median of each type."""
     axes.set(title=f'keypoints in the box: {category["name"]}', xlim=(-0.2, 1.2), ylim=(1.2, -0.2))
     axes.plot([0, 1, 1, 0, 0], [0, 0, 1, 1, 0], color='k', linewidth=1)
     sides = instances.boxes[:, 2:] - instances.boxes[:, :2]
@@ -224,7 +233,7 @@ def draw_places(axes: Axes, metainfo: dict, category: dict, instances: Instances
 def check(
     names: list[str], dataset: KeypointDataset, args: argparse.Namespace, cfg: Config
 ) -> dict:
-    """Checks one dataset, prints and draws what it found, and returns it for the JSON file."""
+    """Checks a dataset, prints and plots the results, and returns them for the report."""
     metainfo, folder = dataset.metainfo, dataset.data_prefix['img']
     report = dict(annotation_file=dataset.ann_file, image_folder=folder)
     title = f'{", ".join(names)}: {dataset.ann_file}'
@@ -264,7 +273,7 @@ def check(
 
 
 def print_statistics(statistics: dict) -> None:
-    """Prints the counts, and what decides about input size and anchors."""
+    """Prints counts, box sizes and label rates."""
     n, empty, crowd = (statistics[k] for k in ('annotations', 'without_keypoints', 'crowd_regions'))
     people = n - empty - crowd
     print('  statistics of what has no faults:')
@@ -297,7 +306,7 @@ def print_findings(title: str, findings: list[Finding]) -> None:
 
 
 def print_wrapped(text: str) -> None:
-    """Prints a paragraph; paths and names are not broken."""
+    """Prints a wrapped paragraph, without breaks inside paths and names."""
     print(
         textwrap.fill(
             text,
@@ -311,12 +320,12 @@ def print_wrapped(text: str) -> None:
 
 
 def as_json(findings: list[Finding]) -> list[dict]:
-    """Findings with all their ids."""
+    """Converts findings with all their ids to dicts."""
     return [dict(what=f.what, remedy=f.remedy, ids=list(f.ids)) for f in findings]
 
 
 def main() -> None:
-    """Checks each dataset, and says what is next."""
+    """Checks each dataset, writes the report, and prints the next step."""
     args = parse_args()
     args.out_dir = args.out_dir or Path('work_dirs', args.config.stem, 'check_dataset')
     register_all_modules()

@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Prints which packages are installed, which fit, and the command that mends what does not."""
+"""Checks the installed packages, and prints the command that fixes each problem."""
 
 import argparse
 import sys
@@ -8,7 +8,7 @@ from kapao_mm.errors import exit_on_input_error
 
 
 def main() -> None:
-    """Prints one line for each part; the exit code is 1 if something needed does not fit."""
+    """Prints a line for each check; the exit code is 1 if a needed package is not suitable."""
     argparse.ArgumentParser(description=__doc__).parse_args()
     from kapao_mm.utils.environment import check_environment
 

@@ -1,7 +1,7 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 """Starts a tool's processes with torchrun, for tools/dist_train.sh and tools/dist_test.sh.
 
-Where a process fails, torchrun prints a page; here the process's own message is all.
+If a process fails, only its own error message is printed, without torchrun's long report.
 """
 
 import argparse
@@ -23,7 +23,7 @@ def parse_args() -> argparse.Namespace:
 
 
 if __name__ == '__main__':
-    parse_args()  # answers --help and wrong arguments before the imports below, which take seconds
+    parse_args()  # before the slow imports below, so that --help is fast
 
 from torch.distributed import run
 from torch.distributed.elastic.multiprocessing import ProcessFailure, SignalException
@@ -31,15 +31,16 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 
 def torchrun_args(gpus: str, environment: dict[str, str]) -> list[str]:
-    """Where the processes are to run, in torchrun's flags.
+    """Returns torchrun's flags for the number and place of the processes.
 
     Args:
-        gpus: processes on this machine.
-        environment: NNODES (1) machines, of which this is number NODE_RANK (0) and the first is at
-            MASTER_ADDR (127.0.0.1) and PORT (29500; a free one where there is one machine).
+        gpus: Number of processes on this machine.
+        environment: Environment variables: NNODES, the number of machines (default 1); NODE_RANK,
+            the number of this machine (0); MASTER_ADDR (127.0.0.1) and PORT (29500, or a free port
+            if there is one machine), the address of the first machine.
 
     Raises:
-        InputError: a number is none, or several machines come without MASTER_ADDR.
+        InputError: If a number is invalid, or MASTER_ADDR is missing with several machines.
     """
     machines = environment.get('NNODES', '1')
     machine = environment.get('NODE_RANK', '0')
@@ -61,10 +62,14 @@ def torchrun_args(gpus: str, environment: dict[str, str]) -> list[str]:
 
 
 def describe(failures: dict[int, ProcessFailure]) -> str | None:
-    """Says what the processes could not say themselves; None where they said it.
+    """Returns the error message for processes killed by a signal.
 
     Args:
-        failures: by rank. Those that torchrun ended because another one failed are among them.
+        failures: Failed processes by rank, including those that torchrun ended because another one
+            failed.
+
+    Returns:
+        The message; None if a process exited by itself, since it has printed its own message.
     """
     if any(failure.exitcode > 0 for failure in failures.values()):
         return None
@@ -77,7 +82,7 @@ def describe(failures: dict[int, ProcessFailure]) -> str | None:
 def main() -> None:
     """Starts the processes."""
     args = parse_args()
-    os.environ.setdefault('OMP_NUM_THREADS', '1')  # as torchrun and MMEngine do, with warnings
+    os.environ.setdefault('OMP_NUM_THREADS', '1')  # torchrun and MMEngine do so with a warning
     os.environ.setdefault('MKL_NUM_THREADS', '1')
     logging.getLogger('torch.distributed.elastic').setLevel(logging.CRITICAL)
     try:

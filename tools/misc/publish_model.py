@@ -1,7 +1,8 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Makes a checkpoint of a training one to give away.
+"""Reduces a training checkpoint to what inference needs, for publishing.
 
-Weights (the averaged ones, where there are any), dataset and config stay; the rest goes.
+The weights (averaged, if the training averaged them), the metainfo of the dataset and the config
+are kept.
 """
 
 import argparse
@@ -25,28 +26,29 @@ def parse_args() -> argparse.Namespace:
 
 
 if __name__ == '__main__':
-    parse_args()  # answers --help and wrong arguments before the imports below, which take seconds
+    parse_args()  # before the slow imports below, so that --help is fast
 
 from torch import Tensor
 
 from kapao_mm.engine import check_output, read_checkpoint, write_hashed
 
-RUN_META = {'epoch', 'iter', 'seed', 'experiment_name', 'time'}  # of the training, not the model
+# Keys of the checkpoint's meta that describe the training run, not the model.
+RUN_META = {'epoch', 'iter', 'seed', 'experiment_name', 'time'}
 
 
 def publishable(checkpoint: dict[str, Any], half: bool) -> dict[str, Any]:
-    """What of a checkpoint inference needs.
+    """Keeps the entries of a checkpoint that inference needs.
 
-    MMEngine saves the average of the weights as ``state_dict`` and the weights themselves as
-    ``ema_state_dict``. Its CheckpointHook can publish too (``published_keys``), but keeps all of
-    the meta and names the file by the hash of something else.
+    MMEngine saves the averaged weights as ``state_dict`` and the weights of the training as
+    ``ema_state_dict``. Its CheckpointHook can publish checkpoints, too (``published_keys``), but
+    keeps the whole meta, and the hash in the file name is that of another file.
 
     Args:
-        checkpoint: of MMEngine.
-        half: make the weights float16.
+        checkpoint: MMEngine checkpoint.
+        half: Whether to convert the weights to float16.
 
     Raises:
-        InputError: a weight is too large for float16.
+        InputError: If a weight is too large for float16.
     """
     meta = {k: v for k, v in checkpoint.get('meta', {}).items() if k not in RUN_META}
     weights = dict(checkpoint['state_dict'])
@@ -56,17 +58,17 @@ def publishable(checkpoint: dict[str, Any], half: bool) -> dict[str, Any]:
 
 
 def to_half(name: str, value: Tensor) -> Tensor:
-    """A weight as float16; counters stay integers."""
+    """Converts a weight to float16; integer buffers are returned unchanged."""
     if not value.is_floating_point():
         return value
     half = value.half()
-    if half.isinf().any():  # the weights themselves are finite, or they would not have been read
+    if half.isinf().any():  # weights are finite, read_checkpoint checks that
         raise InputError(f'weight {name} is too large for float16; publish without --half')
     return half
 
 
 def main() -> None:
-    """Reads, takes, writes, and says where."""
+    """Writes the published checkpoint, and prints its path."""
     args = parse_args()
     check_output(args.out, args.source)
     checkpoint = read_checkpoint(args.source)

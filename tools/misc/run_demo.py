@@ -1,8 +1,8 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Draws toy people, trains on them, tests with and without fusion, and writes pictures.
+"""Runs a complete example: draws toy people, trains, tests, and writes images of predictions.
 
-Calls the same tools as a user would, from the root of the repository. Data go to data/toy, the
-results to work_dirs/demo. A second call continues where the first one ended.
+Tests with and without fusion. Runs the same tools as a user would, from the root of the repository.
+Data are written to data/toy, results to work_dirs/demo. A second call continues a stopped run.
 """
 
 import argparse
@@ -33,10 +33,10 @@ PROGRESS = re.compile(
 
 
 def run(log: str, tool: str, *args: str) -> None:
-    """Runs a tool, its output into a log file, and shows the epochs.
+    """Runs a tool with its output in a log file, and prints the progress of training.
 
     Raises:
-        SystemExit: If the tool fails; shows the end of its output.
+        SystemExit: If the tool fails; the message contains the end of its output.
     """
     path = WORK / log
     command = [sys.executable, f'tools/{tool}', *args]
@@ -58,7 +58,7 @@ def run(log: str, tool: str, *args: str) -> None:
 def show_progress(
     epoch: str | None, eta: str | None, loss: str | None, val_epoch: str | None, ap: str | None
 ) -> None:
-    """One line every few epochs of training, and one for every validation."""
+    """Prints a line every few epochs of training and for every validation."""
     if val_epoch:
         print(f'  epoch {val_epoch:>3}  AP {float(ap):.3f}', flush=True)
     elif int(epoch) % 5 == 0 or epoch == '1':
@@ -66,7 +66,7 @@ def show_progress(
 
 
 def test(checkpoint: str, name: str, *options: str) -> float:
-    """The AP of a checkpoint on the validation images."""
+    """Returns the AP of a checkpoint on the validation images."""
     out = WORK / f'{name}.json'
     args = [CONFIG, checkpoint, '--work-dir', str(WORK), '--out', str(out)]
     run(f'{name}.log', 'test.py', *args, *(['--cfg-options', *options] if options else []))
@@ -74,7 +74,7 @@ def test(checkpoint: str, name: str, *options: str) -> float:
 
 
 def begin(number: int) -> None:
-    """Says which step begins."""
+    """Prints the number and name of a step."""
     print(f'{number}/{len(STEPS)}  {list(STEPS)[number - 1]}', flush=True)
 
 
@@ -85,7 +85,7 @@ def computes_in_bfloat16() -> bool:
 
 
 def main() -> None:
-    """Runs the whole job and prints what came out."""
+    """Runs all steps, and prints the results."""
     argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     ).parse_args()

@@ -1,8 +1,8 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 """Converts a released KAPAO or YOLOv5-P6 checkpoint to MMEngine's format.
 
-A KAPAO is converted whole; of a YOLOv5-P6 detector backbone and neck, for training to start from.
-Nothing in the file is executed.
+A KAPAO model is converted completely. Of a YOLOv5-P6 detector, only the backbone and neck are
+converted, as a start for training. No code in the file is executed.
 """
 
 import argparse
@@ -25,7 +25,7 @@ def parse_args() -> argparse.Namespace:
 
 
 if __name__ == '__main__':
-    parse_args()  # answers --help and wrong arguments before the imports below, which take seconds
+    parse_args()  # before the slow imports below, so that --help is fast
 
 import numpy as np
 import torch
@@ -40,16 +40,16 @@ from kapao_mm.engine.release import Release, read_release
 
 REPO = Path(__file__).resolve().parents[2]
 MODEL_CONFIGS = 'configs/_base_/models'
-DATASETS = {17: 'coco', 14: 'crowdpose', 0: 'coco'}  # by K; a detector can start any training
+DATASETS = {17: 'coco', 14: 'crowdpose', 0: 'coco'}  # config name by K; 0 is a detector
 
 
 def multiples(release: Release) -> tuple[float, float]:
-    """Width and depth multiples (docs/method.md, Network)."""
+    """Returns the width and depth multiples of a release (docs/method.md, Network)."""
     return release.widths[-1] / 1024, round(release.depths[1] / 9, 2)
 
 
 def find_config(release: Release) -> tuple[str, dict[str, Any]]:
-    """The name of a config of ``_base_/models`` for a release, and the keys to change in it."""
+    """Returns the name of a config in ``_base_/models`` for a release, and the keys to change."""
     widths, depths = release.widths, release.depths
     paths = sorted((REPO / MODEL_CONFIGS).glob('kapao_*.py'))
     models = {path.stem: Config.fromfile(path).model for path in paths}
@@ -59,8 +59,8 @@ def find_config(release: Release) -> tuple[str, dict[str, Any]]:
     options = {
         'model.backbone.widen_factor': 1,
         'model.backbone.deepen_factor': 1,
-        # Of each stage (multiples of the base widths may have been rounded): width in and out,
-        # blocks, shortcut, SPP. MMDetection spells it so.
+        # For each stage: width in and out, blocks, shortcut, SPP. Widths are given because
+        # multiples of the base widths may have been rounded. The typo is MMDetection's.
         'model.backbone.arch_ovewrite': [
             [widths[i], widths[i + 1], depths[i], i < 4, i == 4] for i in range(5)
         ],
@@ -72,14 +72,14 @@ def find_config(release: Release) -> tuple[str, dict[str, Any]]:
 
 
 def anchor_options(release: Release, model_cfg: Config) -> dict[str, Any]:
-    """The anchors of a released KAPAO, if they are not those of the config."""
+    """Returns the option for a released KAPAO model's anchors if they differ from the config."""
     ours, theirs = np.array(model_cfg.head.anchors), np.array(release.anchors)
-    known = ours.shape == theirs.shape and np.allclose(ours, theirs, rtol=1e-3)  # from float16
+    known = ours.shape == theirs.shape and np.allclose(ours, theirs, rtol=1e-3)  # float16 rounds
     return {} if known or not release.num_keypoints else {'model.head.anchors': release.anchors}
 
 
 def build(release: Release, size: str, options: dict[str, Any]) -> nn.Module:
-    """A model of a release's size and K, without memory for its weights."""
+    """Builds a model with the size and K of a release, on the meta device."""
     register_all_modules()
     cfg = Config.fromfile(REPO / MODEL_CONFIGS / f'{size}.py')
     cfg.merge_from_dict(options)
@@ -93,10 +93,10 @@ def build(release: Release, size: str, options: dict[str, Any]) -> nn.Module:
 
 
 def fit(release: Release, model: nn.Module) -> dict[str, Tensor]:
-    """The weights of a release, with the model's precision.
+    """Returns the weights of a release in the precision of the model.
 
     Raises:
-        InputError: If they are not the weights of such a model, or not finite.
+        InputError: If the weights do not match the model or are not finite.
     """
     expected = model.state_dict()
     found = release.weights
@@ -117,7 +117,7 @@ def fit(release: Release, model: nn.Module) -> dict[str, Tensor]:
 
 
 def describe(release: Release, source: Path) -> dict[str, Any]:
-    """The meta of the converted checkpoint."""
+    """Returns the meta of the converted checkpoint."""
     width, depth = multiples(release)
     metainfo = find_metainfo(release)
     known = dict(dataset_meta=metainfo) if metainfo else {}  # the inferencer reads it
@@ -135,7 +135,7 @@ def describe(release: Release, source: Path) -> dict[str, Any]:
 
 
 def find_metainfo(release: Release) -> dict[str, Any] | None:
-    """The metainfo of the dataset whose keypoints these are, in this order; None if unknown."""
+    """Returns the metainfo of the dataset with the same keypoints in the same order, or None."""
     for name in ('coco', 'crowdpose'):
         metainfo = read_metainfo(dict(from_file=f'configs/_base_/datasets/{name}.py'))
         if [*metainfo['keypoint_id2name'].values()] == release.classes[1:]:
@@ -144,7 +144,7 @@ def find_metainfo(release: Release) -> dict[str, Any] | None:
 
 
 def report(release: Release, model: nn.Module) -> str:
-    """What was found, and what of it was left out."""
+    """Returns a text on the converted model and the parts left out."""
     width, depth = multiples(release)
     millions = sum(weight.numel() for weight in model.parameters()) / 1e6
     size = f'width {width:.3g}, depth {depth:.3g}: {millions:.2f} M parameters'
@@ -157,7 +157,7 @@ def report(release: Release, model: nn.Module) -> str:
 
 
 def next_command(release: Release, size: str, options: dict[str, Any], out: Path) -> str:
-    """What to type next; CONFIG stands for a config that is not here."""
+    """Returns the next command; it contains CONFIG if there is no suitable config."""
     config = f'configs/kapao/{size}_{DATASETS.get(release.num_keypoints)}.py'
     if not (REPO / config).is_file():
         config = 'CONFIG'
@@ -172,7 +172,7 @@ def next_command(release: Release, size: str, options: dict[str, Any], out: Path
 
 
 def main() -> None:
-    """Reads, converts, writes, and says what comes next."""
+    """Converts the checkpoint, and prints a description and the next command."""
     args = parse_args()
     check_output(args.out, args.source)
     release = read_release(args.source)

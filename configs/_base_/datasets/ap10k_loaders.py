@@ -1,7 +1,7 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 _base_ = './keypoint_loaders.py'
 
-# Another place: --cfg-options data_root=/path (see docs/configs.md)
+# For another folder use --cfg-options data_root=/path (see docs/configs.md)
 data_root = 'data/ap10k'
 train_ann = 'annotations/ap10k-train-split1.json'
 train_img = 'data'
@@ -9,7 +9,7 @@ val_ann = 'annotations/ap10k-val-split1.json'
 val_img = 'data'
 test_ann = 'annotations/ap10k-test-split1.json'
 test_img = 'data'
-metainfo = dict(from_file='configs/_base_/datasets/ap10k.py')  # MMPose's
+metainfo = dict(from_file='configs/_base_/datasets/ap10k.py')  # a file of MMPose
 
 place = dict(metainfo=metainfo, data_root=data_root)
 train_dataloader = dict(dataset=dict(ann_file=train_ann, data_prefix=dict(img=train_img), **place))

@@ -1,4 +1,4 @@
-"""Metainfo of the cars of CarFusion; right and left are the car's own."""
+"""Metainfo of cars in CarFusion; right and left are seen from the driver's seat."""
 
 RIGHT, LEFT, MIDDLE = [0, 128, 255], [0, 255, 0], [255, 128, 0]  # RGB
 
@@ -47,5 +47,5 @@ dataset_info = dict(
         15: dict(link=('right_back_top', 'left_back_top'), color=MIDDLE),
     },
     joint_weights=[1.0] * 14,
-    sigmas=[0.05] * 14,  # none were published; COCO's lie between 0.025 and 0.107
+    sigmas=[0.05] * 14,  # no published sigmas; those of COCO are between 0.025 and 0.107
 )

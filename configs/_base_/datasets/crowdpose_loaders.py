@@ -1,13 +1,13 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 _base_ = './keypoint_loaders.py'
 
-# Another place: --cfg-options data_root=/path (see docs/configs.md)
+# For another folder use --cfg-options data_root=/path (see docs/configs.md)
 data_root = 'data/crowdpose'
 train_ann = 'annotations/mmpose_crowdpose_trainval.json'
 train_img = 'images'
 val_ann = 'annotations/mmpose_crowdpose_test.json'
 val_img = 'images'
-metainfo = dict(from_file='configs/_base_/datasets/crowdpose.py')  # MMPose's
+metainfo = dict(from_file='configs/_base_/datasets/crowdpose.py')  # a file of MMPose
 
 place = dict(metainfo=metainfo, data_root=data_root)
 train_dataloader = dict(
@@ -15,7 +15,7 @@ train_dataloader = dict(
         ann_file=train_ann, data_prefix=dict(img=train_img), keypoints_outside='clip', **place
     )
 )
-val_dataloader = None  # trained on trainval, so there is nothing to validate on
+val_dataloader = None  # none: training uses trainval, which includes the validation images
 test_dataloader = dict(dataset=dict(ann_file=val_ann, data_prefix=dict(img=val_img), **place))
 
 val_evaluator = None

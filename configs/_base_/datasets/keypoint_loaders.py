@@ -1,9 +1,9 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Pipelines and loaders of every keypoint dataset; a dataset's own file adds where its data lie."""
+"""Pipelines and dataloaders for all keypoint datasets; the file of a dataset adds its paths."""
 
-input_size = 1280  # long side of the network input, px, a multiple of 64
-square_input = False  # evaluate on squares instead of rectangles
-image_cache = None  # where decoded training images are kept: 'ram', or a folder
+input_size = 1280  # longer side of the network input, px, a multiple of 64
+square_input = False  # whether to evaluate with square instead of rectangular network inputs
+image_cache = None  # cache of decoded training images: 'ram', or a folder
 
 train_pipeline = [
     dict(type='CheckedLoadImage'),
@@ -27,14 +27,14 @@ val_pipeline = [
 train_dataloader = dict(
     batch_size=32,
     num_workers=8,
-    persistent_workers=False,  # new workers with new seeds each epoch, see EpochSeedHook
+    persistent_workers=False,  # new workers with new seeds in each epoch, see EpochSeedHook
     worker_init_fn=dict(type='keep_torch_seed'),
     pin_memory=True,
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(type='KeypointDataset', image_cache=image_cache, pipeline=train_pipeline),
 )
 val_dataloader = dict(
-    batch_size=1,  # rectangular inputs differ in shape
+    batch_size=1,  # rectangular network inputs differ in shape
     num_workers=4,
     persistent_workers=True,
     pin_memory=True,

@@ -1,4 +1,4 @@
-"""Metainfo of vehicle wheels, photographed from one side: no left/right pairs."""
+"""Metainfo of vehicle wheels that are photographed from one side, without left/right pairs."""
 
 dataset_info = dict(
     dataset_name='wheels',
@@ -16,5 +16,5 @@ dataset_info = dict(
         3: dict(link=('rim_bottom', 'tread_inner'), color=[255, 128, 0]),
     },
     joint_weights=[1.0] * 5,
-    sigmas=[0.05] * 5,  # none were published; COCO's lie between 0.025 and 0.107
+    sigmas=[0.05] * 5,  # no published sigmas; those of COCO are between 0.025 and 0.107
 )

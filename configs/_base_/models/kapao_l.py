@@ -1,4 +1,4 @@
-"""KAPAO-L; the other sizes change its depth and width."""
+"""Model of KAPAO-L; the configs of the other sizes change its depth and width."""
 
 num_keypoints = 17
 widths = [256, 512, 768, 1024]
@@ -11,7 +11,7 @@ model = dict(
         std=[255, 255, 255],
         bgr_to_rgb=True,
         pad_size_divisor=64,
-        pad_value=114 / 255,  # padding happens after normalisation
+        pad_value=114 / 255,  # padding happens after normalization
     ),
     backbone=dict(
         type='mmdet.CSPDarknet',
@@ -41,7 +41,7 @@ model = dict(
             [(140, 301), (303, 264), (238, 542)],
             [(436, 615), (739, 380), (925, 792)],
         ],
-        keypoint_size=0.05,  # of the longer side of the network input
+        keypoint_size=0.05,  # side of keypoint objects / longer side of the network input
         assigner=dict(type='AnchorRatioAssigner', max_ratio=4.0),
         loss=dict(
             type='KAPAOLoss',
@@ -52,16 +52,16 @@ model = dict(
             obj_level_weights=[4.0, 1.0, 0.25, 0.06],
         ),
     ),
-    test_cfg=dict(  # for evaluation, and what differs for other uses
+    test_cfg=dict(  # inference settings for evaluation, and the differences for other uses
         pose_score_thr=0.001,
         pose_iou_thr=0.65,
         keypoint_score_thr=0.2,
         keypoint_iou_thr=0.25,
         fusion_score_thr=0.3,
-        fusion_distance=50,  # px of the original image; 0 switches fusion off
+        fusion_distance=50,  # px of the original image; 0 disables fusion
         max_candidates=30000,
         max_objects=300,
-        validation=dict(pose_score_thr=0.01),  # while training
+        validation=dict(pose_score_thr=0.01),  # validation during training
         tta=dict(),
         pictures=dict(
             pose_score_thr=0.5,
@@ -73,8 +73,8 @@ model = dict(
     ),
 )
 
-tta_model = dict(  # around the model, with tools/test.py --tta
+tta_model = dict(  # wrapper of the model for tools/test.py --tta
     type='KAPAOTTA',
-    passes=[(0.8, False), (1.0, True), (1.2, False)],  # scale, flipped left-right
+    passes=[(0.8, False), (1.0, True), (1.2, False)],  # (scale, flipped)
     pad_value=0.447,
 )

@@ -1,4 +1,4 @@
-"""The published recipe for CrowdPose: 300 epochs, no validation, the last checkpoint counts."""
+"""Published schedule for CrowdPose: 300 epochs without validation; the last checkpoint is used."""
 
 _base_ = 'kapao_500e.py'
 

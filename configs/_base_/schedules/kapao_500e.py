@@ -1,4 +1,4 @@
-"""The published recipe: SGD, nominal batch 64, warm-up, cosine, EMA, 500 epochs."""
+"""Published schedule for COCO: SGD, batch of 64, warm-up, cosine, EMA, 500 epochs."""
 
 max_epochs = 500
 
@@ -9,15 +9,15 @@ test_cfg = dict()
 optim_wrapper = dict(
     type='KAPAOOptimWrapper',
     constructor='KAPAOOptimWrapperConstructor',
-    precision='auto',  # float16 on a GPU
+    precision='auto',  # float16 on a GPU, float32 elsewhere
     optimizer=dict(type='SGD', lr=0.01, momentum=0.937, nesterov=True, weight_decay=5e-4),
 )
-param_scheduler = []  # RecipeHook does it all; with None MMEngine warns whenever it saves
+param_scheduler = []  # RecipeHook sets the lr; None would cause warnings of MMEngine
 
 custom_hooks = [
     dict(
         type='RecipeHook',
-        nominal_batch=64,  # by summing gradients; the weight decay is for this many images
+        nominal_batch=64,  # reached by accumulating gradients; weight_decay is for this batch
         warmup_epochs=3,
         warmup_iterations=1000,
         warmup_bias_lr=0.1,

@@ -1,8 +1,8 @@
-"""Minutes to hours from scratch on little data, where the published recipe would learn nothing.
+"""Short schedule for training from scratch on little data, in minutes to hours.
 
-The published gains shrink with the number of classes / 80 and (input / 640)^2: in small inputs both
-are too small to learn in such a time. A config with this schedule sets scale_gains=False of the
-loss, see kapao_n_toy.py.
+The published schedule would learn nothing in this time. Its loss gains are scaled by the number of
+classes / 80 and by (input / 640)^2, which is too small for small inputs. A config with this
+schedule sets scale_gains=False in the loss, see kapao_n_toy.py.
 """
 
 max_epochs = 60
@@ -15,7 +15,7 @@ optim_wrapper = dict(
     type='KAPAOOptimWrapper',
     precision='float32',
     optimizer=dict(type='AdamW', lr=0.002, weight_decay=0.05),
-    clip_grad=dict(max_norm=10),  # without it, one run in a few loses ten epochs to a spike
+    clip_grad=dict(max_norm=10),  # without it, loss spikes set back some runs by ten epochs
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, begin=0, end=100, by_epoch=False),

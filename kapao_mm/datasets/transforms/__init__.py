@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Transforms that MMPose lacks."""
+"""Data transforms of KAPAO for training and testing."""
 
 from .affine import HorizontalFlip, RandomScaleTranslate
 from .formatting import PackKAPAOInputs

@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Random geometry of training: one affine of scale and translation, and the left-right flip."""
+"""Geometric augmentation: random scale and translation, and the horizontal flip."""
 
 import cv2
 import numpy as np
@@ -8,29 +8,31 @@ from mmpose.registry import TRANSFORMS
 
 from kapao_mm.functional.letterbox import PAD_VALUE
 
-# An object stays if its box after the affine has (docs/method.md, Training):
-MIN_SIDE = 2  # more px than this a side,
-MIN_AREA = 0.1  # more than this part of its area inside the input,
-MAX_ASPECT = 20  # and a smaller ratio of its sides.
+# Limits for the boxes of objects that are kept after the affine (docs/method.md, Training).
+MIN_SIDE = 2  # minimum width and height, px of the network input
+MIN_AREA = 0.1  # minimum share of the box area inside the network input
+MAX_ASPECT = 20  # maximum ratio of the longer to the shorter side
 
 INSTANCE_KEYS = ('bbox', 'bbox_score', 'category_id', 'keypoints', 'keypoints_visible')
 
 
 @TRANSFORMS.register_module()
 class RandomScaleTranslate(BaseTransform):
-    """Scales a canvas about its centre, puts the centre near the input's, crops to the input.
+    """Scales and translates an image randomly, and crops it to the network input.
 
-    The canvas is a mosaic (2 x input) or a letterboxed image (1 x input). MMPose's
-    BottomupRandomAffine scales relative to the canvas and filters nothing.
+    The canvas is a mosaic (twice the input size) or a letterboxed image (the input size). Its
+    center moves to the center of the network input plus a random shift. Objects that are too small
+    afterwards are removed. MMPose's BottomupRandomAffine scales relative to the canvas and removes
+    no objects.
 
     Reads and writes ``img``, ``bbox`` (n, 4), ``keypoints`` (n, K, 2), ``keypoints_visible``
-    (n, K) and the other keys of n people. Removes the letterbox's way back to the original image,
-    which no longer holds.
+    (n, K), ``bbox_score`` (n,) and ``category_id`` (n,). Removes the keys of the letterbox that map
+    to the original image, because they become invalid.
 
     Args:
         input_size: Side of the square network input, px.
         scale_range: Lowest and highest scale.
-        max_shift: Largest shift of the centre along each axis, relative to ``input_size``.
+        max_shift: Largest shift of the center along each axis, relative to ``input_size``.
     """
 
     def __init__(self, input_size: int, scale_range: tuple[float, float], max_shift: float) -> None:
@@ -39,32 +41,41 @@ class RandomScaleTranslate(BaseTransform):
         self.max_shift = max_shift
 
     def transform(self, results: dict) -> dict:
-        """Moves image and labels, and drops people who left the input, see the class."""
+        """Transforms image and labels, and removes objects that are too small afterwards."""
         affine = self.draw(results['img'].shape)
         results['img'] = self.warp(results['img'], *affine)
         return self.move_labels(results, *affine)
 
     def draw(self, shape: tuple[int, ...]) -> tuple[float, np.ndarray]:
-        """Draws scale and offset (2,) for a canvas of (h, w, ...) px: x' = scale * x + offset."""
+        """Draws a random scale and offset (2,) px, with x' = scale * x + offset.
+
+        Args:
+            shape: Shape (h, w, ...) of the canvas, px.
+        """
         scale = np.random.uniform(*self.scale_range)
         target = (0.5 + np.random.uniform(-self.max_shift, self.max_shift, 2)) * self.input_size
         return scale, target - scale * np.array([shape[1] / 2, shape[0] / 2])
 
     def window(self, scale: float, offset: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The part of the canvas that :meth:`warp` reads, (x, y) from and up to, (2,) int px."""
+        """Returns the part of the canvas that :meth:`warp` reads.
+
+        Returns:
+            The first (x, y) and the end (x, y) of the part, each (2,) int, px of the canvas.
+        """
         first, last = ((place - offset) / scale - 0.5 for place in (0.5, self.input_size - 0.5))
-        # From the pixel before to the one behind, and one more each for rounding.
+        # Bilinear interpolation reads one px beyond; another one on each side covers rounding.
         return np.floor(first).astype(int) - 1, np.floor(last).astype(int) + 3
 
     def warp(self, image: np.ndarray, scale: float, offset: np.ndarray) -> np.ndarray:
-        """Warps the canvas to the input; OpenCV's coordinate 0 is the centre of pixel 0."""
+        """Warps the canvas to the network input."""
+        # OpenCV's coordinate 0 is the center of the first pixel; here 0 is the edge of the image.
         shift_x, shift_y = offset + 0.5 * (scale - 1)
         matrix = np.array([[scale, 0, shift_x], [0, scale, shift_y]])
         size = (self.input_size, self.input_size)
         return cv2.warpAffine(image, matrix, size, borderValue=(PAD_VALUE,) * 3)
 
     def move_labels(self, results: dict, scale: float, offset: np.ndarray) -> dict:
-        """Moves the labels, and drops people who left the input, see the class."""
+        """Transforms the labels, and removes objects that are too small afterwards."""
         size = self.input_size
         results['img_shape'] = (size, size)
         for key in ('input_size', 'input_scale', 'input_center'):
@@ -85,7 +96,12 @@ class RandomScaleTranslate(BaseTransform):
 
     @staticmethod
     def _stays(boxes: np.ndarray, clipped: np.ndarray) -> np.ndarray:
-        """Which people stay, (n,) bool, from their boxes (n, 4) before and after clipping."""
+        """Returns which objects are kept, (n,) bool.
+
+        Args:
+            boxes: Boxes xyxy before clipping, (n, 4) px of the network input.
+            clipped: The same boxes clipped to the network input, (n, 4).
+        """
         sides = clipped[:, 2:] - clipped[:, :2]  # (n, 2)
         area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
         return (
@@ -97,10 +113,10 @@ class RandomScaleTranslate(BaseTransform):
 
 @TRANSFORMS.register_module()
 class HorizontalFlip(BaseTransform):
-    """Flips left and right: x to w - x, left and right keypoints swapped.
+    """Flips image and labels horizontally, and swaps left and right keypoints.
 
-    MMPose's RandomFlip takes x to w - 1 - x: a box at the border leaves the input, and labels lie
-    one input px beside the image. It also reads ``input_size`` as (h, w).
+    A coordinate x becomes w - x. MMPose's RandomFlip uses w - 1 - x, which shifts labels by one px
+    against the image and moves boxes at the border outside. It also reads ``input_size`` as (h, w).
 
     Args:
         prob: Probability of a flip.

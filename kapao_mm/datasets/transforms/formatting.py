@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""The last transform: what model and metric get."""
+"""Last transform of a pipeline, which packs the inputs of the model and the metric."""
 
 import cv2
 import torch
@@ -12,17 +12,18 @@ from kapao_mm.functional.pixels import as_bgr, round_pixels
 
 @TRANSFORMS.register_module()
 class PackKAPAOInputs(PackPoseInputs):
-    """PackPoseInputs with the labels of KAPAO.
+    """Packs the image and the labels that KAPAO needs, as MMPose's PackPoseInputs does.
 
-    ``gt_instance_labels``: ``bboxes`` (n, 4) and ``keypoints`` (n, K, 2) in input px,
-    ``keypoints_visible`` (n, K) in {0, 1}, float32 tensors, and ``labels`` (n,) int64, the
-    categories 0..C-1; absent for test images without them.
+    ``gt_instance_labels`` has ``bboxes`` (n, 4) and ``keypoints`` (n, K, 2) in px of the network
+    input, ``keypoints_visible`` (n, K) in {0, 1}, all float32 tensors, and ``labels`` (n,) int64,
+    the categories 0..C-1. These are absent for test images without annotations.
 
-    The image may be floating-point, as transforms of colors leave it: it is rounded to uint8.
+    A floating-point image, as color transforms may return it, is rounded to uint8.
 
     Args:
-        pack_transformed: Pack labels in input px also where evaluation wants them in
-            original-image px, for tools that draw them onto the input.
+        pack_transformed: Whether to pack the labels in px of the network input also in a test
+            pipeline, whose labels are in px of the original image. Tools that draw labels onto the
+            network input need this.
     """
 
     label_mapping_table = dict(
@@ -32,7 +33,7 @@ class PackKAPAOInputs(PackPoseInputs):
         category_id='labels',
     )
 
-    # MMPose's default also has `category_id`, which its CocoMetric takes for that of predictions.
+    # Without MMPose's `category_id`, which its CocoMetric would use as category of predictions.
     meta_keys = (
         'id',
         'img_id',
@@ -56,7 +57,8 @@ class PackKAPAOInputs(PackPoseInputs):
         """Packs image and labels.
 
         Raises:
-            InputError: If colors were normalized, or the image is not understood otherwise.
+            InputError: If the pipeline normalized the image, or the image has an unsupported
+                format.
         """
         if 'img_norm_cfg' in results:
             raise InputError(
@@ -67,7 +69,7 @@ class PackKAPAOInputs(PackPoseInputs):
         if self.pack_transformed and 'transformed_keypoints' in results:
             moved = {key: results[f'transformed_{key}'] for key in ('bbox', 'keypoints')}
             results = {**results, **moved}
-        # MMPose copies pixel by pixel to (3, h, w); it gets none to copy.
+        # MMPose's conversion to (3, h, w) is slow; it gets an empty image, cv2.split does the work.
         packed = super().transform({**results, 'img': image[:0]})
         packed['inputs'] = torch.empty((image.shape[2], *image.shape[:2]), dtype=torch.uint8)
         cv2.split(image, list(packed['inputs'].numpy()))

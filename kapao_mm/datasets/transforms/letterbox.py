@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Resizing and padding of one image to the network input."""
+"""Transform that resizes and pads an image to the network input."""
 
 import numpy as np
 from mmcv.transforms import BaseTransform
@@ -10,22 +10,22 @@ from kapao_mm.functional.letterbox import INPUT_DIVISOR, letterbox, resize_and_p
 
 @TRANSFORMS.register_module()
 class Letterbox(BaseTransform):
-    """Fits the image into the network input (:mod:`kapao_mm.functional.letterbox`).
+    """Resizes and pads an image to the network input (:mod:`kapao_mm.functional.letterbox`).
 
-    MMPose's BottomupResize pads to the full square and resizes by another rule.
+    MMPose's BottomupResize always pads to a square, and rounds and interpolates in another way.
 
-    Reads ``img`` and, if ``move_labels``, ``bbox`` (n, 4) and ``keypoints`` (n, K, 2). Writes
-    them in input px, ``img_shape`` (h, w), and ``input_size`` (w, h), ``input_scale`` (2,),
-    ``input_center`` (2,) such that MMPose's ``x / input_size * input_scale + input_center -
-    0.5 * input_scale`` maps input px back to original-image px.
+    Reads ``img`` and, if there are labels, ``bbox`` (n, 4) and ``keypoints`` (n, K, 2). Writes
+    them in px of the network input. Also writes ``img_shape`` (h, w), ``input_size`` (w, h),
+    ``input_scale`` (2,) and ``input_center`` (2,), so that MMPose's ``x / input_size * input_scale
+    + input_center - 0.5 * input_scale`` maps px of the network input to px of the original image.
 
     Args:
-        input_size: Long side of the network input, px.
-        square: Pad to a square instead of the next multiple of ``divisor``.
-        divisor: Both sides of the input are multiples of it.
-        move_labels: Move boxes and keypoints too (training). In tests the ground truth stays in
-            original-image px, where MMPose's visualizer draws it, and the moved labels are
-            ``transformed_bbox`` and ``transformed_keypoints``.
+        input_size: Longer side of the network input, px.
+        square: Whether to pad to a square instead of the next multiple of ``divisor``.
+        divisor: Divisor of both sides of the network input, px.
+        move_labels: Whether to replace boxes and keypoints by the moved ones, as training needs.
+            Otherwise they stay in px of the original image, as MMPose's visualizer needs them, and
+            the moved ones are ``transformed_bbox`` and ``transformed_keypoints``.
     """
 
     def __init__(
@@ -41,10 +41,10 @@ class Letterbox(BaseTransform):
         self.move_labels = move_labels
 
     def transform(self, results: dict) -> dict:
-        """Resizes and pads ``results['img']``, see the class."""
+        """Resizes and pads ``results['img']``, and moves the labels."""
         height, width = results['img'].shape[:2]
         lb = letterbox((width, height), self.input_size, self.divisor, self.square)
-        input_scale = lb.input_size / lb.scale  # the input's extent, original px
+        input_scale = lb.input_size / lb.scale  # extent, px of the original image
         results.update(
             img=resize_and_pad(results['img'], lb),
             img_shape=lb.input_size[::-1],

@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Reading of images."""
+"""Transform that reads images."""
 
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,15 @@ from kapao_mm.image_files import decode_image, read_image
 
 @TRANSFORMS.register_module()
 class CheckedLoadImage(LoadImage):
-    """LoadImage that says what is wrong with a file, and understands more kinds of arrays.
+    """Loads an image, with clear errors for bad files and support for more kinds of arrays.
 
-    The arguments are those of LoadImage, but for ``ignore_empty``: it never leaves out an image.
+    The arguments are those of MMPose's LoadImage, except ``ignore_empty``, which is not supported:
+    no image is ever skipped.
 
     Raises:
-        InputError: If ``ignore_empty`` is set. When called: if the file is missing or not an image,
-            if it does not have the size that the annotation file says (:class:`SizeCheck`), or if
-            ``img`` is given and is no image.
+        InputError: If ``ignore_empty`` is set. When called, also if the file is missing or is not
+            an image, if its size differs from the annotation file (:class:`SizeCheck`), or if the
+            given ``img`` is not an image.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -35,8 +36,8 @@ class CheckedLoadImage(LoadImage):
     def transform(self, results: dict) -> dict:
         """Reads ``img_path`` into ``img`` (h, w, 3) uint8 BGR.
 
-        If ``img`` is given, it is converted (:func:`as_bgr`) instead. ``size_check`` and
-        ``annotated_size``, if a dataset gives them, are taken out of the sample.
+        If ``img`` is given, it is converted with :func:`as_bgr` instead. ``size_check`` and
+        ``annotated_size``, which a dataset may add to the sample, are removed.
         """
         check = results.pop('size_check', None)
         annotated_size = results.pop('annotated_size', None)
@@ -53,7 +54,7 @@ class CheckedLoadImage(LoadImage):
         return results
 
     def _read(self, path: str) -> np.ndarray:
-        """Reads a file, or what another backend of MMEngine has under that name."""
+        """Reads an image from a file or from another file backend of MMEngine."""
         is_plain = (self.color_type, self.imdecode_backend) == ('color', 'cv2')
         if is_plain and self.backend_args is None and '://' not in path:
             return read_image(Path(path))
@@ -64,5 +65,5 @@ class CheckedLoadImage(LoadImage):
             return as_bgr(mmcv.imfrombytes(content, self.color_type, backend=self.imdecode_backend))
         except InputError:
             raise
-        except Exception as error:  # of the backend or the decoder
+        except Exception as error:  # from the file backend or the decoder
             raise InputError(f'image {path} cannot be read as an image: {error}') from error

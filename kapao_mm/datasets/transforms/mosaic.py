@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Mosaic whose samples know their images, and the part of it that training sees."""
+"""Mosaic augmentation, also combined with scale and translation for speed."""
 
 from collections import defaultdict
 from typing import NamedTuple
@@ -14,29 +14,30 @@ from kapao_mm.functional.pixels import round_pixels
 
 from .affine import RandomScaleTranslate
 
-PLACES = ('top_left', 'top_right', 'bottom_left', 'bottom_right')  # MMPose's names, in its order
+# Places of the images in a mosaic, with MMPose's names and in its order.
+PLACES = ('top_left', 'top_right', 'bottom_left', 'bottom_right')
 
 
 @TRANSFORMS.register_module()
 class TracedMosaic(Mosaic):
-    """MMPose's Mosaic, which forgets where three of its four images came from.
+    """Mosaic of MMPose that also records the paths of its four images.
 
-    Adds ``mosaic_paths``, the paths of the four, to the sample: a message about a batch can name
-    them. Where MMPose would shrink a side of an image to 0 px, and fail, its edge is repeated until
-    that becomes 1 px.
+    The sample gets ``mosaic_paths``, so that messages about a batch can name all images. MMPose
+    fails if it would shrink a side of an image to 0 px; here the edge of such an image is
+    repeated, so that the side becomes 1 px.
     """
 
     def apply_mix(self, results: dict) -> dict:
-        """Mixes the images, see :class:`Mosaic`."""
+        """Combines four images into a mosaic."""
         samples = (results, *results['mixed_data_list'])
         for sample in samples:
-            # The canvas is uint8: numbers outside 0..255 would wrap around.
+            # The canvas is uint8, in which values outside 0..255 would wrap around.
             sample['img'] = self._thicken(round_pixels(sample['img']))
         paths = [sample['img_path'] for sample in samples]
         return {**super().apply_mix(results), 'mosaic_paths': paths}
 
     def _thicken(self, image: np.ndarray) -> np.ndarray:
-        """Repeats the edge of an image (h, w, 3) that would become less than 1 px wide or high."""
+        """Pads an image (h, w, 3) that would shrink below 1 px in width or height."""
         height, width = image.shape[:2]
         scale = min(self.img_scale[0] / width, self.img_scale[1] / height)
         if min(height, width) * scale >= 1:
@@ -48,16 +49,16 @@ class TracedMosaic(Mosaic):
 
 @TRANSFORMS.register_module()
 class MosaicScaleTranslate(TracedMosaic):
-    """TracedMosaic and RandomScaleTranslate at once, which paints only what the input shows.
+    """Combines TracedMosaic and RandomScaleTranslate, and draws only what the input shows.
 
-    MMPose paints a canvas of four times the input, most of which is cropped away. Draws and samples
-    are those of the two transforms, bit for bit.
+    The full canvas has four times the area of the network input, and most of it is cropped away.
+    The random numbers and the samples are identical to those of the two separate transforms.
 
     Args:
-        input_size: Side of the square network input, px; that of the canvas is twice as long.
+        input_size: Side of the square network input, px. The canvas is twice as large.
         scale_range: Lowest and highest scale.
-        max_shift: Largest shift of the centre along each axis, relative to ``input_size``.
-        pre_transform: Transforms of the three other images.
+        max_shift: Largest shift of the center along each axis, relative to ``input_size``.
+        pre_transform: Transforms applied to the three additional images.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class MosaicScaleTranslate(TracedMosaic):
         self.affine = RandomScaleTranslate(input_size, scale_range, max_shift)
 
     def apply_mix(self, results: dict) -> dict:
-        """Mixes the images, then moves image and labels, see both classes."""
+        """Combines four images, then scales and translates image and labels."""
         results = super().apply_mix(results)
         canvas = results['img']
         affine = self.affine.draw(canvas.shape)
@@ -82,7 +83,10 @@ class MosaicScaleTranslate(TracedMosaic):
     def _create_mosaic_image(
         self, results: dict, mixed_data_list: list[dict]
     ) -> tuple['Canvas', dict[str, np.ndarray]]:
-        """A canvas that is still to be painted, and the labels on it, as MMPose makes them."""
+        """Returns a canvas that is not painted yet, and the labels on it.
+
+        It draws the same random numbers as MMPose and computes the same labels.
+        """
         centre = [int(np.random.uniform(*self.center_range) * side) for side in self.img_scale]
         tiles, labels = [], defaultdict(list)
         for place, sample in zip(PLACES, (results, *mixed_data_list), strict=True):
@@ -104,13 +108,13 @@ class MosaicScaleTranslate(TracedMosaic):
 
 
 class Tile(NamedTuple):
-    """An image of a mosaic, not yet resized; places are (x, y) canvas px.
+    """An image of a mosaic before it is resized.
 
     Attributes:
-        image: (h, w, 3) uint8.
-        size: (w, h) of the resized image.
-        corner: its left upper corner, which may lie outside the canvas.
-        seen: the part of it on the canvas, xyxy.
+        image: Image, (h, w, 3) uint8.
+        size: Size (w, h) of the resized image, px of the canvas.
+        corner: Top left corner (x, y) of the resized image, px of the canvas; may lie outside.
+        seen: Part of the canvas that shows the image, xyxy px.
     """
 
     image: np.ndarray
@@ -119,12 +123,14 @@ class Tile(NamedTuple):
     seen: tuple[int, int, int, int]
 
     def resized(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-        """The part from `low` up to `high`, both (x, y) px of the resized image."""
+        """Returns the part of the resized image from `low` up to `high`, both (x, y) px of it."""
         image, start = self.image, np.array([0, 0])
         factor, rest = np.divmod(self.size, image.shape[1::-1])
         if rest.any():
             image = cv2.resize(image, self.size)
-        else:  # parts of it give the same bits; a pixel more on each side is mixed in
+        # With whole factors a part can be resized alone with the same result, if it has one more
+        # pixel on each side for the interpolation.
+        else:
             first, last = np.maximum(low // factor - 1, 0), -(-high // factor) + 1
             image = image[first[1] : last[1], first[0] : last[0]]
             image, start = cv2.resize(image, image.shape[1::-1] * factor), first * factor
@@ -133,13 +139,18 @@ class Tile(NamedTuple):
 
 
 class Canvas(NamedTuple):
-    """A mosaic that is still to be painted: its shape (h, w, 3) and its images."""
+    """A mosaic that is not painted yet.
+
+    Attributes:
+        shape: Shape (h, w, 3) of the mosaic, px.
+        tiles: Images of the mosaic.
+    """
 
     shape: tuple[int, int, int]
     tiles: list[Tile]
 
     def paint(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-        """The canvas, painted from `low` up to `high`, both (x, y) px, and not set elsewhere."""
+        """Returns the canvas, painted from `low` up to `high` (x, y) px and undefined elsewhere."""
         low, high = np.clip((low, high), 0, self.shape[1::-1])
         canvas = np.empty(self.shape, np.uint8)
         canvas[low[1] : high[1], low[0] : high[0]] = PAD_VALUE

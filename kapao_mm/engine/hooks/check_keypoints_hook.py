@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Stops before the first iteration when parts of a config do not fit each other."""
+"""Hook that checks, before the first iteration, that the parts of a config fit each other."""
 
 from mmengine.dataset import BaseDataset
 from mmengine.evaluator import DumpResults
@@ -14,23 +14,24 @@ from kapao_mm.utils.config_names import check_names
 
 @HOOKS.register_module()
 class CheckKeypointsHook(Hook):
-    """Checks what a run depends on, before it starts.
+    """Checks the config of a run before it starts.
 
-    - ``model.head.num_keypoints`` is that of the metainfo of each dataset in use, by category.
-    - Names at the top of the config have an effect, see :func:`check_names`.
-    - The metrics that other hooks wait for (``save_best``, ``monitor``) exist, where all
-      evaluators are :class:`KAPAOMetric`.
+    - ``model.head.num_keypoints`` equals the number of keypoints in the metainfo of each dataset
+      in use, for each category.
+    - Variables at the top level of the config have an effect, see :func:`check_names`.
+    - The metrics that other hooks use (``save_best``, ``monitor``) exist. This is checked only if
+      all metrics are :class:`KAPAOMetric`.
 
     Raises:
-        InputError: something does not fit.
+        InputError: If a check fails.
     """
 
     def before_run(self, runner: Runner) -> None:
-        """Checks the names at the top of the config."""
+        """Checks the variables at the top level of the config."""
         check_names(runner.cfg)
 
     def before_train(self, runner: Runner) -> None:
-        """Checks the training dataset and, if there is one, the validation dataset."""
+        """Checks the training dataset and, if the run validates, its dataset and metrics."""
         self._check(runner, runner.train_dataloader.dataset, 'train_dataloader')
         if runner.val_loop is not None:
             self._check(runner, runner.val_dataloader.dataset, 'val_dataloader')
@@ -63,12 +64,12 @@ class CheckKeypointsHook(Hook):
     @staticmethod
     def _check(runner: Runner, dataset: BaseDataset, loader: str) -> None:
         model = runner.model
-        while hasattr(model, 'module'):  # of a distributed run, of KAPAOTTA
+        while hasattr(model, 'module'):  # unwraps DistributedDataParallel and KAPAOTTA
             model = model.module
         metainfo = dataset.metainfo
         ours = list(model.head.keypoint_counts)
         theirs = [metainfo['num_keypoints']]
-        if 'categories' in metainfo:  # not in that of MMPose's own datasets
+        if 'categories' in metainfo:  # MMPose's own datasets do not have it
             theirs = [len(category['keypoint_ids']) for category in metainfo['categories']]
         if ours != theirs:
             ours, theirs = (counts[0] if len(counts) == 1 else counts for counts in (ours, theirs))

@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Data order and augmentation from seed, epoch and process alone, so that a run can be resumed."""
+"""Hook that seeds each epoch, so that a resumed run sees the same data order and augmentation."""
 
 import random
 
@@ -17,24 +17,26 @@ from kapao_mm.errors import InputError
 
 @HOOKS.register_module()
 class EpochSeedHook(Hook):
-    """Seeds Python, numpy and torch before each epoch from (seed, epoch, rank).
+    """Seeds Python, numpy and torch before each training epoch from (seed, epoch, rank).
 
-    What ran before, a validation or the epochs before a kill, then has no influence. Workers are
-    started anew each epoch: torch draws their seeds from the generator seeded here, and the
-    training dataloader needs ``worker_init_fn=dict(type='keep_torch_seed')``. Another number of
-    workers or processes gives another augmentation.
+    The random numbers of an epoch then do not depend on what ran before it, such as a validation
+    or the epochs before the run was killed. The workers of the training dataloader must start anew
+    in each epoch (``persistent_workers=False``) and keep the seeds that torch gives them
+    (``worker_init_fn=dict(type='keep_torch_seed')``): torch draws these from the generator that is
+    seeded here. The augmentation depends on the number of workers and processes.
 
     Raises:
-        InputError: the training dataloader keeps its workers, or seeds them otherwise.
+        InputError: If the training dataloader keeps its workers between epochs, or seeds them in
+            another way.
     """
 
-    priority = 'LOWEST'  # last before the dataloader starts its workers
+    priority = 'LOWEST'  # runs last, just before the dataloader starts its workers
 
     def before_train(self, runner: Runner) -> None:
-        """Takes the seed of the first process, and gives it to the sampler.
+        """Shares the seed of the first process with all processes and the sampler.
 
-        MMEngine restores a seed that it had drawn itself when it resumes, but only after the
-        sampler was built with another.
+        When MMEngine resumes a run, it restores the seed only after it built the sampler with
+        another one.
         """
         loader = runner.train_dataloader
         _check_workers(loader)
@@ -46,7 +48,7 @@ class EpochSeedHook(Hook):
                 sampler.seed = self.seed
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Seeds this process, and through it the workers that it starts next."""
+        """Seeds this process and thereby the workers that it starts for the epoch."""
         sequence = np.random.SeedSequence((self.seed, runner.epoch, get_rank()))
         seed = int(sequence.generate_state(1)[0])
         random.seed(seed)
@@ -56,16 +58,16 @@ class EpochSeedHook(Hook):
 
 @FUNCTIONS.register_module()
 def keep_torch_seed(worker_id: int) -> None:
-    """As ``worker_init_fn``: leaves Python, numpy and torch as torch's worker has seeded them.
+    """Does nothing, so that dataloader workers keep the seeds that torch gave them.
 
-    MMEngine's own gives a worker the same seed in every epoch.
+    Used as ``worker_init_fn``. MMEngine's default seeds a worker identically in every epoch.
     """
 
 
 def _check_workers(loader: DataLoader) -> None:
     if not loader.num_workers:
         return
-    init = getattr(loader.worker_init_fn, 'func', None)  # MMEngine wraps it in a partial
+    init = getattr(loader.worker_init_fn, 'func', None)  # MMEngine wraps the function in a partial
     if loader.persistent_workers or init is not keep_torch_seed:
         raise InputError(
             'EpochSeedHook needs train_dataloader.persistent_workers=False and '

@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Tests a fast copy of the model."""
+"""Hook that tests with a copy of the model that is optimized for inference."""
 
 import copy
 
@@ -14,24 +14,26 @@ from kapao_mm.models.inference_cost import prepare_for_inference
 
 @HOOKS.register_module()
 class FastInferenceHook(Hook):
-    """Runs a test on a copy that :func:`prepare_for_inference` made; the model stays as it is.
+    """Tests with a copy of the model optimized by :func:`prepare_for_inference`.
+
+    The model itself is not changed.
 
     Args:
-        precision: of the network.
-        compile_network: torch.compile it.
+        precision: Precision of the network, such as 'float32' or 'float16'.
+        compile_network: Whether to compile the network with ``torch.compile``.
 
     Raises:
-        InputError: when a test starts, if the model is divided over processes (FSDP).
+        InputError: If the model is sharded over processes (FSDP); raised when the test starts.
     """
 
-    priority = 'VERY_LOW'  # the average of the weights (EMA) is in place before
+    priority = 'VERY_LOW'  # runs after EMAHook has swapped in the averaged weights
 
     def __init__(self, precision: str = 'float32', compile_network: bool = False) -> None:
         self.precision = precision
         self.compile_network = compile_network
 
     def before_test_epoch(self, runner: Runner) -> None:
-        """Puts the copy where the loop takes its model."""
+        """Replaces the runner's model by the optimized copy."""
         self._model = model = runner.model
         if is_model_wrapper(model):
             if not isinstance(model, MMDistributedDataParallel):
@@ -45,5 +47,5 @@ class FastInferenceHook(Hook):
         prepare_for_inference(inner, self.precision, self.compile_network)
 
     def after_test_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
-        """Puts the model back."""
+        """Restores the runner's original model."""
         runner.model = self._model

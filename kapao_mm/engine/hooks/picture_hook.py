@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Writes pictures of the predictions while a model is validated or tested."""
+"""Hook that writes images with drawn predictions during validation and test."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,20 +17,21 @@ from kapao_mm.utils.atomic_file import check_folder
 
 @HOOKS.register_module()
 class PictureHook(PoseVisualizationHook):
-    """Draws predictions as MMPose's PoseVisualizationHook, also of validations into ``out_dir``.
+    """Writes the predictions of every ``interval``-th image to ``out_dir``.
 
-    MMPose writes there in tests only, of every image, and gives validations to the backends of the
-    visualizer. Here every ``interval``-th image is drawn in both. Pictures of a validation go to
-    ``out_dir/epoch_N``. A name is numbered where images of two folders share it. Without
-    ``out_dir`` this is MMPose's hook.
+    Works for validation and test. MMPose's PoseVisualizationHook writes to ``out_dir`` only in a
+    test, and then draws every image. Images of a validation go to ``out_dir/epoch_N``. Images with
+    the same name in different folders get a number. Without ``out_dir`` the hook behaves as
+    MMPose's.
 
     Args:
-        interval: Draw every n-th image.
-        out_dir: Where pictures go; a relative path is below the run's work directory.
-        **kwargs: Those of :class:`PoseVisualizationHook`.
+        interval: Interval between drawn images.
+        out_dir: Folder for the drawn images; a relative path is below the folder of the run,
+            ``WORK_DIR/TIMESTAMP``.
+        **kwargs: Further arguments of :class:`PoseVisualizationHook`.
 
     Raises:
-        InputError: If nothing can be written to ``out_dir``.
+        InputError: If ``out_dir`` cannot be written to.
     """
 
     def __init__(self, interval: int = 50, out_dir: str | None = None, **kwargs: Any) -> None:
@@ -38,13 +39,13 @@ class PictureHook(PoseVisualizationHook):
         self._drawn: set[Path] = set()
 
     def before_run(self, runner: Runner) -> None:
-        """Checks the folder before the first image is predicted."""
+        """Checks that the output folder can be written to."""
         if self.enable and self.out_dir:
             self.out_dir = str(Path(runner.work_dir, runner.timestamp, self.out_dir))
             check_folder(self.out_dir)
 
     def before_val_epoch(self, runner: Runner) -> None:
-        """Counts images from the start."""
+        """Resets the count of images and the names in use."""
         self._test_index = 0
         self._drawn.clear()
 
@@ -53,7 +54,7 @@ class PictureHook(PoseVisualizationHook):
     def after_val_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict, outputs: Sequence[PoseDataSample]
     ) -> None:
-        """Draws the images of a batch of the validation."""
+        """Draws predictions of a validation batch."""
         if self.out_dir is None:
             super().after_val_iter(runner, batch_idx, data_batch, outputs)
         elif self.enable:
@@ -63,7 +64,7 @@ class PictureHook(PoseVisualizationHook):
     def after_test_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict, outputs: Sequence[PoseDataSample]
     ) -> None:
-        """Draws the images of a batch of the test."""
+        """Draws predictions of a test batch."""
         if self.out_dir is None:
             super().after_test_iter(runner, batch_idx, data_batch, outputs)
         elif self.enable:
@@ -71,7 +72,7 @@ class PictureHook(PoseVisualizationHook):
             self._draw(outputs, Path(self.out_dir))
 
     def _draw(self, outputs: Sequence[PoseDataSample], folder: Path) -> None:
-        """Writes a picture of every n-th sample."""
+        """Writes an image with the predictions of every ``interval``-th sample."""
         folder.mkdir(parents=True, exist_ok=True)
         for sample in outputs:
             index, self._test_index = self._test_index, self._test_index + 1

@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Sets the optimizer for each iteration as the recipe has it."""
+"""Hook that sets learning rate, momentum, weight decay and accumulation for each iteration."""
 
 from typing import Any
 
@@ -15,17 +15,19 @@ from ..schedule import Recipe
 
 @HOOKS.register_module()
 class RecipeHook(Hook):
-    """Sets lr, momentum and weight decay of each parameter group, and the accumulation.
+    """Sets lr, momentum, weight decay and gradient accumulation as :class:`Recipe` computes them.
 
-    MMEngine's schedulers know neither groups nor accumulation. All is set anew from the config and
-    the number of the iteration, so that resuming, also with another batch size, needs no state.
+    MMEngine's schedulers support neither parameter groups nor accumulation. All values are
+    computed from the config and the iteration, so that resuming needs no saved state and works
+    with another batch size.
 
     Args:
-        numbers: those of :class:`Recipe` that neither the optimizer (lr, momentum, weight decay)
-            nor the run (epochs, their length, batch size) has.
+        numbers: Fields of :class:`Recipe` that are not taken from the optimizer (lr, momentum,
+            weight_decay) or the run (max_epochs, epoch_length, total_batch).
 
     Raises:
-        InputError: before training, if wrapper, groups or optimizer are not the recipe's.
+        InputError: If the optimizer wrapper is not :class:`KAPAOOptimWrapper`, or the parameter
+            groups lack a name or momentum; raised when training starts.
     """
 
     priority = 'HIGHEST'  # before RuntimeInfoHook, which logs the lr
@@ -34,7 +36,7 @@ class RecipeHook(Hook):
         self.numbers = numbers
 
     def before_train(self, runner: Runner) -> None:
-        """Makes the recipe of the run."""
+        """Creates the recipe of the run."""
         wrapper, optimizer = runner.optim_wrapper, runner.optim_wrapper.optimizer
         if not isinstance(wrapper, KAPAOOptimWrapper) or not all(
             'name' in group and 'momentum' in group for group in optimizer.param_groups
@@ -54,7 +56,7 @@ class RecipeHook(Hook):
         )
 
     def before_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
-        """Sets the optimizer for the iteration that comes."""
+        """Sets the optimizer and the accumulation for the next iteration."""
         settings = self.recipe.settings(runner.iter, runner.epoch)
         runner.optim_wrapper.accumulation = settings.accumulation
         for group in runner.optim_wrapper.optimizer.param_groups:

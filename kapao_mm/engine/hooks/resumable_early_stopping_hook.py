@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Early stopping that a kill does not reset."""
+"""Early stopping whose state survives resuming."""
 
 from mmengine.hooks import EarlyStoppingHook
 from mmengine.runner import Runner
@@ -8,15 +8,16 @@ from mmpose.registry import HOOKS
 
 @HOOKS.register_module()
 class ResumableEarlyStoppingHook(EarlyStoppingHook):
-    """MMEngine's EarlyStoppingHook, whose best score and wait count are in the checkpoints.
+    """EarlyStoppingHook of MMEngine that saves its best score and wait count in checkpoints.
 
-    A run that had stopped trains no further when it is resumed, unless ``patience`` was raised.
+    A run that has stopped early trains no further when it is resumed, unless ``patience`` was
+    raised.
     """
 
-    priority = 'LOW'  # before the checkpoint of after the validation
+    priority = 'LOW'  # runs before the checkpoint after the validation is written
 
     def before_train(self, runner: Runner) -> None:
-        """Restores the state of a resumed run."""
+        """Restores the state of a resumed run, and stops it if it had stopped early."""
         self.best_score, self.wait_count = runner.message_hub.get_info(
             'early_stopping', (self.best_score, self.wait_count)
         )
@@ -28,7 +29,7 @@ class ResumableEarlyStoppingHook(EarlyStoppingHook):
             )
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float]) -> None:
-        """Decides, and puts the state where checkpoints take it from."""
+        """Decides whether to stop, and stores the state in the message hub."""
         super().after_val_epoch(runner, metrics)
         state = (float(self.best_score), self.wait_count)
         runner.message_hub.update_info('early_stopping', state)

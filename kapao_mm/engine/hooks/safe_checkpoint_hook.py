@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Writes checkpoints that are complete whenever a run is killed, and hold all that it needs."""
+"""Checkpoint hook for runs that may be killed at any time and resumed."""
 
 import os
 import re
@@ -21,24 +21,25 @@ from ..resume import require_no_checkpoints
 
 @HOOKS.register_module()
 class SafeCheckpointHook(CheckpointHook):
-    """MMEngine's CheckpointHook for runs that are killed and resumed.
+    """CheckpointHook of MMEngine for runs that may be killed at any time and resumed.
 
-    - Files are complete or absent, ``last_checkpoint`` too.
-    - An old checkpoint goes after the new one was written; MMEngine removes it before.
-    - An epoch's checkpoint is written before its validation and again after it, when the best AP
-      is known. A run resumed from the first of the two validates before it trains on.
-    - Only files in the run's own folder with names that this hook makes are ever removed, whatever
-      a checkpoint says; and a run does not write over the checkpoints of another one.
+    - Checkpoints and ``last_checkpoint`` are written completely or not at all.
+    - An old checkpoint is removed after the new one is written; MMEngine removes it before.
+    - The checkpoint of an epoch is written before its validation and again after it, when the best
+      metric is known. A run resumed from the first of the two validates before it trains on.
+    - Only files in the run's checkpoint folder that have names of this hook are removed, whatever
+      paths a checkpoint contains.
+    - A run does not overwrite the checkpoints of another run, unless ``overwrite`` is set.
 
     Args:
-        save_best: One metric, 'auto' or None.
-        backend_args: Arguments of another file backend than :class:`AtomicBackend`.
-        overwrite: Whether the run may write over the checkpoints of another run.
-        kwargs: As in :class:`CheckpointHook`.
+        save_best: Name of one metric, 'auto' or None.
+        backend_args: Arguments of the file backend; :class:`AtomicBackend` by default.
+        overwrite: Whether the run may overwrite the checkpoints of another run.
+        kwargs: Further arguments of :class:`CheckpointHook`.
 
     Raises:
-        InputError: If ``save_best`` is a list. Before training, if the folder holds checkpoints of
-            another run and ``overwrite`` is not set.
+        InputError: If ``save_best`` is a list. Also when training starts, if the folder holds
+            checkpoints of another run and ``overwrite`` is not set.
     """
 
     def __init__(
@@ -53,13 +54,13 @@ class SafeCheckpointHook(CheckpointHook):
         backend_args = backend_args or dict(backend='atomic')
         super().__init__(save_best=save_best, backend_args=backend_args, **kwargs)
         self.overwrite = overwrite
-        self._saved_at: int | None = None  # epochs (iterations) done at the latest checkpoint
+        self._saved_at: int | None = None  # epochs or iterations done at the last checkpoint
         step = re.sub(r'\\{[^}]*\}', r'\\d+', re.escape(self.filename_tmpl))
-        self._names = f'(best_.+_)?{step}'  # what this hook calls its files
+        self._names = f'(best_.+_)?{step}'  # regular expression of this hook's file names
 
     def before_train(self, runner: Runner) -> None:
-        """Tidies up after a killed run and makes up for the validation that it missed."""
-        # MMEngine would remove files by them, before it is known whose files they are.
+        """Removes partial files of a killed run, and runs the validation that it missed."""
+        # Popped so that MMEngine does not remove checkpoints of a folder that is not checked yet.
         steps = runner.message_hub.runtime_info.pop('keep_ckpt_ids', [])
         super().before_train(runner)
         if not (self.overwrite or self._goes_on(runner)):
@@ -77,15 +78,19 @@ class SafeCheckpointHook(CheckpointHook):
             runner.val_loop.run()
 
     def _goes_on(self, runner: Runner) -> bool:
-        """Whether the run was resumed from a checkpoint of the folder that it writes to."""
+        """Returns whether the run was resumed from a checkpoint in the folder that it writes to."""
         source = runner._load_from
         here = source is None or Path(source).parent.resolve() == Path(self.out_dir).resolve()
         return here and runner.iter > 0
 
     def _take_over(self, runner: Runner, steps: Any) -> None:
-        """Takes from a resumed run which checkpoints to remove later, if they are in this folder.
+        """Restores the lists of kept and best checkpoints when a run is resumed.
 
-        The run may have been copied or moved: then its paths lead to other folders.
+        Only the names of the files are used, because the folder may have been copied or moved.
+
+        Args:
+            runner: The resumed runner.
+            steps: Steps of the kept checkpoints, as read from the resumed checkpoint.
         """
         steps = [step for step in steps if type(step) is int] if isinstance(steps, list) else []
         if steps and self.max_keep_ckpts > 0:
@@ -103,7 +108,7 @@ class SafeCheckpointHook(CheckpointHook):
                 runner.logger.warning(f'the best checkpoint so far, {name}, is not in this folder')
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, Any]) -> None:
-        """Writes the best checkpoint, and this epoch's once more."""
+        """Writes the best checkpoint, and writes the checkpoint of this epoch again."""
         done = runner.epoch if self.by_epoch else runner.iter
         runner.message_hub.update_info('last_validation', done)
         super().after_val_epoch(runner, metrics)
@@ -116,9 +121,10 @@ class SafeCheckpointHook(CheckpointHook):
             return
         (watched,) = self.key_indicators
         watched = next(iter(metrics), None) if watched == 'auto' else watched
-        if metrics.get(watched) == -1:  # COCO's AP of data without anything to find
+        if metrics.get(watched) == -1:  # COCO's AP if the data have no annotated instances
             return
-        # MMEngine would remove the one before it writes the next, and write the other again.
+        # Both None: MMEngine would remove the previous best checkpoint before it writes the new
+        # one, and would write the last checkpoint again.
         previous, last = self.best_ckpt_path, self.last_ckpt
         self.best_ckpt_path = self.last_ckpt = None
         super()._save_best_checkpoint(runner, metrics)
@@ -150,28 +156,32 @@ class SafeCheckpointHook(CheckpointHook):
             self._remove(self.filename_tmpl.format(old))
 
     def _keep(self, step: int, runner: Runner) -> list[int]:
-        """Adds a checkpoint to those kept and returns the steps of those to remove after it."""
+        """Adds a checkpoint to the kept ones, and returns the steps of those to remove."""
         if self.max_keep_ckpts <= 0:
             return []
         steps = [*(old for old in self.keep_ckpt_ids if old != step), step]
-        # With the outdated ones: a resumed run removes them if a kill came before we could.
+        # Includes the outdated ones: if this run is killed before it removes them, a resumed one
+        # does.
         runner.message_hub.update_info('keep_ckpt_ids', steps)
         self.keep_ckpt_ids = deque(steps, self.max_keep_ckpts)
         return steps[: -self.max_keep_ckpts]
 
     def _remove(self, name: str) -> None:
-        """Removes one of this hook's files; anything else is left alone."""
+        """Removes a checkpoint of this hook; files with other names are kept."""
         name = os.path.basename(name)
         if not (is_main_process() and re.fullmatch(self._names, name)):
             return
         path = self.file_backend.join_path(self.out_dir, name)
         if self.file_backend.isfile(path):
             self.file_backend.remove(path)
-        elif self.file_backend.isdir(path) and not os.path.islink(path):  # as DeepSpeed's
+        elif self.file_backend.isdir(path) and not os.path.islink(path):  # such as DeepSpeed's
             self.file_backend.rmtree(path)
 
     def _publish_model(self, runner: Runner, ckpt_path: str) -> None:
-        """Keeps ``published_keys``; MMEngine names the file by the hash of something else."""
+        """Writes a copy of a checkpoint with ``published_keys`` only.
+
+        The name contains the hash of the written file; MMEngine's contains that of another file.
+        """
         if is_main_process():
             checkpoint = read_checkpoint(ckpt_path)
             kept = {key: checkpoint[key] for key in self.published_keys if key in checkpoint}
@@ -180,7 +190,7 @@ class SafeCheckpointHook(CheckpointHook):
 
 
 def _validation_missing(runner: Runner) -> bool:
-    """Whether a resumed run was killed between an epoch and the end of its validation."""
+    """Returns whether a run was killed between an epoch and the end of its validation."""
     epoch = runner.epoch
     return (
         runner.val_loop is not None

@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Averages the model over the steps of the optimizer."""
+"""EMA hook that updates the averaged model once for each optimizer step."""
 
 from typing import Any
 
@@ -13,19 +13,23 @@ from ..ema import tensors
 
 @HOOKS.register_module()
 class StepEMAHook(EMAHook):
-    """MMEngine's EMAHook for :class:`RampedEMA`, which counts steps instead of iterations.
+    """EMAHook of MMEngine that updates the average at optimizer steps, not at iterations.
 
-    Validation, and whatever is saved as the model, is the average. Arguments as in
-    :class:`EMAHook`; ``optim_wrapper`` has to be a :class:`KAPAOOptimWrapper`.
+    The average is validated and saved as the model. ``optim_wrapper`` must be a
+    :class:`KAPAOOptimWrapper`.
+
+    Args:
+        ema_type: Type of the averaged model.
+        **kwargs: Further arguments of :class:`EMAHook`.
     """
 
-    priority = 'ABOVE_NORMAL'  # swapped back before CheckpointHook saves the best
+    priority = 'ABOVE_NORMAL'  # restores the weights before CheckpointHook saves the best
 
     def __init__(self, ema_type: str = 'RampedEMA', **kwargs: Any) -> None:
         super().__init__(ema_type, **kwargs)
 
     def before_train(self, runner: Runner) -> None:
-        """Starts from the initialised or loaded weights: the average was made before they were."""
+        """Copies the initialized or loaded weights into the average, which was built before."""
         super().before_train(runner)
         if runner.iter == 0:
             self.ema_model.start_from(self.src_model)
@@ -36,9 +40,9 @@ class StepEMAHook(EMAHook):
             super().after_train_iter(runner, *args, **kwargs)
 
     def before_val_epoch(self, runner: Runner) -> None:
-        """Gives every process the average of rank 0, which is the one that gets saved.
+        """Copies the average of the first process, which is the saved one, to all processes.
 
-        They differ in the statistics of batch normalisation, which each process takes from its own
+        The averages differ in the batch norm statistics, which each process computes from its own
         images.
         """
         for average in tensors(self.ema_model.module):
