@@ -14,7 +14,7 @@ TOOLS = {  # name: script, what it does
     'predict': ('demo.py', 'predict poses in images'),
     'export': ('deployment/export.py', 'write an ONNX, OpenVINO, TorchScript or TensorRT file'),
     'convert': ('model_converters/official_to_mm.py', "convert the authors' weights"),
-    'publish': ('misc/publish_model.py', 'keep of a checkpoint what inference needs'),
+    'publish': ('misc/publish_model.py', 'keep the parts of a checkpoint that inference needs'),
     'new-dataset': ('dataset_converters/new_dataset.py', 'write the config of a new dataset'),
     'check-dataset': ('misc/check_dataset.py', 'find faults in the datasets of a config'),
     'browse-dataset': ('misc/browse_dataset.py', 'draw the images that a model is trained on'),
