@@ -1,6 +1,7 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 """Sets up the process group for training and testing with several processes."""
 
+import gc
 import os
 import subprocess
 
@@ -49,8 +50,14 @@ def join_processes(launcher: str) -> None:
 
 
 def leave_processes() -> None:
-    """Destroys the process group if there is one; otherwise torch would warn at exit."""
+    """Destroys the process group if there is one; otherwise torch would warn at exit.
+
+    The processes wait for each other, and models that still use the group are freed first: a
+    thread of the group that outlives it would abort the process.
+    """
     if distributed.is_initialized():
+        gc.collect()
+        distributed.barrier()
         distributed.destroy_process_group()
 
 
