@@ -5,7 +5,7 @@ import sys
 from types import ModuleType
 
 from kapao_mm import __version__
-from kapao_mm.errors import exit_on_input_error
+from kapao_mm.utils.cli import exit_on_input_error
 from kapao_mm.utils.project_files import config_names, find_config, project_dir
 
 TOOLS = {  # name: script, what it does

@@ -2,8 +2,8 @@
 import pytest
 from mmpose.registry import MODELS, TRANSFORMS
 
-from kapao_mm.configuration import load_config
 from kapao_mm.datasets import read_metainfo
+from kapao_mm.utils.config import load_config
 
 CONFIGS = [
     *(f'kapao_{size}_coco' for size in 'nsml'),

@@ -6,7 +6,7 @@ import json
 import pytest
 from mmengine.runner import Runner
 
-from kapao_mm.configuration import load_config
+from kapao_mm.utils.config import load_config
 
 SAMPLES = dict(
     coco=dict(

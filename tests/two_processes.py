@@ -13,9 +13,9 @@ from mmpose.structures import PoseDataSample
 from torch import Tensor, nn
 
 from kapao_mm import register_all_modules
-from kapao_mm.configuration import load_config
-from kapao_mm.distributed import join_processes, leave_processes
 from kapao_mm.engine import KAPAOOptimWrapper
+from kapao_mm.utils.config import load_config
+from kapao_mm.utils.dist import join_processes, leave_processes
 
 CONFIG = Path(__file__).resolve().parents[1] / 'configs/kapao/kapao_n_coco.py'
 WIDTHS = [32, 64, 96, 128]

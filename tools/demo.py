@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kapao_mm.errors import InputError, exit_on_input_error
-from kapao_mm.utils.flags import add_config_options, add_image_options
+from kapao_mm.errors import InputError
+from kapao_mm.utils.cli import add_config_options, add_image_options, exit_on_input_error
 
 
 def parse_args() -> argparse.Namespace:
@@ -38,8 +38,8 @@ import numpy as np
 import torch
 
 from kapao_mm.apis import KAPAOInferencer
-from kapao_mm.configuration import load_config
-from kapao_mm.image_files import Predictor, predict_files
+from kapao_mm.utils.config import load_config
+from kapao_mm.utils.image_files import Predictor, predict_files
 
 
 def build_inferencer(args: argparse.Namespace) -> KAPAOInferencer:

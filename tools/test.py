@@ -3,9 +3,9 @@
 
 import argparse
 
-from kapao_mm.errors import InputError, exit_on_input_error
+from kapao_mm.errors import InputError
 from kapao_mm.utils.atomic_file import atomic_path, check_writable
-from kapao_mm.utils.flags import add_run_options
+from kapao_mm.utils.cli import add_run_options, exit_on_input_error
 
 
 def parse_args() -> argparse.Namespace:
@@ -48,11 +48,11 @@ from mmengine.runner import Runner
 from mmpose.registry import MODELS
 
 from kapao_mm import register_all_modules
-from kapao_mm.configuration import apply_run_options, load_config
-from kapao_mm.distributed import leave_processes
 from kapao_mm.engine import check_checkpoint
 from kapao_mm.evaluation.results import RESULT_SUFFIX
-from kapao_mm.models.inference_cost import half_precision
+from kapao_mm.models.utils.inference import half_precision
+from kapao_mm.utils.config import apply_run_options, load_config
+from kapao_mm.utils.dist import leave_processes
 
 
 def apply_args(cfg: Config, args: argparse.Namespace) -> None:

@@ -3,8 +3,8 @@
 
 import argparse
 
-from kapao_mm.errors import InputError, exit_on_input_error
-from kapao_mm.utils.flags import add_run_options
+from kapao_mm.errors import InputError
+from kapao_mm.utils.cli import add_run_options, exit_on_input_error
 
 
 def parse_args() -> argparse.Namespace:
@@ -46,8 +46,6 @@ from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmpose.registry import MODELS, RUNNERS
 
-from kapao_mm.configuration import apply_run_options, load_config
-from kapao_mm.distributed import leave_processes
 from kapao_mm.engine import (
     check_checkpoint,
     check_training_start,
@@ -55,6 +53,8 @@ from kapao_mm.engine import (
     latest_checkpoint,
     require_no_checkpoints,
 )
+from kapao_mm.utils.config import apply_run_options, load_config
+from kapao_mm.utils.dist import leave_processes
 
 
 def apply_args(cfg: Config, args: argparse.Namespace) -> None:

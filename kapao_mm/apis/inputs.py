@@ -16,7 +16,7 @@ from PIL import Image
 from kapao_mm.datasets.transforms import CheckedLoadImage
 from kapao_mm.errors import InputError
 from kapao_mm.functional.pixels import as_bgr
-from kapao_mm.image_files import find_images
+from kapao_mm.utils.image_files import find_images
 
 ImageLike = str | Path | np.ndarray | Image.Image
 

@@ -26,10 +26,10 @@ from kapao_mm.datasets import read_metainfo
 from kapao_mm.engine import check_checkpoint
 from kapao_mm.errors import InputError
 from kapao_mm.functional.prediction import Prediction, prediction_dict
-from kapao_mm.image_files import IMAGE_SUFFIXES, OutputNames, make_folder, write_picture
-from kapao_mm.models.inference_cost import half_precision, prepare_for_inference
 from kapao_mm.models.kapao import inference_settings
+from kapao_mm.models.utils.inference import half_precision, prepare_for_inference
 from kapao_mm.utils.atomic_file import atomic_path
+from kapao_mm.utils.image_files import IMAGE_SUFFIXES, OutputNames, make_folder, write_picture
 
 from .inputs import (
     ImageLike,

@@ -21,7 +21,7 @@ from mmengine.logging import print_log
 
 from kapao_mm.errors import InputError
 
-from .image_sizes import describe_mismatch
+from .annotations.image_sizes import describe_mismatch
 from .transforms import CheckedLoadImage
 
 SPARE = 0.1  # share of the free space that the cache must leave free

@@ -15,10 +15,10 @@ from mmpose.registry import DATASETS
 
 from kapao_mm.errors import InputError
 
-from .annotation_checks import categories_by_id, fatal_faults
-from .annotation_reader import read_annotations
+from .annotations.checks import categories_by_id, fatal_faults
+from .annotations.image_sizes import SizeCheck
+from .annotations.reader import read_annotations
 from .image_cache import ImageCache
-from .image_sizes import SizeCheck
 from .metainfo import read_metainfo
 
 # Keys that training and MMPose's Mosaic need. Others (segmentation, raw annotation) would slow down

@@ -19,8 +19,9 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from kapao_mm.errors import InputError, exit_on_input_error
+from kapao_mm.errors import InputError
 from kapao_mm.utils.atomic_file import atomic_path
+from kapao_mm.utils.cli import exit_on_input_error
 
 KEYPOINTS = (
     'nose', 'left_eye', 'right_eye', 'left_ear', 'right_ear', 'left_shoulder', 'right_shoulder',

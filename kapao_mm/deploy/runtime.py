@@ -18,7 +18,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from kapao_mm.errors import InputError, exit_on_input_error
+from kapao_mm.errors import InputError
 from kapao_mm.functional.drawing import Style, draw_prediction
 from kapao_mm.functional.letterbox import letterbox, resize_and_pad
 from kapao_mm.functional.pixels import as_bgr
@@ -28,8 +28,8 @@ from kapao_mm.functional.prediction import (
     predict_from_letterbox,
     prediction_dict,
 )
-from kapao_mm.image_files import Predictor, predict_files, read_image
-from kapao_mm.utils.flags import add_image_options
+from kapao_mm.utils.cli import add_image_options, exit_on_input_error
+from kapao_mm.utils.image_files import Predictor, predict_files, read_image
 
 from .metadata import KEY, ModelMetadata
 

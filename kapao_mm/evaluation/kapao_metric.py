@@ -11,8 +11,8 @@ from mmpose.evaluation import CocoMetric
 from mmpose.evaluation.functional import transform_ann, transform_pred
 from mmpose.registry import METRICS
 
-from kapao_mm.datasets.annotation_checks import file_faults, found_only, id_faults
-from kapao_mm.datasets.annotation_reader import raise_faults, read_annotations
+from kapao_mm.datasets.annotations.checks import file_faults, found_only, id_faults
+from kapao_mm.datasets.annotations.reader import raise_faults, read_annotations
 from kapao_mm.datasets.metainfo import category_ids
 from kapao_mm.errors import InputError
 from kapao_mm.utils.atomic_file import check_writable

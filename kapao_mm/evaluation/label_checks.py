@@ -4,7 +4,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from kapao_mm.datasets.annotation_checks import (
+from kapao_mm.datasets.annotations.checks import (
     Finding,
     annotation_faults,
     are_numbers,

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from mmpose.structures.bbox import bbox_xyxy2xywh
 
-from kapao_mm.datasets.annotation_checks import are_numbers, categories_by_id
-from kapao_mm.datasets.annotation_reader import read_json
+from kapao_mm.datasets.annotations.checks import are_numbers, categories_by_id
+from kapao_mm.datasets.annotations.reader import read_json
 from kapao_mm.datasets.metainfo import category_ids
 from kapao_mm.errors import InputError
 from kapao_mm.utils.atomic_file import atomic_path

@@ -17,7 +17,7 @@ from torch import Tensor
 from kapao_mm.errors import InputError
 from kapao_mm.functional.prediction import DetectedObjects, Prediction, predict_in_image
 
-from .training_cost import compile_in_training, recompute_in_backward
+from .utils.training import compile_in_training, recompute_in_backward
 
 SETTINGS = (
     'pose_score_thr',

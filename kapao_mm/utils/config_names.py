@@ -86,7 +86,7 @@ def set_everywhere(cfg: Config | dict, **values: Any) -> list[str]:
 
     Example:
         >>> _base_ = 'kapao_n_toy.py'
-        >>> from kapao_mm.configuration import set_everywhere
+        >>> from kapao_mm.utils.config import set_everywhere
         >>> set_everywhere(_base_, data_root='/data/toy', input_size=512)
     """
     return [_set(cfg, name, value) for name, value in values.items()]
@@ -110,7 +110,7 @@ def check_names(cfg: Config) -> None:
             raise InputError(
                 f'{given} at the top of {cfg.filename} changes nothing: what its bases made from '
                 f'the name keeps its value, as {first}={places[0].value!r}. In a config write '
-                f'"from kapao_mm.configuration import set_everywhere" and '
+                f'"from kapao_mm.utils.config import set_everywhere" and '
                 f'"set_everywhere(_base_, {given})" below _base_. On the command line tools/ of '
                 f'this project take --cfg-options {name}=...; others need {first}=...{others}'
             )

@@ -24,7 +24,7 @@ from kapao_mm.functional.drawing import (
     draw_stages,
     side_by_side,
 )
-from kapao_mm.image_files import make_folder, write_picture
+from kapao_mm.utils.image_files import make_folder, write_picture
 
 
 @VISUALIZERS.register_module()

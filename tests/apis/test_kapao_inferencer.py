@@ -14,9 +14,9 @@ from PIL import Image
 from torch import nn
 
 from kapao_mm.apis import KAPAOInferencer
-from kapao_mm.configuration import load_config
 from kapao_mm.errors import InputError
 from kapao_mm.models.kapao import inference_settings
+from kapao_mm.utils.config import load_config
 
 
 @pytest.fixture(scope='module')

@@ -18,11 +18,11 @@ import numpy as np
 from mmpose.registry import DATASETS
 
 from kapao_mm import register_all_modules
-from kapao_mm.configuration import load_config
 from kapao_mm.datasets import read_metainfo
-from kapao_mm.datasets.annotation_reader import read_annotations
+from kapao_mm.datasets.annotations.reader import read_annotations
 from kapao_mm.errors import InputError
 from kapao_mm.evaluation import KAPAOMetric
+from kapao_mm.utils.config import load_config
 
 REPO = Path(__file__).resolve().parents[2]
 KEYPOINTS = ['top', 'left_end', 'right_end']
@@ -45,7 +45,7 @@ _base_ = [
     '{REPO}/configs/_base_/datasets/keypoint_loaders.py',
     '{REPO}/configs/_base_/schedules/kapao_short.py',
 ]
-from kapao_mm.configuration import set_everywhere
+from kapao_mm.utils.config import set_everywhere
 
 set_everywhere(_base_, input_size=64)
 model = dict(head=dict(num_keypoints=3))

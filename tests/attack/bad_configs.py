@@ -12,9 +12,9 @@ from typing import Any
 import yaml
 from mmengine.config import Config
 
-from kapao_mm.configuration import load_config
 from kapao_mm.datasets import read_metainfo
 from kapao_mm.utils.atomic_file import atomic_path, check_folder, check_writable
+from kapao_mm.utils.config import load_config
 from kapao_mm.utils.config_names import check_names
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
@@ -245,7 +245,7 @@ def names_set_everywhere(rng: random.Random, folder: Path) -> Attempt:
     value, key = NAMES[name]
     path = folder / 'derived.py'
     path.write_text(
-        f'_base_ = {str(config)!r}\nfrom kapao_mm.configuration import set_everywhere\n'
+        f'_base_ = {str(config)!r}\nfrom kapao_mm.utils.config import set_everywhere\n'
         f'set_everywhere(_base_, {name}={value!r})\n'
     )
     by_option = rng.random() < 0.5

@@ -30,7 +30,7 @@ from kapao_mm.deploy import runtime as runtime_module
 from kapao_mm.deploy.metadata import ModelMetadata
 from kapao_mm.errors import InputError
 from kapao_mm.functional.letterbox import letterbox, resize_and_pad
-from kapao_mm.image_files import predict_files
+from kapao_mm.utils.image_files import predict_files
 
 REPO = Path(__file__).parents[2]
 SIDE = 64  # of the network input, px

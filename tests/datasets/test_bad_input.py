@@ -10,8 +10,8 @@ import pycocotools.mask
 import pytest
 from mmpose.registry import DATASETS, METRICS
 
-from kapao_mm.configuration import load_config
 from kapao_mm.errors import InputError
+from kapao_mm.utils.config import load_config
 
 INPUT = 64  # px
 

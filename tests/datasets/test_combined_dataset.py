@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from mmpose.registry import DATASETS
 
-from kapao_mm.configuration import load_config
 from kapao_mm.errors import InputError
+from kapao_mm.utils.config import load_config
 
 WIDTH, HEIGHT = 40, 50
 SWAPS = dict(left='right', right='left')

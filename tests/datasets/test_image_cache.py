@@ -15,12 +15,12 @@ from mmengine.runner import Runner
 from mmpose.registry import DATASETS
 from PIL import Image
 
-from kapao_mm.configuration import load_config
 from kapao_mm.datasets import image_cache
 from kapao_mm.datasets.image_cache import ImageCache, shrunk_sizes
 from kapao_mm.datasets.toy import KEYPOINTS
 from kapao_mm.errors import InputError
-from kapao_mm.image_files import read_image
+from kapao_mm.utils.config import load_config
+from kapao_mm.utils.image_files import read_image
 
 SIZE = 64  # of the training input
 SIZES = ((200, 90), (40, 50), (64, 64), (90, 200), (70, 66), (64, 30))  # (w, h)

@@ -10,9 +10,9 @@ from mmpose.registry import MODELS
 from mmpose.structures import PoseDataSample
 from torch import Tensor, nn
 
-from kapao_mm.configuration import load_config
 from kapao_mm.functional.prediction import DetectedObjects
 from kapao_mm.models.kapao import KAPAO
+from kapao_mm.utils.config import load_config
 
 WIDTH = 8
 SETTINGS = dict(

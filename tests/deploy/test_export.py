@@ -17,8 +17,7 @@ if not TORCH_CAN:
 import torch
 from mmpose.registry import MODELS
 
-from kapao_mm.configuration import load_config
-from kapao_mm.deploy.comparison import compare_objects
+from kapao_mm.analysis.comparison import compare_objects
 from kapao_mm.deploy.export import (
     make_metadata,
     open_torchscript,
@@ -31,6 +30,7 @@ from kapao_mm.deploy.formats import TENSORRT_CANDIDATES
 from kapao_mm.deploy.metadata import KEY, ModelMetadata
 from kapao_mm.deploy.runtime import BACKENDS, split_by_image
 from kapao_mm.errors import InputError
+from kapao_mm.utils.config import load_config
 
 NUM_KEYPOINTS = [3, 2]
 LIMITED = dict(pose_iou_thr=0.25, max_candidates=60, max_objects=20)  # one suppression

@@ -13,7 +13,7 @@ import torch
 from mmpose.models import PoseDataPreprocessor
 from mmpose.structures import PoseDataSample
 
-from kapao_mm.deploy.comparison import compare_objects
+from kapao_mm.analysis.comparison import compare_objects
 from kapao_mm.deploy.graph import ExportGraph, class_nms, normalise
 from kapao_mm.deploy.runtime import split_by_image
 

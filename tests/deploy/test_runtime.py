@@ -24,9 +24,10 @@ from kapao_mm.deploy import runtime as module
 from kapao_mm.deploy.metadata import KEY, ModelMetadata
 from kapao_mm.deploy.runtime import KAPAORuntime, split_by_image
 from kapao_mm.engine.weights_only import TORCH_CAN
-from kapao_mm.errors import InputError, exit_on_input_error
+from kapao_mm.errors import InputError
 from kapao_mm.functional import drawing
 from kapao_mm.models.kapao import KAPAO
+from kapao_mm.utils.cli import exit_on_input_error
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
 METADATA = ModelMetadata(

@@ -4,10 +4,10 @@ from mmengine.optim import build_optim_wrapper
 from mmpose.registry import MODELS
 from torch import nn
 
-from kapao_mm.configuration import load_config
 from kapao_mm.engine import KAPAOOptimWrapper
 from kapao_mm.engine.optim_wrapper_constructor import parameter_groups
 from kapao_mm.errors import InputError
+from kapao_mm.utils.config import load_config
 
 
 @pytest.fixture(scope='module')

@@ -6,11 +6,11 @@ from mmengine.structures import InstanceData
 from mmpose.registry import MODELS
 from mmpose.structures import PoseDataSample
 
-from kapao_mm.configuration import load_config
 from kapao_mm.datasets.transforms import Letterbox
 from kapao_mm.errors import InputError
 from kapao_mm.functional.prediction import DetectedObjects
 from kapao_mm.models.kapao import SETTINGS, USES, add_objects_to_datasample, inference_settings
+from kapao_mm.utils.config import load_config
 
 CFG = dict(fusion_score_thr=0.3, fusion_distance=50)
 

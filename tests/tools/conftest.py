@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 from kapao_mm.datasets.toy import make_toy_dataset
-from kapao_mm.errors import exit_on_input_error
+from kapao_mm.utils.cli import exit_on_input_error
 
 
 @pytest.fixture

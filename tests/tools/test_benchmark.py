@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mmpose.structures import PoseDataSample
 
-from kapao_mm.benchmarking import time_parts
+from kapao_mm.analysis.synthetic_crowd import confident, make_crowds
+from kapao_mm.analysis.timing import time_parts
 from kapao_mm.errors import InputError
 from kapao_mm.functional.letterbox import letterbox
-from kapao_mm.models.inference_cost import prepare_for_inference
 from kapao_mm.models.task_modules.candidates import decode_candidates
-from kapao_mm.synthetic_crowd import confident, make_crowds
+from kapao_mm.models.utils.inference import prepare_for_inference
 
 TOOL = 'analysis_tools/benchmark.py'
 PEOPLE = 3
@@ -36,7 +36,7 @@ def config(repo, tmp_path_factory):
         f"_base_ = '{repo}/configs/kapao/kapao_n_coco.py'\n"
         f'model = dict(backbone=dict(widen_factor=0.125), neck=dict(in_channels={WIDTHS}), '
         f'head=dict(in_channels={WIDTHS}))\n'
-        'from kapao_mm.configuration import set_everywhere\n'
+        'from kapao_mm.utils.config import set_everywhere\n'
         'set_everywhere(_base_, input_size=64)\n'
     )
     return path

@@ -9,7 +9,7 @@ from mmengine.structures import InstanceData
 from mmpose.registry import DATASETS, MODELS
 from mmpose.structures import PoseDataSample
 
-from kapao_mm.configuration import load_config
+from kapao_mm.utils.config import load_config
 
 TOOL = 'misc/browse_dataset.py'
 TOY = 'configs/kapao/kapao_n_toy.py'

@@ -8,7 +8,7 @@ from mmengine.structures import InstanceData
 from mmpose.registry import MODELS
 from mmpose.structures import PoseDataSample
 
-from kapao_mm.configuration import load_config
+from kapao_mm.utils.config import load_config
 
 CONFIG = 'configs/kapao/kapao_n_toy.py'
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from mmpose.registry import MODELS
 
-from kapao_mm.configuration import load_config
-from kapao_mm.errors import exit_on_input_error
+from kapao_mm.utils.cli import exit_on_input_error
+from kapao_mm.utils.config import load_config
 
 
 @pytest.fixture(scope='module')

@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmpose.registry import MODELS
 
-from kapao_mm.configuration import load_config
+from kapao_mm.utils.config import load_config
 
 CONFIG = 'configs/kapao/kapao_n_toy.py'
 TOOL = 'analysis_tools/eval_results.py'

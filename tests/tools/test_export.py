@@ -19,12 +19,12 @@ import torch
 from mmpose.registry import MODELS
 from torch import nn
 
-from kapao_mm.configuration import load_config
 from kapao_mm.datasets.toy import draw_scene
 from kapao_mm.deploy import export
 from kapao_mm.deploy.export import open_torchscript, write_torchscript
 from kapao_mm.deploy.metadata import ModelMetadata
 from kapao_mm.deploy.runtime import KAPAORuntime
+from kapao_mm.utils.config import load_config
 
 TOOL = 'deployment/export.py'
 CONFIG = 'configs/kapao/kapao_n_toy.py'

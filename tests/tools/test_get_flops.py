@@ -3,7 +3,7 @@ import pytest
 import torch
 from mmpose.registry import MODELS
 
-from kapao_mm.configuration import load_config
+from kapao_mm.utils.config import load_config
 
 TOOL = 'analysis_tools/get_flops.py'
 CONFIG = 'configs/kapao/kapao_n_coco.py'

@@ -8,9 +8,9 @@ import pytest
 import torch
 from mmpose.registry import DATASETS, MODELS
 
-from kapao_mm.configuration import load_config
 from kapao_mm.datasets import read_metainfo
 from kapao_mm.engine.weights_only import load_weights_only
+from kapao_mm.utils.config import load_config
 
 TOOL = 'dataset_converters/new_dataset.py'
 SAMPLES = dict(  # name -> training and validation file with their images, flags

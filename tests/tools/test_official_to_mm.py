@@ -13,9 +13,9 @@ from mmpose.registry import MODELS
 from torch import nn
 
 from kapao_mm import __version__
-from kapao_mm.configuration import load_config
 from kapao_mm.engine import check_checkpoint
 from kapao_mm.engine.weights_only import TORCH_CAN, load_weights_only
+from kapao_mm.utils.config import load_config
 
 TOOL = 'model_converters/official_to_mm.py'
 ANCHORS = [

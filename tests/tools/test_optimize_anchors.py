@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 
-from kapao_mm.configuration import load_config
+from kapao_mm.utils.config import load_config
 
 TOOL = 'analysis_tools/optimize_anchors.py'
 CONFIG = 'configs/kapao/kapao_n_toy.py'
@@ -17,7 +17,7 @@ def tool(load_file):
 
 @pytest.fixture(autouse=True)
 def _short_search(monkeypatch):
-    monkeypatch.setattr('kapao_mm.models.task_modules.anchors.GENERATIONS', 20)
+    monkeypatch.setattr('kapao_mm.analysis.anchors.GENERATIONS', 20)
 
 
 @pytest.fixture

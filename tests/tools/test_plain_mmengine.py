@@ -15,7 +15,7 @@ from kapao_mm.errors import InputError
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 DERIVED = """
 _base_ = {base!r}
-from kapao_mm.configuration import set_everywhere
+from kapao_mm.utils.config import set_everywhere
 
 set_everywhere(_base_, data_root={toy!r}, input_size=64, max_epochs=1, batch_size=2)
 

@@ -9,10 +9,10 @@ from mmengine.runner import load_checkpoint
 from mmpose.registry import MODELS
 
 from kapao_mm.apis import KAPAOInferencer
-from kapao_mm.configuration import load_config
 from kapao_mm.datasets import read_metainfo
 from kapao_mm.engine import check_checkpoint
 from kapao_mm.engine.weights_only import load_weights_only
+from kapao_mm.utils.config import load_config
 
 TOOL = 'misc/publish_model.py'
 CONFIG = 'configs/kapao/kapao_n_toy.py'

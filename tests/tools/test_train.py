@@ -8,8 +8,8 @@ import pytest
 import torch
 from mmpose.registry import MODELS
 
-from kapao_mm.configuration import load_config
 from kapao_mm.errors import InputError
+from kapao_mm.utils.config import load_config
 
 RECIPE = 'configs/kapao/kapao_n_coco.py'
 TOY = 'configs/kapao/kapao_n_toy.py'

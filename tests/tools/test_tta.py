@@ -5,9 +5,9 @@ import pytest
 import torch
 from mmpose.registry import MODELS
 
-from kapao_mm.configuration import load_config
 from kapao_mm.errors import InputError
 from kapao_mm.models import KAPAOTTA
+from kapao_mm.utils.config import load_config
 
 TOY = 'configs/kapao/kapao_n_toy.py'
 CROWDPOSE = 'configs/kapao/kapao_s_crowdpose.py'

@@ -2,8 +2,8 @@
 import pytest
 from mmengine.config import Config
 
-from kapao_mm.configuration import load_config, set_everywhere
 from kapao_mm.errors import InputError
+from kapao_mm.utils.config import load_config, set_everywhere
 from kapao_mm.utils.config_names import check_names
 
 BASE = """
@@ -105,7 +105,7 @@ VALUES = [
 @pytest.mark.parametrize(('name', 'new', 'key', 'expected'), VALUES)
 def test_values_made_from_a_name_follow_it(base, derive, name, new, key, expected):
     by_option = load_config(base, {name: new})
-    helper = 'from kapao_mm.configuration import set_everywhere'
+    helper = 'from kapao_mm.utils.config import set_everywhere'
     line = f'set_everywhere(_base_, {name}={new!r})'
     by_line = Config.fromfile(derive(helper, line))
     for cfg in (by_option, by_line):

@@ -2,9 +2,9 @@
 import mmengine
 import pytest
 
-from kapao_mm.configuration import read_config
 from kapao_mm.datasets import read_metainfo
 from kapao_mm.errors import InputError
+from kapao_mm.utils.config import read_config
 from kapao_mm.utils.plain_yaml import read_yaml_as_data
 
 ATTACKS = [

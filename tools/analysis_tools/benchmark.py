@@ -18,9 +18,9 @@ from itertools import cycle, islice, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kapao_mm.errors import InputError, exit_on_input_error
+from kapao_mm.errors import InputError
 from kapao_mm.utils.atomic_file import atomic_path, check_writable
-from kapao_mm.utils.flags import PRECISIONS, input_shape, positive
+from kapao_mm.utils.cli import PRECISIONS, exit_on_input_error, input_shape, positive
 
 SUFFIXES = {'onnxruntime': '.onnx', 'openvino': '.xml', 'torchscript': '.pt'}
 BACKEND_OF = {suffix: backend for backend, suffix in SUFFIXES.items()}
@@ -85,7 +85,8 @@ from mmpose.structures import PoseDataSample
 from torch import Tensor
 
 from kapao_mm import register_all_modules
-from kapao_mm.benchmarking import (
+from kapao_mm.analysis.synthetic_crowd import confident, make_crowds
+from kapao_mm.analysis.timing import (
     Part,
     describe_machine,
     find_device,
@@ -96,18 +97,17 @@ from kapao_mm.benchmarking import (
     time_parts,
     write_report,
 )
-from kapao_mm.configuration import load_config
 from kapao_mm.datasets.toy import make_toy_dataset
 from kapao_mm.deploy.metadata import ModelMetadata
 from kapao_mm.deploy.runtime import BACKENDS, Network, split_by_image
 from kapao_mm.engine import load_weights
 from kapao_mm.functional.letterbox import PAD_VALUE, letterbox, resize_and_pad
 from kapao_mm.functional.prediction import DetectedObjects, predict_from_letterbox
-from kapao_mm.image_files import find_images, read_image
-from kapao_mm.models.inference_cost import prepare_for_inference
 from kapao_mm.models.kapao import KAPAO
 from kapao_mm.models.task_modules.candidates import decode_candidates
-from kapao_mm.synthetic_crowd import confident, make_crowds
+from kapao_mm.models.utils.inference import prepare_for_inference
+from kapao_mm.utils.config import load_config
+from kapao_mm.utils.image_files import find_images, read_image
 
 IN_GRAPH = 'forward + NMS'  # part of an exported model
 COLOURS = {'pre-processing': 'C0', 'forward': 'C1', IN_GRAPH: 'C4', 'NMS': 'C2', 'fusion': 'C3'}

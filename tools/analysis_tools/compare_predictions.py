@@ -8,9 +8,9 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from kapao_mm.errors import InputError, exit_on_input_error
+from kapao_mm.errors import InputError
 from kapao_mm.utils.atomic_file import check_writable
-from kapao_mm.utils.flags import PRECISIONS, add_config_options
+from kapao_mm.utils.cli import PRECISIONS, add_config_options, exit_on_input_error
 
 
 def parse_args() -> argparse.Namespace:
@@ -51,13 +51,13 @@ from torch.utils.data import DataLoader
 from torchvision.ops import box_iou
 
 from kapao_mm import register_all_modules
-from kapao_mm.benchmarking import describe_machine, find_device, write_report
-from kapao_mm.configuration import fit_loaders, load_config
+from kapao_mm.analysis.timing import describe_machine, find_device, write_report
 from kapao_mm.deploy.runtime import KAPAORuntime
 from kapao_mm.engine import load_weights
-from kapao_mm.image_files import read_image
-from kapao_mm.models.inference_cost import prepare_for_inference
 from kapao_mm.models.kapao import add_prediction_to_datasample, inference_settings
+from kapao_mm.models.utils.inference import prepare_for_inference
+from kapao_mm.utils.config import fit_loaders, load_config
+from kapao_mm.utils.image_files import read_image
 
 SAME_POSE = 0.8  # IoU of boxes above which two poses count as the same
 NEAR = 0.5  # px of the original image

@@ -4,9 +4,9 @@
 import argparse
 from pathlib import Path
 
-from kapao_mm.errors import InputError, exit_on_input_error
+from kapao_mm.errors import InputError
 from kapao_mm.utils.atomic_file import atomic_path, check_writable
-from kapao_mm.utils.flags import add_config_options
+from kapao_mm.utils.cli import add_config_options, exit_on_input_error
 
 
 def parse_args() -> argparse.Namespace:
@@ -27,8 +27,8 @@ from mmengine.config import Config
 from mmpose.registry import DATASETS, METRICS
 
 from kapao_mm import register_all_modules
-from kapao_mm.configuration import load_config
 from kapao_mm.evaluation import KAPAOMetric, read_results
+from kapao_mm.utils.config import load_config
 
 
 def build_metric(cfg: Config) -> KAPAOMetric:

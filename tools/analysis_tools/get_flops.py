@@ -8,8 +8,7 @@ count a multiply-add as one FLOP and others as two: both numbers are printed.
 import argparse
 from collections import OrderedDict
 
-from kapao_mm.errors import exit_on_input_error
-from kapao_mm.utils.flags import input_shape
+from kapao_mm.utils.cli import exit_on_input_error, input_shape
 
 
 def parse_args() -> argparse.Namespace:
@@ -33,8 +32,8 @@ from mmpose.registry import MODELS
 from torch import nn
 
 from kapao_mm import register_all_modules
-from kapao_mm.configuration import load_config
 from kapao_mm.models.kapao import KAPAO
+from kapao_mm.utils.config import load_config
 
 
 def count(model: KAPAO, input_hw: tuple[int, int]) -> dict[str, tuple[int, int]]:

@@ -9,9 +9,9 @@ import argparse
 import os
 from pathlib import Path
 
-from kapao_mm.errors import InputError, exit_on_input_error
+from kapao_mm.errors import InputError
 from kapao_mm.utils.atomic_file import atomic_path, check_writable
-from kapao_mm.utils.flags import add_config_options
+from kapao_mm.utils.cli import add_config_options, exit_on_input_error
 
 
 def parse_args() -> argparse.Namespace:
@@ -40,9 +40,9 @@ from mmengine.config import Config
 from mmpose.registry import DATASETS
 
 from kapao_mm import register_all_modules
-from kapao_mm.configuration import inner_datasets, load_config
+from kapao_mm.analysis.anchors import TARGET_RECALL, find_anchors, measure_fit
 from kapao_mm.datasets.transforms.affine import MAX_ASPECT, MIN_SIDE
-from kapao_mm.models.task_modules.anchors import TARGET_RECALL, find_anchors, measure_fit
+from kapao_mm.utils.config import inner_datasets, load_config
 
 NUM_SCALES = 19  # steps of 0.1 for the published scale range of 0.1 to 1.9
 POSES, TRAINING, POINTS = 'pose objects', '  in training', 'keypoint objects'

@@ -5,9 +5,9 @@ import argparse
 import math
 from pathlib import Path
 
-from kapao_mm.errors import InputError, exit_on_input_error
+from kapao_mm.errors import InputError
 from kapao_mm.utils.atomic_file import atomic_path, check_writable
-from kapao_mm.utils.flags import add_config_options, positive
+from kapao_mm.utils.cli import add_config_options, exit_on_input_error, positive
 
 
 def parse_args() -> argparse.Namespace:
@@ -32,8 +32,8 @@ from mmengine.config import Config
 from mmpose.registry import DATASETS
 
 from kapao_mm import register_all_modules
-from kapao_mm.configuration import load_config
 from kapao_mm.engine.schedule import Recipe, ema_decay
+from kapao_mm.utils.config import load_config
 
 GROUPS = dict(weights='-', norms='--', biases=':')  # line styles of the groups' learning rates
 

@@ -11,9 +11,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from kapao_mm.errors import InputError, exit_on_input_error
+from kapao_mm.errors import InputError
 from kapao_mm.utils.atomic_file import atomic_path, check_writable
-from kapao_mm.utils.flags import positive
+from kapao_mm.utils.cli import exit_on_input_error, positive
 
 PEOPLE = (1, 2, 5, 10, 20, 40, 60, 80, 100)
 
@@ -52,7 +52,8 @@ from mmpose.registry import MODELS
 from torchvision.ops import box_convert
 
 from kapao_mm import register_all_modules
-from kapao_mm.benchmarking import (
+from kapao_mm.analysis.synthetic_crowd import confident, make_crowds
+from kapao_mm.analysis.timing import (
     Part,
     describe_machine,
     find_device,
@@ -60,13 +61,12 @@ from kapao_mm.benchmarking import (
     time_parts,
     write_report,
 )
-from kapao_mm.configuration import load_config
 from kapao_mm.functional.fusion import fuse
 from kapao_mm.functional.prediction import predict_in_image
 from kapao_mm.models.heads import KAPAOHead
 from kapao_mm.models.kapao import inference_settings
 from kapao_mm.models.task_modules.candidates import Candidates
-from kapao_mm.synthetic_crowd import confident, make_crowds
+from kapao_mm.utils.config import load_config
 
 WARM_UP = 20  # runs that are not measured
 SCALE = np.array([0.5, 0.5])  # px of the original image for each px of the network input

@@ -23,9 +23,9 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from kapao_mm.errors import InputError, exit_on_input_error
+from kapao_mm.errors import InputError
 from kapao_mm.utils.atomic_file import atomic_path, check_writable
-from kapao_mm.utils.flags import add_config_options
+from kapao_mm.utils.cli import add_config_options, exit_on_input_error
 
 
 def parse_args() -> argparse.Namespace:
@@ -54,11 +54,11 @@ if __name__ == '__main__':
 from matplotlib.figure import Figure
 from mmengine.config import Config
 
-from kapao_mm.configuration import load_config, typed_value
 from kapao_mm.datasets import read_metainfo
 from kapao_mm.engine import fetch, latest_checkpoint
 from kapao_mm.evaluation import KAPAOMetric
 from kapao_mm.evaluation.coco_evaluation import metric_names
+from kapao_mm.utils.config import load_config, typed_value
 
 TOOLS = Path(__file__).parents[1]
 WIDE_RANGE = 50  # values that differ by more than this factor get a logarithmic axis

@@ -17,9 +17,9 @@ import time
 from itertools import chain, cycle, islice, repeat
 from pathlib import Path
 
-from kapao_mm.errors import InputError, exit_on_input_error
+from kapao_mm.errors import InputError
 from kapao_mm.utils.atomic_file import check_writable
-from kapao_mm.utils.flags import add_config_options
+from kapao_mm.utils.cli import add_config_options, exit_on_input_error
 
 SWITCHES = {
     'channels_last': {'model.channels_last': True},
@@ -67,7 +67,7 @@ from mmpose.registry import DATASETS, MODELS
 from torch.utils.data import DataLoader
 
 from kapao_mm import register_all_modules
-from kapao_mm.benchmarking import (
+from kapao_mm.analysis.timing import (
     WARM_UP,
     Part,
     describe_machine,
@@ -78,8 +78,8 @@ from kapao_mm.benchmarking import (
     time_parts,
     write_report,
 )
-from kapao_mm.configuration import load_config
 from kapao_mm.datasets.toy import KEYPOINTS, make_toy_dataset
+from kapao_mm.utils.config import load_config
 
 PICTURES = 32  # minimum number of images
 MARGIN = 0.02  # smaller relative gains are considered noise

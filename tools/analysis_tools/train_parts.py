@@ -14,9 +14,9 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from kapao_mm.errors import InputError, exit_on_input_error
+from kapao_mm.errors import InputError
 from kapao_mm.utils.atomic_file import check_writable
-from kapao_mm.utils.flags import add_config_options, input_shape
+from kapao_mm.utils.cli import add_config_options, exit_on_input_error, input_shape
 
 
 def parse_args() -> argparse.Namespace:
@@ -54,7 +54,7 @@ from mmpose.registry import DATASETS, MODELS
 from torch import Tensor
 
 from kapao_mm import register_all_modules
-from kapao_mm.benchmarking import (
+from kapao_mm.analysis.timing import (
     Part,
     describe_machine,
     find_device,
@@ -62,10 +62,10 @@ from kapao_mm.benchmarking import (
     time_parts,
     write_report,
 )
-from kapao_mm.configuration import load_config
 from kapao_mm.datasets.toy import make_toy_dataset
 from kapao_mm.datasets.transforms import MosaicScaleTranslate, TracedMosaic
 from kapao_mm.models.heads import KAPAOHead
+from kapao_mm.utils.config import load_config
 
 PICTURES = 32
 LABELLED = 0.85  # share of labeled keypoints for the loss

@@ -17,7 +17,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from kapao_mm.errors import InputError, exit_on_input_error
+from kapao_mm.errors import InputError
+from kapao_mm.utils.cli import exit_on_input_error
 
 
 def parse_args() -> argparse.Namespace:
@@ -39,7 +40,7 @@ import numpy as np
 from PIL import Image
 
 from kapao_mm.datasets import read_metainfo
-from kapao_mm.datasets.annotation_reader import write_annotations
+from kapao_mm.datasets.annotations.reader import write_annotations
 
 METAINFO = Path(__file__).parents[2] / 'configs/_base_/datasets/carfusion.py'
 COCO_VISIBILITY = {1: 2, 2: 1, 3: 1}

@@ -12,7 +12,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from kapao_mm.errors import InputError, exit_on_input_error
+from kapao_mm.errors import InputError
+from kapao_mm.utils.cli import exit_on_input_error
 
 
 def parse_args() -> argparse.Namespace:
@@ -34,7 +35,7 @@ def parse_args() -> argparse.Namespace:
 if __name__ == '__main__':
     parse_args()  # before the slow imports below, so that --help is fast
 
-from kapao_mm.datasets.annotation_checks import (
+from kapao_mm.datasets.annotations.checks import (
     Finding,
     category_faults,
     find_entries,
@@ -42,7 +43,7 @@ from kapao_mm.datasets.annotation_checks import (
     id_faults,
     image_faults,
 )
-from kapao_mm.datasets.annotation_reader import raise_faults, read_annotations, write_annotations
+from kapao_mm.datasets.annotations.reader import raise_faults, read_annotations, write_annotations
 
 LISTS = ('images', 'annotations', 'categories')
 

@@ -11,8 +11,9 @@ from keyword import iskeyword
 from pathlib import Path
 from typing import Any
 
-from kapao_mm.errors import InputError, exit_on_input_error
+from kapao_mm.errors import InputError
 from kapao_mm.utils.atomic_file import atomic_path
+from kapao_mm.utils.cli import exit_on_input_error
 
 # Geometric mean of COCO's smallest (0.025, eyes) and largest sigma (0.107, hips). Sigmas are the
 # tolerances of OKS. With made-up ones the AP cannot be compared with that of other datasets.
@@ -70,18 +71,16 @@ if __name__ == '__main__':
 
 import numpy as np
 
-from kapao_mm.configuration import load_config
+from kapao_mm.analysis.anchors import TARGET_RECALL, measure_fit
 from kapao_mm.datasets import read_metainfo
-from kapao_mm.datasets.annotation_checks import (
+from kapao_mm.datasets.annotations.checks import (
     annotation_faults,
     category_faults,
     fatal_faults,
     found_only,
     image_faults,
 )
-from kapao_mm.datasets.annotation_reader import raise_faults, read_annotations
-from kapao_mm.datasets.annotation_review import Instances, box_sides, gather_instances
-from kapao_mm.datasets.describe import (
+from kapao_mm.datasets.annotations.describe import (
     Category,
     find_categories,
     left_right_pairs,
@@ -89,9 +88,11 @@ from kapao_mm.datasets.describe import (
     make_metainfo,
     sigmas_of_two,
 )
-from kapao_mm.datasets.object_sizes import choose_fusion_distance, find_small_objects
+from kapao_mm.datasets.annotations.object_sizes import choose_fusion_distance, find_small_objects
+from kapao_mm.datasets.annotations.reader import raise_faults, read_annotations
+from kapao_mm.datasets.annotations.review import Instances, box_sides, gather_instances
 from kapao_mm.evaluation.label_checks import label_faults
-from kapao_mm.models.task_modules.anchors import TARGET_RECALL, measure_fit
+from kapao_mm.utils.config import load_config
 
 BASES = Path(__file__).resolve().parents[2] / 'configs/_base_'
 WIDTH = 100  # maximum line length of the written files

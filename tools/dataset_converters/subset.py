@@ -4,8 +4,8 @@
 import argparse
 from pathlib import Path
 
-from kapao_mm.errors import InputError, exit_on_input_error
-from kapao_mm.utils.flags import positive
+from kapao_mm.errors import InputError
+from kapao_mm.utils.cli import exit_on_input_error, positive
 
 
 def parse_args() -> argparse.Namespace:
@@ -20,8 +20,8 @@ def parse_args() -> argparse.Namespace:
 if __name__ == '__main__':
     parse_args()  # before the slow imports below, so that --help is fast
 
-from kapao_mm.datasets.annotation_checks import find_entries, found_only, has_id, id_faults
-from kapao_mm.datasets.annotation_reader import raise_faults, read_annotations, write_annotations
+from kapao_mm.datasets.annotations.checks import find_entries, found_only, has_id, id_faults
+from kapao_mm.datasets.annotations.reader import raise_faults, read_annotations, write_annotations
 
 
 def take_images(annotations: dict, count: int) -> dict:

@@ -11,8 +11,8 @@ from kapao_mm.deploy.formats import (
     TENSORRT_CANDIDATES,
     TENSORRT_MIN_SIZE,
 )
-from kapao_mm.errors import InputError, exit_on_input_error
-from kapao_mm.utils.flags import add_config_options
+from kapao_mm.errors import InputError
+from kapao_mm.utils.cli import add_config_options, exit_on_input_error
 
 
 def parse_args() -> argparse.Namespace:
@@ -60,17 +60,17 @@ from mmpose.registry import MODELS
 from mmpose.structures import PoseDataSample
 
 from kapao_mm import register_all_modules
-from kapao_mm.configuration import load_config
+from kapao_mm.analysis.comparison import compare_objects
 from kapao_mm.datasets.toy import draw_scene
-from kapao_mm.deploy.comparison import compare_objects
 from kapao_mm.deploy.export import WRITERS, make_metadata, open_torchscript
 from kapao_mm.deploy.runtime import BACKENDS, split_by_image
 from kapao_mm.engine import check_output, load_weights
 from kapao_mm.functional.letterbox import letterbox, resize_and_pad
 from kapao_mm.functional.prediction import DetectedObjects
-from kapao_mm.image_files import read_image
-from kapao_mm.models.inference_cost import prepare_for_inference
 from kapao_mm.models.kapao import KAPAO
+from kapao_mm.models.utils.inference import prepare_for_inference
+from kapao_mm.utils.config import load_config
+from kapao_mm.utils.image_files import read_image
 
 MAX_POSITION, MAX_SCORE = 0.05, 1e-4  # largest rounding errors: px of the network input, score
 

@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from kapao_mm.errors import InputError, exit_on_input_error
-from kapao_mm.utils.flags import add_config_options
+from kapao_mm.errors import InputError
+from kapao_mm.utils.cli import add_config_options, exit_on_input_error
 
 
 def parse_args() -> argparse.Namespace:
@@ -48,9 +48,9 @@ from mmpose.structures import PoseDataSample
 from torchvision.ops import box_convert
 
 from kapao_mm import register_all_modules
-from kapao_mm.configuration import load_config
 from kapao_mm.models.heads import KAPAOHead
 from kapao_mm.models.task_modules.objects import make_objects
+from kapao_mm.utils.config import load_config
 from kapao_mm.visualization import KAPAOVisualizer
 
 MIN_SIDE = 800  # px; smaller images are enlarged so that labels are readable

@@ -14,9 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from kapao_mm.errors import InputError, exit_on_input_error
+from kapao_mm.errors import InputError
 from kapao_mm.utils.atomic_file import atomic_path
-from kapao_mm.utils.flags import add_config_options
+from kapao_mm.utils.cli import add_config_options, exit_on_input_error
 
 
 def parse_args() -> argparse.Namespace:
@@ -46,23 +46,23 @@ from mmengine.config import Config
 from mmpose.registry import DATASETS
 
 from kapao_mm import register_all_modules
-from kapao_mm.configuration import LOADERS, inner_datasets, load_config
 from kapao_mm.datasets import KeypointDataset
-from kapao_mm.datasets.annotation_checks import (
+from kapao_mm.datasets.annotations.checks import (
     Finding,
     fatal_faults,
     find_entries,
     without_faulty,
 )
-from kapao_mm.datasets.annotation_reader import read_annotations
-from kapao_mm.datasets.annotation_review import (
+from kapao_mm.datasets.annotations.object_sizes import find_small_objects
+from kapao_mm.datasets.annotations.reader import read_annotations
+from kapao_mm.datasets.annotations.review import (
     Instances,
     box_sides,
     gather_instances,
     things_to_look_at,
 )
-from kapao_mm.datasets.object_sizes import find_small_objects
 from kapao_mm.datasets.transforms import CheckedLoadImage
+from kapao_mm.utils.config import LOADERS, inner_datasets, load_config
 
 COLORS = colormaps['tab20']
 PERCENTILES = (5, 50, 95)

@@ -4,7 +4,7 @@
 import argparse
 import sys
 
-from kapao_mm.errors import exit_on_input_error
+from kapao_mm.utils.cli import exit_on_input_error
 
 
 def main() -> None:

@@ -10,7 +10,8 @@ import os
 import signal
 import sys
 
-from kapao_mm.errors import InputError, exit_on_input_error
+from kapao_mm.errors import InputError
+from kapao_mm.utils.cli import exit_on_input_error
 
 
 def parse_args() -> argparse.Namespace:

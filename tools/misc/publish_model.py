@@ -9,7 +9,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from kapao_mm.errors import InputError, exit_on_input_error
+from kapao_mm.errors import InputError
+from kapao_mm.utils.cli import exit_on_input_error
 
 
 def parse_args() -> argparse.Namespace:

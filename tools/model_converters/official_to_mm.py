@@ -11,7 +11,8 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from kapao_mm.errors import InputError, exit_on_input_error
+from kapao_mm.errors import InputError
+from kapao_mm.utils.cli import exit_on_input_error
 
 
 def parse_args() -> argparse.Namespace:
@@ -34,9 +35,9 @@ from mmpose.registry import MODELS
 from torch import Tensor, nn
 
 from kapao_mm import __version__, register_all_modules
+from kapao_mm.converters.release import Release, read_release
 from kapao_mm.datasets import read_metainfo
 from kapao_mm.engine import AtomicBackend, check_output, checkpoint_bytes
-from kapao_mm.engine.release import Release, read_release
 
 REPO = Path(__file__).resolve().parents[2]
 MODEL_CONFIGS = 'configs/_base_/models'

@@ -12,7 +12,7 @@ from mmpose.registry import TRANSFORMS
 
 from kapao_mm.errors import InputError
 from kapao_mm.functional.pixels import as_bgr
-from kapao_mm.image_files import decode_image, read_image
+from kapao_mm.utils.image_files import decode_image, read_image
 
 
 @TRANSFORMS.register_module()

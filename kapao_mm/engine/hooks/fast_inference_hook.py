@@ -9,7 +9,7 @@ from mmengine.runner import Runner
 from mmpose.registry import HOOKS
 
 from kapao_mm.errors import InputError
-from kapao_mm.models.inference_cost import prepare_for_inference
+from kapao_mm.models.utils.inference import prepare_for_inference
 
 
 @HOOKS.register_module()

@@ -11,8 +11,8 @@ from mmpose.engine.hooks import PoseVisualizationHook
 from mmpose.registry import HOOKS
 from mmpose.structures import PoseDataSample, merge_data_samples
 
-from kapao_mm.image_files import read_image
 from kapao_mm.utils.atomic_file import check_folder
+from kapao_mm.utils.image_files import read_image
 
 
 @HOOKS.register_module()

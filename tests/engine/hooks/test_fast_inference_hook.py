@@ -7,9 +7,9 @@ from mmengine.model import MMFullyShardedDataParallel
 from mmpose.registry import MODELS
 from torch import nn
 
-from kapao_mm.configuration import load_config
 from kapao_mm.engine import FastInferenceHook
 from kapao_mm.errors import InputError
+from kapao_mm.utils.config import load_config
 
 
 @pytest.fixture(scope='module')

@@ -7,8 +7,8 @@ from pathlib import Path
 from short_run import images, make_run
 
 from kapao_mm import register_all_modules
-from kapao_mm.distributed import join_processes, leave_processes
 from kapao_mm.errors import InputError
+from kapao_mm.utils.dist import join_processes, leave_processes
 
 
 def main() -> None:

@@ -1,0 +1,273 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+"""Reads image files, predicts them, and writes a picture and a JSON file for each."""
+
+import glob
+import io
+import json
+import os
+import sys
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from kapao_mm.errors import InputError
+
+from .atomic_file import atomic_path
+
+IMAGE_SUFFIXES = ('.bmp', '.gif', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
+
+MAX_BYTES = 2**31  # limit of an image file
+MAX_JPEG_SIDE = 65500  # px
+MAX_NAME = 240  # bytes; most file systems allow 255, and a number and a suffix are added
+
+Predictor = Callable[[Path], tuple[dict[str, Any], np.ndarray]]
+
+
+def predict_files(given: list[str], out_dir: Path, load: Callable[[], Predictor]) -> bool:
+    """Predicts images one by one, and prints for each what was found and where it was written.
+
+    An image that fails is reported and does not stop the others. At the end the failed images are
+    counted.
+
+    Args:
+        given: Images, folders and patterns.
+        out_dir: Folder of the pictures and JSON files.
+        load: Makes the predictor. It is called only if there is an image. The predictor returns the
+            :func:`prediction_dict` of an image file and its picture, BGR (H, W, 3) uint8.
+
+    Returns:
+        Whether everything that is given was predicted.
+
+    Raises:
+        InputError: If ``out_dir`` cannot be made, or contains the images. Errors of ``load`` are
+            raised too.
+    """
+    found = list(dict.fromkeys(find_images(given)))
+    images = [item for item in found if isinstance(item, Path)]
+    errors = [item for item in found if isinstance(item, InputError)]
+    for error in errors:
+        _say(f'error: {error}', sys.stderr)
+    if os.path.realpath(out_dir) in {os.path.dirname(os.path.realpath(image)) for image in images}:
+        raise InputError(f'--out-dir {out_dir} is where images come from, and would overwrite them')
+    if images:
+        make_folder(out_dir, '--out-dir')
+        predict = load()
+        for name, image in name_outputs(images).items():
+            try:
+                _say(f'{image}: {_write(*predict(image), out_dir / name)}')
+            except InputError as error:
+                errors.append(error)
+                _say(f'error: {error}', sys.stderr)
+            except (cv2.error, MemoryError) as error:
+                errors.append(error)
+                reason = ' '.join(str(error).split()) or type(error).__name__
+                _say(f'error: image {image.absolute()} cannot be predicted: {reason}', sys.stderr)
+        _say(f'pictures and JSON are in {out_dir.absolute()}')
+    if errors:
+        _say(f'{len(errors)} of {len(found)} failed: see the errors above', sys.stderr)
+    return not errors
+
+
+def make_folder(folder: Path, name: str = 'folder') -> None:
+    """Makes a folder and its parents, if they are missing.
+
+    Args:
+        folder: Path of the folder.
+        name: Name of the folder in the message of an error.
+
+    Raises:
+        InputError: If the folder cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f'{name} {folder} cannot be made: {error.strerror}') from error
+
+
+def find_images(given: list[str]) -> Iterator[Path | InputError]:
+    """Yields the images of files, folders and patterns, or an error for one that has no image."""
+    for name in given:
+        path = Path(name)
+        if os.path.isdir(name):
+            fault = f'folder {path.absolute()} has no images ({" ".join(IMAGE_SUFFIXES)})'
+            try:
+                yield from _only_images(path.iterdir()) or [InputError(fault)]
+            except OSError as error:
+                yield InputError(f'folder {path.absolute()} cannot be read: {error.strerror}')
+        elif os.path.exists(name):
+            yield path
+        else:
+            fault = f'image {path.absolute()} does not exist'
+            matches = sorted(glob.glob(name, recursive=True))
+            # With ** a link to a folder above repeats the images of that folder.
+            identity = os.path.realpath if '**' in name else str
+            unique = {identity(match): match for match in reversed(matches)}
+            yield from _only_images(map(Path, unique.values())) or [InputError(fault)]
+
+
+def _only_images(paths: Iterable[Path]) -> list[Path]:
+    return sorted(path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES)
+
+
+class OutputNames:
+    """Names the results of images after the images, and numbers names that are taken.
+
+    Names that are too long for a file system are cut.
+
+    Example:
+        >>> names = OutputNames()
+        >>> [names(path.stem, path) for path in (Path('x/a.jpg'), Path('y/a.jpg'), Path('x/a.jpg'))]
+        ['a', 'a_2', 'a']
+    """
+
+    def __init__(self) -> None:
+        self._names: dict[Hashable, str] = {}  # by image
+        self._taken: set[str] = set()
+        self._last: dict[str, int] = defaultdict(lambda: 1)  # last number of each stem
+
+    def __call__(self, stem: str, image: Hashable) -> str:
+        """Returns the name of an image's results, which is the same in each call.
+
+        Args:
+            stem: Desired name.
+            image: Value that identifies the image, such as its path.
+        """
+        if image not in self._names:
+            while len(os.fsencode(stem)) > MAX_NAME:
+                stem = stem[:-1]
+            name = stem
+            while name in self._taken:
+                self._last[stem] += 1
+                name = f'{stem}_{self._last[stem]}'
+            self._taken.add(name)
+            self._names[image] = name
+        return self._names[image]
+
+
+def name_outputs(images: list[Path]) -> dict[str, Path]:
+    """Returns the images by the names of their results, see :class:`OutputNames`."""
+    names = OutputNames()
+    return {names(image.stem, image): image for image in images}
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Reads an image file, see :func:`decode_image`.
+
+    Returns:
+        The image, BGR (h, w, 3) uint8.
+
+    Raises:
+        InputError: If the file is missing, not an image, or too large.
+    """
+    name = str(path.absolute())
+    if '\0' in name:  # Python's functions would raise a ValueError
+        raise InputError(f'image {name!r} does not exist')
+    try:
+        if path.exists() and not path.is_file():  # reading a pipe would wait forever
+            raise InputError(f'image {name} cannot be read as an image: it is not a file')
+        if path.stat().st_size > MAX_BYTES:
+            raise InputError(f'image {name} is larger than {MAX_BYTES:,} bytes')
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise InputError(f'image {name} does not exist') from error
+    except OSError as error:
+        raise InputError(f'image {name} cannot be read: {error.strerror}') from error
+    return decode_image(content, name)
+
+
+def decode_image(content: bytes, name: str) -> np.ndarray:
+    """Decodes the bytes of an image file as MMPose's LoadImage does.
+
+    The image is turned as its EXIF orientation says, 16 bits are scaled to 8, and transparency is
+    dropped. An image of more than twice ``PIL.Image.MAX_IMAGE_PIXELS`` (179 million px) is refused
+    before it is decoded, to save memory.
+
+    Args:
+        content: Bytes of the file.
+        name: Name of the image in errors.
+
+    Returns:
+        The image, BGR (h, w, 3) uint8.
+
+    Raises:
+        InputError: If the bytes are not an image, or it is too large.
+    """
+    _check_size(content, name)
+    try:
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:  # an empty file, or a side beyond OpenCV's limit
+        image = None
+    if image is None:
+        raise InputError(f'image {name} cannot be read as an image')
+    return image
+
+
+def _check_size(content: bytes, name: str) -> None:
+    """Raises an InputError if the header of an image file says that the image is too large."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', Image.DecompressionBombWarning)  # at half the limit
+            Image.open(io.BytesIO(content)).close()
+    except Image.DecompressionBombError as error:
+        limit = 2 * Image.MAX_IMAGE_PIXELS
+        raise InputError(f'image {name} has more than {limit:,} px: make it smaller') from error
+    except Exception:  # OpenCV knows more formats, or reports the error
+        return
+
+
+def write_picture(picture: np.ndarray, path: Path) -> Path:
+    """Writes a picture completely or not at all.
+
+    A JPEG file is replaced by PNG if the picture is too large for JPEG.
+
+    Args:
+        picture: Picture, BGR (H, W, 3) uint8.
+        path: Path of the file; its suffix is the format.
+
+    Returns:
+        Path of the written file.
+
+    Raises:
+        InputError: If the format is unknown or does not support the size, or the file cannot be
+            written.
+    """
+    is_jpeg = path.suffix.lower() in ('.jpg', '.jpeg')
+    if is_jpeg and max(picture.shape) > MAX_JPEG_SIDE:
+        path = path.with_suffix('.png')
+    try:
+        encoded, content = cv2.imencode(path.suffix, picture)
+    except cv2.error:  # OpenCV has no such format
+        encoded = False
+    if not encoded:
+        height, width = picture.shape[:2]
+        raise InputError(
+            f'{path.absolute()} cannot be written: OpenCV has no such format, or it cannot have '
+            f'{width} x {height} px'
+        )
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+    return path
+
+
+def _write(prediction: dict[str, Any], picture: np.ndarray, output: Path) -> str:
+    """Writes OUTPUT.json and OUTPUT.jpg; returns a text of what was found and where it is."""
+    with atomic_path(f'{output}.json') as temporary:
+        temporary.write_text(json.dumps(prediction))
+    written = write_picture(picture, Path(f'{output}.jpg'))
+    fused = sum(sum(pose['fused']) for pose in prediction['poses'])
+    return (
+        f'{len(prediction["poses"])} poses, '
+        f'{len(prediction["keypoint_objects"])} keypoint objects, {fused} fused -> {written}'
+    )
+
+
+def _say(text: str, file: TextIO | None = None) -> None:
+    """Prints a line; characters that the terminal cannot show are escaped."""
+    encoding = getattr(sys.stdout, 'encoding', None) or 'utf-8'
+    print(text.encode(encoding, 'backslashreplace').decode(encoding), file=file, flush=True)

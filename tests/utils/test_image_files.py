@@ -1,0 +1,242 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+import io
+import json
+import os
+import re
+import zlib
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import cv2
+import mmcv
+import numpy as np
+import pytest
+from PIL import Image
+
+from kapao_mm.errors import InputError
+from kapao_mm.functional.pixels import as_bgr
+from kapao_mm.utils import image_files
+from kapao_mm.utils.image_files import (
+    OutputNames,
+    find_images,
+    name_outputs,
+    predict_files,
+    read_image,
+    write_picture,
+)
+
+
+def write_image(path: Path, image: np.ndarray | None = None) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), np.full((90, 120, 3), 90, np.uint8) if image is None else image)
+    return path
+
+
+def test_output_names_are_unique_even_beside_numbered_images():
+    images = [Path('x/a.jpg'), Path('y/a.jpg'), Path('a_2.jpg')]
+    assert name_outputs(images) == dict(zip(['a', 'a_2', 'a_2_2'], images, strict=True))
+
+
+def test_folders_and_patterns_are_expanded_in_order(tmp_path):
+    for name in ('b.jpg', 'a.PNG', 'deep/c.jpg'):
+        write_image(tmp_path / name)
+    (tmp_path / 'notes.txt').touch()
+    assert [p.name for p in find_images([str(tmp_path)])] == ['a.PNG', 'b.jpg']
+    found = find_images([str(tmp_path / '**/*.jpg')])
+    assert [p.name for p in found] == ['b.jpg', 'c.jpg']
+
+
+def test_image_with_a_pattern_in_its_name_is_found(tmp_path):
+    image = write_image(tmp_path / 'a[1].jpg')
+    assert list(find_images([str(image)])) == [image]
+
+
+def turned_jpeg(path: Path, image: np.ndarray, orientation: int) -> Path:
+    """Writes a JPEG with an EXIF orientation."""
+    entry = b'\x12\x01\x03\x00\x01\x00\x00\x00' + bytes([orientation, 0, 0, 0])
+    exif = b'Exif\x00\x00II*\x00\x08\x00\x00\x00\x01\x00' + entry + b'\x00\x00\x00\x00'
+    segment = b'\xff\xe1' + (len(exif) + 2).to_bytes(2, 'big') + exif
+    data = cv2.imencode('.jpg', image)[1].tobytes()
+    path.write_bytes(data[:2] + segment + data[2:])
+    return path
+
+
+@pytest.mark.parametrize('orientation', [1, 3, 6])
+def test_turned_photos_are_read_as_mmpose_reads_them(tmp_path, orientation):
+    image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    path = turned_jpeg(tmp_path / 'a.jpg', image, orientation)
+    read = read_image(path)
+    assert read.shape == ((60, 40, 3) if orientation == 6 else (40, 60, 3))
+    np.testing.assert_array_equal(read, mmcv.imread(path))
+
+
+@pytest.mark.parametrize('shape', [(40, 60), (40, 60, 4)])
+def test_grey_and_transparent_images_are_read_as_bgr(tmp_path, shape):
+    image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    path = write_image(tmp_path / 'a.png', image)
+    read = read_image(path)
+    assert read.shape == (40, 60, 3) and read.dtype == np.uint8
+    np.testing.assert_array_equal(read, mmcv.imread(path))
+    np.testing.assert_array_equal(
+        read, image[..., :3] if image.ndim == 3 else np.dstack([image] * 3)
+    )
+
+
+@pytest.mark.parametrize('content', [b'', b'no image', None])
+def test_unreadable_images_are_named(tmp_path, content):
+    path = tmp_path / 'a.jpg'
+    if content is not None:
+        path.write_bytes(content)
+    fault = 'does not exist' if content is None else 'cannot be read as an image'
+    with pytest.raises(InputError, match=f'^image {re.escape(str(path))} {fault}$'):
+        read_image(path)
+
+
+@pytest.mark.parametrize('suffix', ['.png', '.tif'])
+@pytest.mark.parametrize('shape', [(40, 60), (40, 60, 3)])
+def test_files_of_16_bits_are_scaled(tmp_path, suffix, shape):
+    image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    path = write_image(tmp_path / f'a{suffix}', image.astype(np.uint16) * 257)
+    expected = image if image.ndim == 3 else np.dstack([image] * 3)
+    np.testing.assert_array_equal(read_image(path), expected)
+
+
+def png_header(width: int, height: int) -> bytes:
+    """Makes the start of a gray PNG of any size, a few bytes."""
+    size = b''.join(side.to_bytes(4, 'big') for side in (width, height))
+    header = b'IHDR' + size + bytes([8, 0, 0, 0, 0])
+    chunks = [header, b'IDAT' + zlib.compress(bytes(1000))]
+    return b'\x89PNG\r\n\x1a\n' + b''.join(
+        (len(chunk) - 4).to_bytes(4, 'big') + chunk + zlib.crc32(chunk).to_bytes(4, 'big')
+        for chunk in chunks
+    )
+
+
+def test_decompression_bombs_are_refused_by_their_header(tmp_path, monkeypatch):
+    monkeypatch.setattr(image_files.cv2, 'imdecode', lambda *args: pytest.fail('was decoded'))
+    path = tmp_path / 'a.png'
+    path.write_bytes(png_header(20000, 10000))
+    with pytest.raises(InputError, match=r'a\.png has more than 178,956,970 px'):
+        read_image(path)
+
+
+def test_pipes_and_folders_are_no_images(tmp_path):
+    os.mkfifo(tmp_path / 'a.jpg')
+    (tmp_path / 'b.jpg').mkdir()
+    for name in ('a.jpg', 'b.jpg'):
+        with pytest.raises(InputError, match=f'{name} cannot be read as an image: it is not a'):
+            read_image(tmp_path / name)
+
+
+def test_images_of_a_folder_that_links_to_itself_are_found_once(tmp_path):
+    write_image(tmp_path / 'x/a.jpg')
+    (tmp_path / 'x/loop').symlink_to('..')
+    assert list(find_images([str(tmp_path / '**/*.jpg')])) == [tmp_path / 'x/a.jpg']
+
+
+def test_folders_that_cannot_be_read_are_errors(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, 'Permission denied')
+
+    monkeypatch.setattr(Path, 'iterdir', refuse)
+    (error,) = find_images([str(tmp_path)])
+    assert isinstance(error, InputError) and 'Permission denied' in str(error)
+
+
+def test_names_that_are_too_long_are_errors():
+    (error,) = find_images(['a' * 5000])
+    assert isinstance(error, InputError)
+
+
+def test_outputs_keep_their_names_and_long_ones_are_cut():
+    names = OutputNames()
+    assert [names('a', 1), names('a', 2), names('a', 1)] == ['a', 'a_2', 'a']
+    long = ['ä' * 125, 'ä' * 124 + 'b']
+    found = [names(name, name) for name in long]
+    assert found == ['ä' * 120, 'ä' * 120 + '_2']
+
+
+@pytest.fixture
+def predict(tmp_path):
+    """Runs over images with a predictor that finds nothing; returns its result and the folder."""
+
+    def load():
+        def predict(path):
+            picture = read_image(path)
+            return dict(image=str(path), poses=[], keypoint_objects=[]), picture
+
+        return predict
+
+    return lambda *given: predict_files(list(map(str, given)), tmp_path / 'out', load)
+
+
+def test_one_bad_file_does_not_end_a_run(predict, tmp_path, capfd):
+    folder = tmp_path / 'in'
+    write_image(folder / 'a.jpg')
+    (folder / 'loop.jpg').symlink_to('loop.jpg')
+    (folder / 'text.jpg').write_text('no image')
+    (folder / 'bomb.png').write_bytes(png_header(20000, 10000))
+    os.mkfifo(folder / 'pipe.jpg')
+    (folder / os.fsdecode(b'z\xff.jpg')).write_bytes((folder / 'a.jpg').read_bytes())
+    write_image(folder / f'{"l" * 251}.png')
+    assert not predict(folder)
+    out, err = capfd.readouterr()
+    assert err.count('error: ') == 4 and err.endswith('4 of 7 failed: see the errors above\n')
+    written = sorted(os.listdir(tmp_path / 'out'))
+    stems = ['a', 'l' * 240, os.fsdecode(b'z\xff')]
+    assert written == sorted(stem + suffix for stem in stems for suffix in ('.jpg', '.json'))
+    recorded = json.loads((tmp_path / 'out' / f'{stems[2]}.json').read_text())['image']
+    assert recorded == str(folder / f'{stems[2]}.jpg')
+
+
+def test_a_predictor_that_runs_out_of_memory_does_not_end_a_run(tmp_path, capsys):
+    images = [write_image(tmp_path / f'in/{name}.png') for name in 'ab']
+
+    def predict(path):
+        if path == images[0]:
+            raise MemoryError
+        return dict(poses=[], keypoint_objects=[]), read_image(path)
+
+    assert not predict_files(list(map(str, images)), tmp_path / 'out', lambda: predict)
+    out, err = capsys.readouterr()
+    assert 'a.png cannot be predicted: MemoryError' in err and '1 of 2 failed' in err
+    assert (tmp_path / 'out/b.json').exists()
+
+
+def test_pictures_that_are_too_long_for_jpeg_become_png(tmp_path):
+    picture = np.zeros((1, 65501, 3), np.uint8)
+    assert write_picture(picture, tmp_path / 'a.jpg') == tmp_path / 'a.png'
+    assert cv2.imread(str(tmp_path / 'a.png')).shape == picture.shape
+    with pytest.raises(InputError, match=r'a\.nothing cannot be written'):
+        write_picture(picture, tmp_path / 'a.nothing')
+    assert os.listdir(tmp_path) == ['a.png']
+
+
+def test_a_full_disk_leaves_no_half_result(predict, tmp_path, monkeypatch, capsys):
+    image = write_image(tmp_path / 'in/a.jpg')
+
+    def fail(*args):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(Path, 'write_bytes', fail)
+    assert not predict(image)
+    assert 'a.jpg cannot be written: No space left' in capsys.readouterr().err
+    assert os.listdir(tmp_path / 'out') == ['a.json']
+
+
+def test_16_bits_are_read_as_pil_images_and_arrays_of_them_are(tmp_path):
+    gray = np.random.default_rng(0).integers(0, 65536, (40, 60), np.uint16)
+    path = write_image(tmp_path / 'a.png', gray)
+    expected = read_image(path)
+    np.testing.assert_array_equal(as_bgr(Image.open(io.BytesIO(path.read_bytes()))), expected)
+    np.testing.assert_array_equal(as_bgr(cv2.imread(str(path), cv2.IMREAD_UNCHANGED)), expected)
+
+
+@pytest.mark.parametrize('encoding', ['utf-8', 'ascii'])
+def test_names_that_the_terminal_cannot_show_do_not_end_a_run(predict, tmp_path, encoding):
+    image = write_image(tmp_path / 'in/a.jpg')
+    renamed = image.rename(image.with_name(os.fsdecode('ä'.encode() + b'\xff.jpg')))
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding)
+    with redirect_stdout(terminal):
+        assert predict(renamed)
+    assert b'udcff.jpg: 0 poses' in terminal.buffer.getvalue()
