@@ -5,6 +5,7 @@ import importlib.util
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from mmengine.logging import MMLogger
 
 from kapao_mm import register_all_modules
+from kapao_mm.structures import InferenceSettings
 
 REPO = Path(__file__).resolve().parents[1]
 SHARED = REPO.parent / 'shared'  # golden data and real images, kept outside the project
@@ -49,6 +51,22 @@ def shared_dir() -> Path:
     if not SHARED.is_dir():
         pytest.skip('the folder `shared` (golden data, real images) is not beside the checkout')
     return SHARED
+
+
+@pytest.fixture
+def inference_settings() -> Callable[..., InferenceSettings]:
+    """Makes inference settings with changes."""
+    base = InferenceSettings(
+        pose_score_thr=0.1,
+        pose_iou_thr=0.65,
+        keypoint_score_thr=0.2,
+        keypoint_iou_thr=0.25,
+        fusion_score_thr=0.3,
+        fusion_distance=50,
+        max_candidates=30000,
+        max_objects=300,
+    )
+    return partial(replace, base)
 
 
 @pytest.fixture

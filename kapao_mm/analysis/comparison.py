@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kapao_mm.functional.prediction import DetectedObjects
+from kapao_mm.structures import Detections
 
 
 class Difference(NamedTuple):
@@ -22,7 +22,7 @@ class Difference(NamedTuple):
     score: float
 
 
-def compare_objects(found: DetectedObjects, expected: DetectedObjects) -> Difference:
+def compare_objects(found: Detections, expected: Detections) -> Difference:
     """Compares each object with the nearest one of the same class.
 
     The order of objects is ignored, because rounding alone can swap objects with similar scores.
@@ -37,19 +37,18 @@ def compare_objects(found: DetectedObjects, expected: DetectedObjects) -> Differ
     return Difference(max(poses.position, points.position), max(poses.score, points.score))
 
 
-def _split(objects: DetectedObjects) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
+def _split(objects: Detections) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
     """Splits objects into pose objects and keypoint objects.
 
     Returns:
         For each of both its classes (n,), scores (n,) and points (n, p, 2), which are the corners
         of the box and the keypoints of a pose object.
     """
-    corners, point_corners = (
-        boxes.reshape(-1, 2, 2) for boxes in (objects.boxes, objects.point_boxes)
-    )
+    poses, keypoints = objects
+    corners, squares = (boxes.reshape(-1, 2, 2) for boxes in (poses.bboxes, keypoints.bboxes))
     return (
-        (objects.categories, objects.scores, np.hstack((corners, objects.keypoints))),
-        (objects.point_types, objects.point_scores, point_corners),
+        (poses.labels, poses.scores, np.hstack((corners, poses.keypoints))),
+        (keypoints.labels, keypoints.scores, squares),
     )
 
 

@@ -1,12 +1,14 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 """Makes synthetic candidates that imitate a network's output on crowded images, for benchmarks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
-from kapao_mm.models.task_modules.candidates import Candidates, concatenate
+from kapao_mm.models.task_modules.postprocess import Candidates
+from kapao_mm.structures import InferenceSettings
 
 BACKGROUND = 2850  # candidates per image, with scores of 0.001 to 0.02
 POSE_DUPLICATES, KEYPOINT_DUPLICATES = 4, 3  # candidates per object
@@ -39,21 +41,20 @@ def make_crowds(
     """
     rng = np.random.default_rng(seed)
     images = [_draw(rng, people, keypoint_counts, input_hw) for _ in range(num_images)]
-    return concatenate(
-        part._replace(image=torch.full_like(part.labels, i)) for i, part in enumerate(images)
+    # An image with fewer candidates than another one gets candidates with the score 0.
+    return Candidates(
+        *(pad_sequence(fields, batch_first=True) for fields in zip(*images, strict=True))
     )
 
 
-def confident(
-    candidates: Candidates, settings: Mapping[str, float], device: torch.device
+def filter_by_score(
+    candidates: Candidates, settings: InferenceSettings, device: torch.device
 ) -> Candidates:
-    """Returns the candidates above the score thresholds, on ``device``.
-
-    These are the candidates that :meth:`KAPAOHead.candidates` would return.
-    """
-    score_thr = min(settings['pose_score_thr'], settings['keypoint_score_thr'])
-    found = candidates.take(candidates.scores > score_thr)
-    return Candidates(*(field.to(device) for field in found))
+    """Returns the candidates above the score threshold on a device, as :func:`decode` does."""
+    most = (candidates.scores > settings.score_thr).sum(1).max().item()
+    index = candidates.scores.topk(most).indices  # (N, k)
+    image = torch.arange(len(index))[:, None]
+    return Candidates(*(field[image, index].to(device) for field in candidates))
 
 
 def _draw(
@@ -62,33 +63,33 @@ def _draw(
     keypoint_counts: Sequence[int],
     input_hw: tuple[int, int],
 ) -> Candidates:
-    """Makes the candidates of one image."""
+    """Makes the candidates of one image, without the dimension of the batch."""
     side, extent = max(input_hw), np.array(input_hw[::-1])
     num_categories, num_types = len(keypoint_counts), sum(keypoint_counts)
 
     heights = rng.uniform(0.12, 0.33, (people, 1)) * side
     sizes = heights * (0.5, 1.0)  # (P, 2)
-    centres = rng.uniform(size=(people, 2)) * extent
-    places = rng.uniform(-0.5, 0.5, (people, num_types, 2))
-    keypoints = centres[:, None] + places * sizes[:, None]  # (P, K, 2)
+    centers = rng.uniform(size=(people, 2)) * extent
+    offsets = rng.uniform(-0.5, 0.5, (people, num_types, 2))
+    keypoints = centers[:, None] + offsets * sizes[:, None]  # (P, K, 2)
     categories = rng.integers(num_categories, size=people)
     poses = _candidates(
         rng,
         keypoints.repeat(POSE_DUPLICATES, 0),
-        *_duplicates(POSE_DUPLICATES, rng.uniform(0.2, 0.95, people), categories, centres, sizes),
+        *_duplicates(POSE_DUPLICATES, rng.uniform(0.2, 0.95, people), categories, centers, sizes),
     )
 
     of_type = np.repeat(np.arange(num_categories), keypoint_counts)  # (K,)
-    person, kind = np.nonzero(categories[:, None] == of_type)
-    points = _candidates(
+    person, keypoint_type = np.nonzero(categories[:, None] == of_type)
+    keypoint_objects = _candidates(
         rng,
-        np.zeros((KEYPOINT_DUPLICATES * len(kind), num_types, 2)),
+        np.zeros((KEYPOINT_DUPLICATES * len(keypoint_type), num_types, 2)),
         *_duplicates(
             KEYPOINT_DUPLICATES,
-            rng.uniform(0.05, 0.8, len(kind)),
-            num_categories + kind,
-            keypoints[person, kind],
-            np.full((len(kind), 2), KEYPOINT_SIZE * side),
+            rng.uniform(0.05, 0.8, len(keypoint_type)),
+            num_categories + keypoint_type,
+            keypoints[person, keypoint_type],
+            np.full((len(keypoint_type), 2), KEYPOINT_SIZE * side),
         ),
     )
 
@@ -100,7 +101,8 @@ def _draw(
         rng.uniform(size=(BACKGROUND, 2)) * extent,
         rng.uniform(0.006, 0.16, (BACKGROUND, 2)) * side,
     )
-    return concatenate((poses, points, background))
+    parts = (poses, keypoint_objects, background)
+    return Candidates(*(torch.cat(fields) for fields in zip(*parts, strict=True)))
 
 
 def _duplicates(times: int, *fields: np.ndarray) -> list[np.ndarray]:
@@ -112,17 +114,16 @@ def _candidates(
     keypoints: np.ndarray,
     scores: np.ndarray,
     labels: np.ndarray,
-    centres: np.ndarray,
+    centers: np.ndarray,
     sizes: np.ndarray,
 ) -> Candidates:
     """Makes a candidate of each object, with small random changes of box, keypoints and score."""
-    centres = centres + rng.normal(0, 0.02, centres.shape) * sizes
+    centers = centers + rng.normal(0, 0.02, centers.shape) * sizes
     halves = sizes * rng.uniform(0.48, 0.52, sizes.shape)
     keypoints = keypoints + rng.normal(0, 0.02, keypoints.shape) * sizes[:, None]
     return Candidates(
-        image=torch.zeros(len(labels), dtype=torch.long),
         scores=torch.from_numpy(scores * rng.uniform(0.9, 1, scores.shape)).float(),
         labels=torch.from_numpy(labels),
-        boxes=torch.from_numpy(np.concatenate((centres - halves, centres + halves), 1)).float(),
+        bboxes=torch.from_numpy(np.concatenate((centers - halves, centers + halves), 1)).float(),
         keypoints=torch.from_numpy(keypoints).float(),
     )

@@ -25,9 +25,8 @@ from kapao_mm import register_all_modules
 from kapao_mm.datasets import read_metainfo
 from kapao_mm.engine import check_checkpoint
 from kapao_mm.errors import InputError
-from kapao_mm.functional.prediction import Prediction, prediction_dict
-from kapao_mm.models.kapao import inference_settings
 from kapao_mm.models.utils.inference import half_precision, prepare_for_inference
+from kapao_mm.structures.data_sample import from_data_sample
 from kapao_mm.utils.atomic_file import atomic_path
 from kapao_mm.utils.image_files import IMAGE_SUFFIXES, OutputNames, make_folder, write_picture
 
@@ -41,17 +40,17 @@ from .inputs import (
     open_video,
     read_images,
 )
-from .mmpose_arguments import picture_thresholds
+from .mmpose_arguments import demo_thresholds
 
 
 @INFERENCERS.register_module()
 class KAPAOInferencer(Pose2DInferencer):
-    """Pose2DInferencer for KAPAO, which predicts with the settings for pictures.
+    """Pose2DInferencer for KAPAO, which predicts with the settings for ``demo``.
 
-    The settings are those of ``model.test_cfg`` for ``pictures``. In a call, ``bbox_thr`` replaces
+    They are those of ``model.test_cfg.demo``. In a call, ``bbox_thr`` replaces
     the threshold of the score of poses, ``nms_thr`` replaces their IoU threshold, and keypoints
     with a score below ``kpt_thr`` are drawn hollow. Predictions are dicts as returned by
-    :func:`prediction_dict`.
+    :meth:`Prediction.to_dict`.
 
     Args:
         model: Path of a config file, or a loaded config.
@@ -91,7 +90,6 @@ class KAPAOInferencer(Pose2DInferencer):
         self._names: dict[str, OutputNames] = defaultdict(OutputNames)  # by folder
 
     def _init_model(self, cfg: Config, weights: str | None, device: str) -> nn.Module:
-        cfg.model.test_cfg = inference_settings(cfg.model.test_cfg, 'pictures')
         if weights is None and not self.random_weights:
             raise InputError(
                 'no weights given: give a checkpoint, or random_weights=True to predict with '
@@ -162,14 +160,14 @@ class KAPAOInferencer(Pose2DInferencer):
             )
             kwargs = folders | kwargs
         pre_kwargs, _, vis_kwargs, post_kwargs = self._dispatch_kwargs(**kwargs)
-        thresholds = picture_thresholds(**pre_kwargs)
+        thresholds = demo_thresholds(**pre_kwargs)
         vis_kwargs.setdefault('kpt_thr', 0.0)
         if is_webcam(inputs):
             vis_kwargs['show'] = True
 
         batches = in_batches(self._open(inputs), batch_size)
         for pictures in track(batches, 'Inference') if self.show_progress else batches:
-            self.model.picture_thresholds = thresholds
+            self.model.demo_thresholds = thresholds
             for picture, sample in zip(pictures, self._predict(pictures), strict=True):
                 self._current = picture
                 visualization = self.visualize([picture.pixels], [sample], **vis_kwargs)
@@ -245,7 +243,14 @@ class KAPAOInferencer(Pose2DInferencer):
             ``predictions`` (dicts or data samples) and ``visualization`` (pictures), each a list
             with one entry per image.
         """
-        predictions = [sample_dict(pred, self.model.dataset_meta) for pred in preds]
+        meta = self.model.dataset_meta
+        names = list(meta['keypoint_id2name'].values())
+        predictions = [
+            from_data_sample(sample).to_dict(
+                sample.img_path, sample.ori_shape[1::-1], names, meta['categories']
+            )
+            for sample in preds
+        ]
         if self._video_input:
             self.video_info['predictions'] += predictions  # written after the last frame
         elif pred_out_dir:
@@ -275,27 +280,3 @@ class KAPAOInferencer(Pose2DInferencer):
         make_folder(Path(folder))
         names = self._names[osp.abspath(folder)]
         return Path(folder, names(Path(self._current.path).stem, self._current.identity) + suffix)
-
-
-def sample_dict(data_sample: PoseDataSample, dataset_meta: dict[str, Any]) -> dict[str, Any]:
-    """Converts the predictions in a sample to the dict that :func:`prediction_dict` returns."""
-    poses, points = data_sample.pred_instances, data_sample.pred_keypoint_objects
-    prediction = Prediction(
-        boxes=poses.bboxes,
-        scores=poses.bbox_scores,
-        categories=poses.labels,
-        pose_keypoints=poses.pose_keypoints,
-        keypoints=poses.keypoints,
-        keypoint_scores=poses.keypoint_scores,
-        own=poses.keypoints_visible > 0,
-        point_boxes=points.bboxes,
-        point_scores=points.scores,
-        point_types=points.labels,
-    )
-    return prediction_dict(
-        prediction,
-        data_sample.img_path,
-        data_sample.ori_shape[1::-1],
-        list(dataset_meta['keypoint_id2name'].values()),
-        dataset_meta['categories'],
-    )

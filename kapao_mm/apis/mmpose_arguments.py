@@ -13,7 +13,7 @@ from kapao_mm.models.kapao import KAPAO
 SETTINGS = {'bbox_thr': 'pose_score_thr', 'nms_thr': 'pose_iou_thr'}  # MMPose's and KAPAO's names
 
 
-def picture_thresholds(**arguments: Any) -> dict[str, float]:
+def demo_thresholds(**arguments: Any) -> dict[str, float]:
     """Returns the inference settings that MMPose's ``bbox_thr`` and ``nms_thr`` stand for.
 
     Args:
@@ -42,7 +42,7 @@ def let_thresholds_act() -> None:
         self: BaseMMPoseInferencer, inputs: Iterable, *args: Any, **kwargs: Any
     ) -> Iterable:
         if isinstance(self.model, KAPAO):
-            self.model.picture_thresholds = picture_thresholds(**kwargs)
+            self.model.demo_thresholds = demo_thresholds(**kwargs)
         return original(self, inputs, *args, **kwargs)
 
     BaseMMPoseInferencer.preprocess = preprocess

@@ -14,10 +14,12 @@ from kapao_mm.datasets import read_metainfo
 from kapao_mm.errors import InputError
 from kapao_mm.functional.letterbox import INPUT_DIVISOR
 from kapao_mm.models.kapao import KAPAO
+from kapao_mm.models.task_modules.postprocess import class_nms
+from kapao_mm.structures import OUTPUT_NAMES
 
 try:
     import onnx_ir
-    from onnxscript import BOOL, FLOAT
+    from onnxscript import BOOL, FLOAT, INT64
     from onnxscript import opset18 as op
     from torch.export import Dim
     from torch.library import custom_op  # noqa: F401
@@ -30,7 +32,7 @@ except ImportError as error:
 from kapao_mm.utils.atomic_file import atomic_path
 
 from .formats import MIN_OPSET, TENSORRT_CANDIDATES, TENSORRT_MIN_SIZE
-from .graph import ExportGraph, KeptObjects, class_nms
+from .graph import ExportGraph
 from .metadata import KEY, ModelMetadata
 from .runtime import Network
 
@@ -161,9 +163,7 @@ def open_torchscript(path: Path) -> tuple[str, Network]:
     @torch.no_grad()
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
         outputs = module(torch.from_numpy(images))
-        return {
-            name: value.numpy() for name, value in zip(KeptObjects._fields, outputs, strict=True)
-        }
+        return {name: x.numpy() for name, x in zip(OUTPUT_NAMES, outputs, strict=True)}
 
     return extra[EXTRA_FILE].decode(), run
 
@@ -192,7 +192,7 @@ def _trace_onnx(
             verbose=False,
             opset_version=opset,
             input_names=['images'],
-            output_names=list(KeptObjects._fields),
+            output_names=list(OUTPUT_NAMES),
             dynamic_shapes=({0: Dim('n'), 1: height, 2: width},),
             custom_translation_table={torch.ops.kapao.class_nms.default: _onnx_class_nms},
         )
@@ -200,25 +200,34 @@ def _trace_onnx(
     return program
 
 
-def _onnx_class_nms(boxes: FLOAT, scores: FLOAT, iou_thr: float, max_objects: int) -> BOOL:
+def _onnx_class_nms(
+    bboxes: FLOAT,
+    scores: FLOAT,
+    labels: INT64,
+    num_classes: int,
+    iou_thr: float,
+    max_objects: int,
+) -> BOOL:
     """Implements :func:`class_nms` with ONNX's operators.
 
     It keeps at most ``max_objects`` boxes of each class, and then at most ``max_objects`` of each
     image.
     """
+    axis = op.Constant(value_ints=[1])
+    classes = op.Constant(value=onnx_ir.tensor([[[i] for i in range(num_classes)]]))  # (1, L, 1)
+    of_class = op.Cast(op.Equal(op.Unsqueeze(labels, axis), classes), to=onnx_ir.DataType.FLOAT)
     chosen = op.NonMaxSuppression(
-        boxes,
-        scores,
+        bboxes,
+        op.Mul(op.Unsqueeze(scores, axis), of_class),  # (N, L, k)
         op.Constant(value_ints=[max_objects]),
         op.Constant(value_floats=[iou_thr]),
         op.Constant(value_floats=[0.0]),
     )  # (M, 3) image, class, box
     image_and_box = op.Constant(value_ints=[0, 2])
-    places = op.Gather(chosen, image_and_box, axis=1)  # (M, 2)
-    shape = op.Gather(op.Shape(scores), image_and_box)
-    nothing = op.ConstantOfShape(shape, value=onnx_ir.tensor([0]))  # (N, k)
-    ones = op.Expand(op.Constant(value_ints=[1]), op.Shape(places, start=0, end=1))
-    kept = op.ScatterND(nothing, places, ones)
+    indices = op.Gather(chosen, image_and_box, axis=1)  # (M, 2)
+    nothing = op.ConstantOfShape(op.Shape(scores), value=onnx_ir.tensor([0]))  # (N, k)
+    ones = op.Expand(op.Constant(value_ints=[1]), op.Shape(indices, start=0, end=1))
+    kept = op.ScatterND(nothing, indices, ones)
     count = op.CumSum(kept, op.Constant(value_int=1))
     limit = op.Constant(value_int=max_objects)
     return op.And(op.Cast(kept, to=onnx_ir.DataType.BOOL), op.LessOrEqual(count, limit))

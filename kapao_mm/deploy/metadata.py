@@ -2,10 +2,12 @@
 """Defines the metadata of an exported model, which is stored in its file for the runtime."""
 
 import json
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 from kapao_mm import __version__
 from kapao_mm.errors import InputError
+from kapao_mm.structures import InferenceSettings
 
 KEY = 'kapao'  # key of the JSON in a model file
 
@@ -15,8 +17,8 @@ class ModelMetadata(NamedTuple):
 
     Attributes:
         config: Name of the config of the model.
-        use: Use whose thresholds are in the graph, such as ``pictures`` or ``evaluation``.
-        settings: Thresholds and limits. Those of fusion are applied by the runtime.
+        use: Use whose thresholds are in the graph, such as ``demo`` or ``evaluation``.
+        settings: Inference settings. Those of fusion are applied by the runtime.
         input_size: Longer side of the network input in the config, px.
         square_input: Whether images are padded to squares instead of multiples of 64 px.
         categories: A dict for each category with ``name`` and ``keypoint_ids``.
@@ -31,7 +33,7 @@ class ModelMetadata(NamedTuple):
 
     config: str
     use: str
-    settings: dict[str, float]
+    settings: InferenceSettings
     input_size: int
     square_input: bool
     categories: list[dict[str, Any]]
@@ -50,7 +52,7 @@ class ModelMetadata(NamedTuple):
 
     def to_json(self) -> str:
         """Returns the metadata as one line of JSON."""
-        return json.dumps(self._asdict())
+        return json.dumps({**self._asdict(), 'settings': asdict(self.settings)})
 
     @classmethod
     def from_json(cls, text: str | None, source: str) -> 'ModelMetadata':
@@ -61,11 +63,12 @@ class ModelMetadata(NamedTuple):
             source: Name of the file, for messages.
 
         Raises:
-            InputError: If there is no metadata, or it has other keys.
+            InputError: If there is no metadata, or it is that of another version.
         """
         try:
-            return cls(**json.loads(text or ''))
-        except (TypeError, ValueError) as error:
+            fields = json.loads(text or '')
+            return cls(**fields | dict(settings=InferenceSettings(**fields['settings'])))
+        except (TypeError, ValueError, KeyError) as error:
             raise InputError(
                 f'{source} has no metadata of KAPAO; export it with kapao export'
             ) from error

@@ -22,12 +22,8 @@ from kapao_mm.errors import InputError
 from kapao_mm.functional.drawing import Style, draw_prediction
 from kapao_mm.functional.letterbox import letterbox, resize_and_pad
 from kapao_mm.functional.pixels import as_bgr
-from kapao_mm.functional.prediction import (
-    DetectedObjects,
-    Prediction,
-    predict_from_letterbox,
-    prediction_dict,
-)
+from kapao_mm.functional.postprocess import predict_from_letterbox
+from kapao_mm.structures import OUTPUT_NAMES, Detections, Prediction, split_by_image
 from kapao_mm.utils.cli import add_image_options, exit_on_input_error
 from kapao_mm.utils.image_files import Predictor, predict_files, read_image
 
@@ -104,17 +100,21 @@ class KAPAORuntime:
             raise InputError('give a list of images, also for one: runtime([image])')
         images = [as_bgr(image) for image in images]
         square = self.metadata.square_input
-        boxes = [letterbox(image.shape[1::-1], self.input_size, square=square) for image in images]
+        letterboxes = [
+            letterbox(image.shape[1::-1], self.input_size, square=square) for image in images
+        ]
         batches = defaultdict(list)
-        for index, box in enumerate(boxes):
-            batches[box.input_size].append(index)
+        for index, lb in enumerate(letterboxes):
+            batches[lb.input_size].append(index)
         predictions = {}
         for indices in batches.values():
-            batch = np.stack([resize_and_pad(images[i], boxes[i]) for i in indices])
-            detected = split_by_image(self._network(batch), len(indices))
-            for index, objects in zip(indices, detected, strict=True):
+            batch = np.stack([resize_and_pad(images[i], letterboxes[i]) for i in indices])
+            for index, detections in zip(indices, run_network(self._network, batch), strict=True):
                 predictions[index] = predict_from_letterbox(
-                    objects, boxes[index], self.metadata.keypoint_counts, self.metadata.settings
+                    detections,
+                    letterboxes[index],
+                    self.metadata.keypoint_counts,
+                    self.metadata.settings,
                 )
         return [predictions[index] for index in range(len(images))]
 
@@ -146,15 +146,14 @@ class KAPAORuntime:
             draw_objects: As in :meth:`draw`.
 
         Returns:
-            The :func:`prediction_dict` of the image, and the picture of :meth:`draw`.
+            The :meth:`Prediction.to_dict` of the image, and the picture of :meth:`draw`.
 
         Raises:
             InputError: If the file is missing or not an image.
         """
         image = read_image(path)
         (prediction,) = self([image])
-        numbers = prediction_dict(
-            prediction,
+        numbers = prediction.to_dict(
             str(path),
             image.shape[1::-1],
             self.metadata.keypoint_names,
@@ -163,23 +162,15 @@ class KAPAORuntime:
         return numbers, self.draw(image, prediction, draw_objects)
 
 
-def split_by_image(outputs: Mapping[str, np.ndarray], num_images: int) -> list[DetectedObjects]:
-    """Splits the outputs of a batch into the objects of each image.
+def run_network(network: Network, batch: np.ndarray) -> list[Detections]:
+    """Detects the objects of a batch.
 
     Args:
-        outputs: Outputs of an exported model: the fields of :class:`DetectedObjects`, and
-            ``pose_image`` (P,) and ``point_image`` (Q,), the indices of the images, in rising
-            order.
-        num_images: N.
+        network: Network of an exported model.
+        batch: Network inputs, BGR (N, H, W, 3) uint8.
     """
-    of_points = [name.startswith('point_') for name in DetectedObjects._fields]
-    others = np.arange(1, num_images)
-    starts = [np.searchsorted(outputs[name], others) for name in ('pose_image', 'point_image')]
-    columns = [
-        np.split(outputs[name], starts[of_point])
-        for name, of_point in zip(DetectedObjects._fields, of_points, strict=True)
-    ]
-    return [DetectedObjects(*of_image) for of_image in zip(*columns, strict=True)]
+    outputs = network(batch)
+    return split_by_image([outputs[name] for name in OUTPUT_NAMES], len(batch))
 
 
 def _open_onnx(path: Path, precision: str, threads: int | None) -> tuple[str | None, Network]:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from .prediction import Prediction
+from kapao_mm.structures import KeypointObjects, Prediction
 
 Color = tuple[int, int, int]  # RGB
 
@@ -49,40 +49,6 @@ class Style(NamedTuple):
     radius: float = 3
 
 
-class Poses(NamedTuple):
-    """Poses to draw, in px of the image. The first pose is drawn on top.
-
-    Attributes:
-        boxes: Boxes, (P, 4) xyxy.
-        keypoints: Keypoints, (P, K, 2).
-        visible: Whether a keypoint is drawn, (P, K) bool.
-        filled: Whether a drawn keypoint is filled, (P, K) bool; others are hollow.
-        categories: Categories 0..C-1, (P,) int; needed if the style names several.
-        scores: Scores, (P,), written at the boxes unless None.
-    """
-
-    boxes: np.ndarray
-    keypoints: np.ndarray
-    visible: np.ndarray
-    filled: np.ndarray
-    categories: np.ndarray | None
-    scores: np.ndarray | None
-
-
-class KeypointObjects(NamedTuple):
-    """Keypoint objects to draw, in px of the image.
-
-    Attributes:
-        boxes: Boxes, (Q, 4) xyxy.
-        scores: Scores, (Q,). Objects with higher scores are drawn on top.
-        types: Keypoint types 0..K-1, (Q,) int.
-    """
-
-    boxes: np.ndarray
-    scores: np.ndarray
-    types: np.ndarray
-
-
 def draw_prediction(
     image: np.ndarray, prediction: Prediction, style: Style, draw_objects: bool = False
 ) -> np.ndarray:
@@ -97,27 +63,14 @@ def draw_prediction(
     Returns:
         The picture.
     """
-    fused = Poses(
-        boxes=prediction.boxes,
-        keypoints=prediction.keypoints,
-        visible=prediction.own,
-        filled=prediction.fused,
-        categories=prediction.categories,
-        scores=prediction.scores,
-    )
     if not draw_objects:
-        return draw_poses(image, fused, style)
-    points = KeypointObjects(
-        prediction.point_boxes, prediction.point_scores, prediction.point_types
-    )
-    return side_by_side(draw_stages(image, fused, prediction.pose_keypoints, points, style))
+        return draw_poses(image, prediction, style)
+    return side_by_side(draw_stages(image, prediction, style))
 
 
 def draw_stages(
     image: np.ndarray,
-    fused: Poses,
-    pose_keypoints: np.ndarray,
-    points: KeypointObjects | None,
+    prediction: Prediction,
     style: Style,
     draw_boxes: bool = True,
     number_keypoints: bool = False,
@@ -126,9 +79,8 @@ def draw_stages(
 
     Args:
         image: Image, not changed.
-        fused: Fused poses.
-        pose_keypoints: Keypoints of these poses before fusion, (P, K, 2).
-        points: Keypoint objects. None leaves their panel out.
+        prediction: Poses and keypoint objects of the image. The panel of keypoint objects is left
+            out if they are None.
         style: Drawing style.
         draw_boxes: Whether to draw the boxes of the fused poses, see :func:`draw_poses`.
         number_keypoints: Whether to number the keypoints of the fused poses, see
@@ -137,31 +89,35 @@ def draw_stages(
     Returns:
         The panels by title.
     """
-    poses = fused._replace(keypoints=pose_keypoints, filled=np.zeros_like(fused.filled))
-    panels = {f'pose objects: {len(poses.boxes)}': draw_poses(image, poses, style)}
-    if points is not None:
-        title = f'keypoint objects: {len(points.boxes)}'
-        panels[title] = draw_keypoint_objects(image, points, style)
-    title = f'fused poses: {int(fused.filled.sum())} keypoints fused'
-    panels[title] = draw_poses(image, fused, style, draw_boxes, number_keypoints)
+    pose_objects = draw_poses(image, prediction.before_fusion(), style)
+    panels = {f'pose objects: {len(prediction)}': pose_objects}
+    if prediction.keypoint_objects is not None:
+        title = f'keypoint objects: {len(prediction.keypoint_objects.bboxes)}'
+        panels[title] = draw_keypoint_objects(image, prediction.keypoint_objects, style)
+    title = f'fused poses: {int(prediction.keypoints_fused.sum())} keypoints fused'
+    panels[title] = draw_poses(image, prediction, style, draw_boxes, number_keypoints)
     return panels
 
 
 def draw_poses(
     image: np.ndarray,
-    poses: Poses,
+    prediction: Prediction,
     style: Style,
     draw_boxes: bool = True,
     number_keypoints: bool = False,
+    draw_scores: bool = True,
 ) -> np.ndarray:
-    """Draws boxes, skeletons and keypoints.
+    """Draws boxes, skeletons and keypoints, the first pose on top.
+
+    Fused keypoints are filled, others are hollow.
 
     Args:
         image: Image, not changed.
-        poses: Poses to draw.
+        prediction: Poses of the image.
         style: Drawing style.
         draw_boxes: Whether to draw boxes, with category and score.
         number_keypoints: Whether to write the number of its type at each keypoint.
+        draw_scores: Whether to write the score of the pose at its box.
 
     Returns:
         A picture as large as the image.
@@ -169,23 +125,27 @@ def draw_poses(
     canvas = image.copy()
     scale = _scale(image)
     width = max(1, round(style.line_width * scale))
-    for i in reversed(range(len(poses.boxes))):
-        box, keypoints, visible = poses.boxes[i], poses.keypoints[i], poses.visible[i]
+    several = len(style.category_names) > 1
+    for i in reversed(range(len(prediction))):
+        box, keypoints = prediction.bboxes[i], prediction.keypoints[i]
+        visible, fused = prediction.keypoints_visible[i], prediction.keypoints_fused[i]
         radius = min(style.radius * scale, RADIUS_OF_PERSON * max(box[2:] - box[:2]))
         radius = max(width + 1, round(radius))
         if draw_boxes:
             _draw_box(canvas, box, style.box_color, max(1, width // 2))
         _draw_links(canvas, keypoints, visible, style, width)
-        _draw_keypoints(canvas, keypoints, visible, poses.filled[i], style, radius)
+        _draw_keypoints(canvas, keypoints, visible, fused, style, radius)
         if number_keypoints:
             for k in np.flatnonzero(visible):
                 _write(canvas, str(k), keypoints[k] + radius, LABEL_SIZE * scale, WHITE)
-        if draw_boxes and (text := _pose_text(poses, i, style)):
+        category = style.category_names[prediction.labels[i]] if several else ''
+        score = f'{prediction.bbox_scores[i]:.2f}' if draw_scores else ''
+        if draw_boxes and (text := f'{category} {score}'.strip()):
             _write(canvas, text, box[:2], LABEL_SIZE * scale, style.box_color)
     return canvas
 
 
-def draw_keypoint_objects(image: np.ndarray, points: KeypointObjects, style: Style) -> np.ndarray:
+def draw_keypoint_objects(image: np.ndarray, objects: KeypointObjects, style: Style) -> np.ndarray:
     """Draws the boxes of keypoint objects in the color of their type, with the type's name.
 
     Returns:
@@ -193,13 +153,13 @@ def draw_keypoint_objects(image: np.ndarray, points: KeypointObjects, style: Sty
     """
     canvas = image.copy()
     scale = _scale(image)
-    order = np.argsort(points.scores)
-    boxes, types = points.boxes[order], points.types[order].tolist()
-    colors = [_color(style.keypoint_colors, kind) for kind in types]
+    order = np.argsort(objects.scores)
+    boxes, types = objects.bboxes[order], objects.labels[order].tolist()
+    colors = [_color(style.keypoint_colors, label) for label in types]
     for box, color in zip(boxes, colors, strict=True):
         _draw_box(canvas, box, color, max(1, round(style.line_width * scale)))
-    for box, kind, color in zip(boxes, types, colors, strict=True):
-        name = style.keypoint_names.get(kind, str(kind))
+    for box, label, color in zip(boxes, types, colors, strict=True):
+        name = style.keypoint_names.get(label, str(label))
         _write(canvas, name, box[:2], LABEL_SIZE * scale, color)
     return canvas
 
@@ -224,15 +184,6 @@ def side_by_side(panels: dict[str, np.ndarray]) -> np.ndarray:
     return np.concatenate(titled, axis=1)
 
 
-def _pose_text(poses: Poses, i: int, style: Style) -> str:
-    words = []
-    if len(style.category_names) > 1:
-        words.append(style.category_names[poses.categories[i]])
-    if poses.scores is not None:
-        words.append(f'{poses.scores[i]:.2f}')
-    return ' '.join(words)
-
-
 def _draw_links(
     canvas: np.ndarray, keypoints: np.ndarray, visible: np.ndarray, style: Style, width: int
 ) -> None:
@@ -246,14 +197,14 @@ def _draw_keypoints(
     canvas: np.ndarray,
     keypoints: np.ndarray,
     visible: np.ndarray,
-    filled: np.ndarray,
+    fused: np.ndarray,
     style: Style,
     radius: int,
 ) -> None:
     for k in np.flatnonzero(visible):
         point, color = _px(keypoints[k]), _color(style.keypoint_colors, k)
         cv2.circle(canvas, point, radius, color, cv2.FILLED, cv2.LINE_AA)
-        if not filled[k]:
+        if not fused[k]:
             cv2.circle(canvas, point, round(0.65 * radius), WHITE, cv2.FILLED, cv2.LINE_AA)
 
 

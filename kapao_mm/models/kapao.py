@@ -1,63 +1,24 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 """Implements KAPAO as an MMEngine model that predicts poses in px of the original image."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from mmdet.models.layers import CSPLayer
 from mmengine.dist import all_reduce
-from mmengine.structures import InstanceData
 from mmpose.models.pose_estimators import BottomupPoseEstimator
 from mmpose.registry import MODELS
 from mmpose.structures import PoseDataSample
 from torch import Tensor
 
-from kapao_mm.errors import InputError
-from kapao_mm.functional.prediction import DetectedObjects, Prediction, predict_in_image
+from kapao_mm.functional.postprocess import predict_in_image
+from kapao_mm.structures import USES, Detections, InferenceSettings
+from kapao_mm.structures.data_sample import to_data_sample
 
 from .utils.training import compile_in_training, recompute_in_backward
-
-SETTINGS = (
-    'pose_score_thr',
-    'pose_iou_thr',
-    'keypoint_score_thr',
-    'keypoint_iou_thr',
-    'fusion_score_thr',
-    'fusion_distance',
-    'max_candidates',
-    'max_objects',
-)
-USES = ('validation', 'pictures', 'tta')  # other uses than evaluation
-
-
-def inference_settings(test_cfg: Mapping, use: str = 'evaluation') -> dict[str, float]:
-    """Returns the inference settings of a use.
-
-    Args:
-        test_cfg: ``model.test_cfg`` of a config. It holds all settings for evaluation, and for each
-            other use a dict of the settings that differ there.
-        use: ``evaluation`` or one of :data:`USES`.
-
-    Returns:
-        Value of each of the :data:`SETTINGS`.
-
-    Raises:
-        InputError: If a setting for evaluation is missing, or a key is unknown.
-    """
-    base = {key: value for key, value in test_cfg.items() if key not in USES}
-    changes = {name: test_cfg.get(name, {}) for name in USES}
-    given = [*base, *(f'{name}.{key}' for name in USES for key in changes[name])]
-    unknown = [key for key in given if key.split('.')[-1] not in SETTINGS]
-    if unknown:
-        raise InputError(
-            f'model.test_cfg.{unknown[0]} is no setting; there are {", ".join(SETTINGS)}'
-        )
-    missing = [name for name in SETTINGS if name not in base]
-    if missing:
-        raise InputError(f'model.test_cfg lacks {", ".join(missing)}')
-    return base if use == 'evaluation' else {**base, **changes[use]}
 
 
 @MODELS.register_module()
@@ -73,12 +34,12 @@ class KAPAO(BottomupPoseEstimator):
         compile_network: Whether to compile backbone, neck and head convolutions for training
             (torch.compile). Results differ by rounding only, see :func:`compile_in_training`.
         kwargs: Keyword arguments of :class:`BottomupPoseEstimator`. For ``test_cfg`` see
-            :func:`inference_settings`.
+            :meth:`InferenceSettings.from_test_cfg`.
 
     Attributes:
         settings: Inference settings of each use.
-        picture_thresholds: Settings that replace some of those for pictures, as given in the
-            current call of an inferencer.
+        demo_thresholds: Settings that replace some of those for ``demo``, as given in the current
+            call of an inferencer.
 
     Raises:
         InputError: If ``test_cfg`` lacks a setting or has an unknown one.
@@ -94,10 +55,8 @@ class KAPAO(BottomupPoseEstimator):
     ) -> None:
         super().__init__(*args, **kwargs)
         # Read now, because MMPose's inferencer adds keys of its own to test_cfg later.
-        self.settings = {
-            use: inference_settings(self.test_cfg, use) for use in ('evaluation', *USES)
-        }
-        self.picture_thresholds: dict[str, float] = {}
+        self.settings = {use: InferenceSettings.from_test_cfg(self.test_cfg, use) for use in USES}
+        self.demo_thresholds: dict[str, float] = {}
         if channels_last:
             self.to(memory_format=torch.channels_last)
         if checkpoint_activations:
@@ -138,16 +97,16 @@ class KAPAO(BottomupPoseEstimator):
             The samples with predictions, see :meth:`add_pred_to_datasample`.
         """
         settings = self.settings_for(data_samples, use)
-        objects = self.head.predict(self.extract_feat(inputs), data_samples, settings)
-        return self.add_pred_to_datasample(objects, None, data_samples, settings)
+        detections = self.head.predict(self.extract_feat(inputs), data_samples, settings)
+        return self.add_pred_to_datasample(detections, None, data_samples, settings)
 
-    def settings_for(self, data_samples: Sequence[PoseDataSample], use: str) -> dict[str, float]:
+    def settings_for(self, data_samples: Sequence[PoseDataSample], use: str) -> InferenceSettings:
         """Returns the inference settings for a batch.
 
-        Samples of a dataset get the settings of ``use``, all others get the settings for pictures.
+        Samples of a dataset get the settings of ``use``, all others get the settings for ``demo``.
         The two are told apart by ``img_id``: every sample of a dataset has one, because metrics
-        need it, and pictures have none. This is necessary because MMPose's inferencers and demos
-        call ``test_step`` just as a Runner does.
+        need it, and other images have none. This is necessary because MMPose's inferencers and
+        demos call ``test_step`` just as a Runner does.
 
         Args:
             data_samples: Samples of the batch.
@@ -155,14 +114,14 @@ class KAPAO(BottomupPoseEstimator):
         """
         if all('img_id' in sample for sample in data_samples):
             return self.settings[use]
-        return self.settings['pictures'] | self.picture_thresholds
+        return replace(self.settings['demo'], **self.demo_thresholds)
 
     def add_pred_to_datasample(
         self,
-        batch_pred_instances: Sequence[DetectedObjects],
+        batch_pred_instances: Sequence[Detections],
         batch_pred_fields: None,
         batch_data_samples: list[PoseDataSample],
-        test_cfg: dict,
+        test_cfg: InferenceSettings,
     ) -> list[PoseDataSample]:
         """Maps the objects to the original images and fuses them there.
 
@@ -174,70 +133,20 @@ class KAPAO(BottomupPoseEstimator):
             batch_pred_fields: Not used; MMPose has it.
             batch_data_samples: Samples with ``input_size``, ``input_center``, ``input_scale`` and
                 ``ori_shape``.
-            test_cfg: Settings with ``fusion_score_thr`` and ``fusion_distance`` (px of the original
-                image).
+            test_cfg: Inference settings.
 
         Returns:
-            The samples with these fields, which are numpy arrays in px of the original image:
-
-            - ``pred_instances``: bboxes (P, 4) xyxy; bbox_scores (P,); keypoints (P, K, 2);
-              keypoint_scores (P, K), 0 for keypoints without fusion; keypoints_visible (P, K), 1
-              for the keypoint types of the pose's category and 0 for other types, whose keypoints
-              are zeros; keypoints_fused (P, K) bool; pose_keypoints (P, K, 2), the keypoints before
-              fusion; labels (P,), the categories 0..C-1.
-            - ``pred_keypoint_objects``: bboxes (Q, 4) xyxy; scores (Q,); labels (Q,), the keypoint
-              types 0..K-1.
+            The samples with predictions, see :func:`to_data_sample`.
         """
-        for objects, sample in zip(batch_pred_instances, batch_data_samples, strict=True):
-            add_objects_to_datasample(objects, sample, test_cfg, self.head.keypoint_counts)
+        for detections, sample in zip(batch_pred_instances, batch_data_samples, strict=True):
+            input_scale = np.asarray(sample.input_scale, dtype=np.float64)
+            prediction = predict_in_image(
+                detections,
+                scale=input_scale / sample.input_size,
+                origin=sample.input_center - input_scale / 2,
+                image_size=sample.ori_shape[1::-1],
+                keypoint_counts=self.head.keypoint_counts,
+                settings=test_cfg,
+            )
+            to_data_sample(prediction, sample)
         return batch_data_samples
-
-
-def add_objects_to_datasample(
-    objects: DetectedObjects,
-    sample: PoseDataSample,
-    test_cfg: dict,
-    keypoint_counts: Sequence[int],
-) -> None:
-    """Maps and fuses the objects of one image, see :meth:`KAPAO.add_pred_to_datasample`.
-
-    Args:
-        objects: Kept objects of the image, in px of the network input.
-        sample: Sample of the image; the predictions are added to it.
-        test_cfg: Settings with ``fusion_score_thr`` and ``fusion_distance`` (px of the original
-            image).
-        keypoint_counts: Number of keypoint types of each category, C numbers.
-    """
-    input_scale = np.asarray(sample.input_scale, dtype=np.float64)
-    prediction = predict_in_image(
-        objects,
-        scale=input_scale / sample.input_size,
-        origin=sample.input_center - input_scale / 2,
-        image_size=sample.ori_shape[1::-1],
-        keypoint_counts=keypoint_counts,
-        settings=test_cfg,
-    )
-    add_prediction_to_datasample(prediction, sample)
-
-
-def add_prediction_to_datasample(prediction: Prediction, sample: PoseDataSample) -> None:
-    """Stores a prediction in a sample, in the fields of :meth:`KAPAO.add_pred_to_datasample`."""
-    sample.pred_instances = InstanceData(
-        bboxes=prediction.boxes,
-        bbox_scores=prediction.scores,
-        keypoints=prediction.keypoints,
-        keypoint_scores=prediction.keypoint_scores,
-        keypoints_visible=prediction.own.astype(float),  # a pose object regresses every keypoint
-        keypoints_fused=prediction.fused,
-        pose_keypoints=prediction.pose_keypoints,
-        labels=prediction.categories,
-    )
-    sample.set_field(
-        InstanceData(
-            bboxes=prediction.point_boxes,
-            scores=prediction.point_scores,
-            labels=prediction.point_types,
-        ),
-        'pred_keypoint_objects',
-        dtype=InstanceData,
-    )

@@ -15,7 +15,9 @@ from mmpose.structures import PoseDataSample
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .task_modules.candidates import Candidates, concatenate
+from kapao_mm.structures import InferenceSettings
+
+from .task_modules.postprocess import Candidates, concatenate
 
 
 @MODELS.register_module()
@@ -27,7 +29,7 @@ class KAPAOTTA(BaseTTAModel):
 
     Args:
         module: KAPAO model or its config. Samples of a dataset are predicted with its settings for
-            ``tta``, others with those for pictures, see :meth:`KAPAO.settings_for`.
+            ``tta``, others with those for ``demo``, see :meth:`KAPAO.settings_for`.
         passes: Scale of each pass, and whether it is flipped left to right.
         pad_value: Value that fills a scaled input at the right and the bottom, up to the next
             multiple of the preprocessor's ``pad_size_divisor``.
@@ -55,19 +57,19 @@ class KAPAOTTA(BaseTTAModel):
         inputs, samples = batch['inputs'], batch['data_samples']
         settings = module.settings_for(samples, 'tta')
         flip_indices = np.stack([sample.flip_indices for sample in samples])
-        candidates = self.candidates(
-            inputs, torch.from_numpy(flip_indices).to(inputs.device), settings
-        )
-        objects = module.head.detect(candidates, len(samples), settings)
-        return module.add_pred_to_datasample(objects, None, samples, settings)
+        candidates = self.decode(inputs, torch.from_numpy(flip_indices).to(inputs.device), settings)
+        detections = module.head.detect(candidates, settings)
+        return module.add_pred_to_datasample(detections, None, samples, settings)
 
-    def candidates(self, inputs: Tensor, flip_indices: Tensor, test_cfg: dict) -> Candidates:
+    def decode(
+        self, inputs: Tensor, flip_indices: Tensor, settings: InferenceSettings
+    ) -> Candidates:
         """Decodes each pass and maps its candidates back to the unscaled, unflipped input.
 
         Args:
             inputs: Network inputs, (N, 3, H, W).
             flip_indices: Keypoint type that each type becomes in a mirrored image, (N, K) int64.
-            test_cfg: Settings, see :meth:`KAPAOHead.candidates`.
+            settings: Inference settings.
 
         Returns:
             Candidates of all passes, pass by pass, in px of ``inputs``.
@@ -77,8 +79,9 @@ class KAPAOTTA(BaseTTAModel):
         for scale, flipped in self.passes:
             view = inputs.flip(-1) if flipped else inputs
             view = scale_and_pad(view, scale, divisor, self.pad_value)
-            part = self.module.head.candidates(self.module.extract_feat(view), test_cfg)
-            part = part._replace(boxes=part.boxes / scale, keypoints=part.keypoints / scale)
+            grids = self.module.head(self.module.extract_feat(view))
+            part = self.module.head.decode(grids, settings)
+            part = part._replace(bboxes=part.bboxes / scale, keypoints=part.keypoints / scale)
             if flipped:
                 part = unflip(part, inputs.shape[-1], flip_indices, self.module.head.num_categories)
             found.append(part)
@@ -119,19 +122,18 @@ def unflip(
     Args:
         candidates: Candidates of the flipped input.
         width: Width of that input, px.
-        flip_indices: See :meth:`KAPAOTTA.candidates`.
+        flip_indices: See :meth:`KAPAOTTA.decode`.
         num_categories: C.
 
     Returns:
         Candidates of the unflipped input.
     """
-    swapped = flip_indices[candidates.image]  # (M, K)
-    x1, y1, x2, y2 = candidates.boxes.unbind(1)
-    x, y = candidates.keypoints.take_along_dim(swapped[..., None], 1).unbind(2)
-    poses = torch.arange(num_categories, device=swapped.device)  # pose objects keep their category
-    classes = torch.cat((poses.expand(len(swapped), -1), swapped + num_categories), 1)  # (M, C + K)
+    x1, y1, x2, y2 = candidates.bboxes.unbind(2)
+    x, y = candidates.keypoints.take_along_dim(flip_indices[:, None, :, None], 2).unbind(3)
+    poses = torch.arange(num_categories, device=flip_indices.device)  # they keep their category
+    classes = torch.cat((poses.expand(len(flip_indices), -1), flip_indices + num_categories), 1)
     return candidates._replace(
-        labels=classes.take_along_dim(candidates.labels[:, None], 1).squeeze(1),
-        boxes=torch.stack((width - x2, y1, width - x1, y2), 1),
-        keypoints=torch.stack((width - x, y), 2),
+        labels=classes.take_along_dim(candidates.labels, 1),
+        bboxes=torch.stack((width - x2, y1, width - x1, y2), 2),
+        keypoints=torch.stack((width - x, y), 3),
     )

@@ -39,7 +39,7 @@ def predict_files(given: list[str], out_dir: Path, load: Callable[[], Predictor]
         given: Images, folders and patterns.
         out_dir: Folder of the pictures and JSON files.
         load: Makes the predictor. It is called only if there is an image. The predictor returns the
-            :func:`prediction_dict` of an image file and its picture, BGR (H, W, 3) uint8.
+            :meth:`Prediction.to_dict` of an image file and its picture, BGR (H, W, 3) uint8.
 
     Returns:
         Whether everything that is given was predicted.

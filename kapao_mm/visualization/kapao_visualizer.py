@@ -2,6 +2,7 @@
 """Implements MMPose's visualizer for the predictions of KAPAO."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,21 +10,12 @@ import cv2
 import mmcv
 import numpy as np
 from mmengine.dist import master_only
-from mmengine.structures import InstanceData
 from mmpose.registry import VISUALIZERS
 from mmpose.structures import PoseDataSample
 from mmpose.visualization import PoseLocalVisualizer
 
-from kapao_mm.functional.drawing import (
-    Color,
-    KeypointObjects,
-    Poses,
-    Style,
-    draw_keypoint_objects,
-    draw_poses,
-    draw_stages,
-    side_by_side,
-)
+from kapao_mm.functional.drawing import Color, Style, draw_poses, draw_stages, side_by_side
+from kapao_mm.structures.data_sample import from_data_sample, ground_truth
 from kapao_mm.utils.image_files import make_folder, write_picture
 
 
@@ -39,8 +31,8 @@ class KAPAOVisualizer(PoseLocalVisualizer):
             objects, fused poses. Otherwise the picture shows the fused poses only.
         score_thr: Lowest score of a drawn pose, for samples of a dataset, since evaluation keeps
             candidates with scores close to 0. The default is the score above which poses take part
-            in fusion (tau_fc of the paper). For other pictures (samples without ``img_id``) all
-            poses are drawn, because the settings for pictures have filtered them.
+            in fusion (tau_fc of the paper). For other images (samples without ``img_id``) all poses
+            are drawn, because the settings for ``demo`` have filtered them.
         name, *args, **kwargs: Arguments of :class:`PoseLocalVisualizer`. ``line_width`` and
             ``radius`` grow with the image.
     """
@@ -108,8 +100,10 @@ class KAPAOVisualizer(PoseLocalVisualizer):
             image = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
         panels = {}
         if draw_gt:
-            truth = _ground_truth(data_sample)
-            panels['ground truth'] = self._draw_poses(image, truth, draw_bbox, show_kpt_idx)
+            truth = ground_truth(data_sample)
+            panels['ground truth'] = draw_poses(
+                image, truth, self._style(), draw_bbox, show_kpt_idx, draw_scores=False
+            )
         if draw_pred and 'pred_instances' in data_sample:
             panels |= self._draw_prediction(image, data_sample, draw_bbox, show_kpt_idx, kpt_thr)
         picture = side_by_side(panels) if panels else image.copy()
@@ -136,35 +130,15 @@ class KAPAOVisualizer(PoseLocalVisualizer):
 
         The panel of keypoint objects is left out if the sample has none of them stored.
         """
-        fused = data_sample.pred_instances
+        prediction = from_data_sample(data_sample)
         score_thr = self.score_thr if 'img_id' in data_sample else 0.0
-        fused = fused[fused.bbox_scores >= score_thr]
-        if kpt_thr > 0:
-            fused.keypoints_fused = fused.keypoints_fused & (fused.keypoint_scores >= kpt_thr)
-        if not self.draw_objects:
-            return {'fused poses': self._draw_poses(image, fused, draw_bbox, show_kpt_idx)}
-        points = data_sample.get('pred_keypoint_objects')
-        return draw_stages(
-            image,
-            _poses(fused),
-            fused.pose_keypoints,
-            None if points is None else _keypoint_objects(points),
-            self._style(),
-            draw_bbox,
-            show_kpt_idx,
-        )
-
-    def _draw_poses(
-        self,
-        image: np.ndarray,
-        poses: InstanceData,
-        draw_bbox: bool = True,
-        show_kpt_idx: bool = False,
-    ) -> np.ndarray:
-        return draw_poses(image, _poses(poses), self._style(), draw_bbox, show_kpt_idx)
-
-    def _draw_keypoint_objects(self, image: np.ndarray, objects: InstanceData) -> np.ndarray:
-        return draw_keypoint_objects(image, _keypoint_objects(objects), self._style())
+        prediction = prediction[prediction.bbox_scores >= score_thr]
+        scores = prediction.keypoint_scores
+        prediction = replace(prediction, keypoint_scores=scores * (scores >= kpt_thr))
+        if self.draw_objects:
+            return draw_stages(image, prediction, self._style(), draw_bbox, show_kpt_idx)
+        poses = draw_poses(image, prediction, self._style(), draw_bbox, show_kpt_idx)
+        return {'fused poses': poses}
 
     def _style(self) -> Style:
         """Returns the drawing style with colors, names and skeleton of the metainfo.
@@ -182,50 +156,6 @@ class KAPAOVisualizer(PoseLocalVisualizer):
             line_width=self.line_width,
             radius=self.radius,
         )
-
-
-def _poses(poses: InstanceData) -> Poses:
-    """Converts predicted or annotated poses for drawing; all annotated keypoints are filled."""
-    visible = poses.keypoints_visible > 0
-    return Poses(
-        boxes=poses.bboxes,
-        keypoints=poses.keypoints,
-        visible=visible,
-        filled=poses.get('keypoints_fused', visible),
-        categories=poses.get('labels'),
-        scores=poses.get('bbox_scores'),
-    )
-
-
-def _keypoint_objects(objects: InstanceData) -> KeypointObjects:
-    return KeypointObjects(objects.bboxes, objects.scores, objects.labels)
-
-
-def _ground_truth(data_sample: PoseDataSample) -> InstanceData:
-    """Returns the annotated people of a sample, without crowd regions.
-
-    The fields are those of ``gt_instances``: bboxes (P, 4), keypoints (P, K, 2) and
-    keypoints_visible (P, K), and labels (P,) if the sample has them.
-    """
-    truth = data_sample.get('gt_instances', InstanceData())
-    if 'raw_ann_info' in data_sample:
-        annotations = data_sample.raw_ann_info or []
-        people = np.array([not annotation.get('iscrowd') for annotation in annotations], bool)
-    else:  # training samples have no crowd regions
-        people = np.ones(len(truth), bool)
-    if not people.any():
-        return InstanceData(
-            bboxes=np.zeros((0, 4)),
-            keypoints=np.zeros((0, 0, 2)),
-            keypoints_visible=np.zeros((0, 0)),
-        )
-    fields = dict(
-        bboxes=truth.bboxes, keypoints=truth.keypoints, keypoints_visible=truth.keypoints_visible
-    )
-    labels = data_sample.get('gt_instance_labels', InstanceData())
-    if 'labels' in labels:
-        fields['labels'] = labels.labels.numpy()
-    return InstanceData(**fields)[people]
 
 
 def _rgb(color: str | Sequence[int]) -> Color:

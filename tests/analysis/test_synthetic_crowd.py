@@ -6,9 +6,9 @@ import pytest
 import torch
 from mmpose.registry import MODELS
 
-from kapao_mm.analysis.synthetic_crowd import confident, make_crowds
-from kapao_mm.functional.prediction import predict_in_image
-from kapao_mm.models.kapao import inference_settings
+from kapao_mm.analysis.synthetic_crowd import filter_by_score, make_crowds
+from kapao_mm.functional.postprocess import predict_in_image
+from kapao_mm.structures import InferenceSettings
 from kapao_mm.utils.config import load_config
 
 CPU = torch.device('cpu')
@@ -25,32 +25,30 @@ def cfg(repo):
 )
 def test_numbers_are_like_those_of_the_golden_crowds(shared_dir, cfg, crowd, people, candidates):
     golden = json.loads((shared_dir / 'golden/postprocess.json').read_text())[f'{crowd}_val']
-    settings = inference_settings(cfg.model.test_cfg)
-    found = confident(make_crowds(people), settings, CPU)
-    (objects,) = MODELS.build(cfg.model.head).detect(found, 1, settings)
-    assert len(found.scores) == pytest.approx(candidates, rel=0.05)
-    assert len(objects.boxes) == pytest.approx(golden['n_person'], rel=0.15)
-    assert len(objects.point_boxes) == pytest.approx(golden['n_kp'], rel=0.25, abs=3)
+    settings = InferenceSettings.from_test_cfg(cfg.model.test_cfg, 'evaluation')
+    found = filter_by_score(make_crowds(people), settings, CPU)
+    (objects,) = MODELS.build(cfg.model.head).detect(found, settings)
+    assert found.scores.numel() == pytest.approx(candidates, rel=0.05)
+    assert len(objects.pose_objects.bboxes) == pytest.approx(golden['n_person'], rel=0.15)
+    assert len(objects.keypoint_objects.bboxes) == pytest.approx(golden['n_kp'], rel=0.25, abs=3)
     image = dict(scale=np.full(2, 0.5), origin=np.zeros(2), image_size=(640, 640))
     fused = predict_in_image(objects, **image, keypoint_counts=[17], settings=settings)
     counted = (fused.keypoint_scores > 0).sum()
     assert counted == pytest.approx(golden['n_fused'], rel=0.25, abs=3)
 
 
-def test_every_image_has_a_crowd_of_its_own_that_a_seed_repeats():
+def test_every_image_has_its_own_crowd_and_a_seed_repeats_it():
     crowds = make_crowds(3, num_images=2, seed=1)
-    images = [crowds.take(crowds.image == i) for i in range(2)]
-    assert len(images[0].scores) == len(images[1].scores) == len(crowds.scores) / 2
-    assert not torch.equal(images[0].boxes, images[1].boxes)
+    assert not torch.equal(crowds.bboxes[0], crowds.bboxes[1])
     for ours, again in zip(crowds, make_crowds(3, num_images=2, seed=1), strict=True):
         assert torch.equal(ours, again)
-    assert not torch.equal(crowds.boxes, make_crowds(3, num_images=2, seed=2).boxes)
+    assert not torch.equal(crowds.bboxes, make_crowds(3, num_images=2, seed=2).bboxes)
 
 
 def test_people_have_the_keypoint_objects_of_their_category():
     one, two = (make_crowds(20, keypoint_counts=counts) for counts in ([3], [1, 2]))
-    assert one.keypoints.shape[1:] == two.keypoints.shape[1:] == (3, 2)
-    assert set(one.labels.tolist()) == {0, 1, 2, 3}
+    assert one.keypoints.shape[2:] == two.keypoints.shape[2:] == (3, 2)
+    assert set(one.labels[0].tolist()) == {0, 1, 2, 3}
     labels = two.labels[two.scores > 0.02].bincount(minlength=5)
     assert labels[0] + labels[1] == 20 * 4
     assert labels[2] == labels[0] / 4 * 3  # three candidates a keypoint, four a pose
@@ -58,13 +56,21 @@ def test_people_have_the_keypoint_objects_of_their_category():
 
 
 def test_crowds_fill_the_input():
-    boxes = make_crowds(200, input_hw=(64, 128)).boxes.unflatten(1, (2, 2))
+    boxes = make_crowds(200, input_hw=(64, 128)).bboxes[0].unflatten(1, (2, 2))
     assert boxes.mean(1).amax(0).tolist() == pytest.approx([128, 64], rel=0.3)
     sides = boxes[:, 1] - boxes[:, 0]
     assert (sides > 0).all() and sides.max() < 64
 
 
-def test_candidates_below_both_thresholds_are_left_out():
+def test_candidates_below_both_thresholds_are_left_out(inference_settings):
     crowds = make_crowds(5)
-    found = confident(crowds, dict(pose_score_thr=0.5, keypoint_score_thr=0.3), CPU)
-    assert torch.equal(found.scores, crowds.scores[crowds.scores > 0.3])
+    settings = inference_settings(pose_score_thr=0.5, keypoint_score_thr=0.3)
+    found = filter_by_score(crowds, settings, CPU)
+    expected = crowds.scores[crowds.scores > 0.3]
+    assert torch.equal(found.scores[0], expected.sort(descending=True).values)
+
+
+def test_images_with_fewer_candidates_are_padded_with_the_score_0():
+    crowds = make_crowds(20, num_images=3, keypoint_counts=[1, 9])
+    counts = (crowds.scores > 0).sum(1)
+    assert counts.max() == crowds.scores.shape[1] > counts.min()

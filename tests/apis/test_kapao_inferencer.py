@@ -15,7 +15,6 @@ from torch import nn
 
 from kapao_mm.apis import KAPAOInferencer
 from kapao_mm.errors import InputError
-from kapao_mm.models.kapao import inference_settings
 from kapao_mm.utils.config import load_config
 
 
@@ -59,13 +58,6 @@ def image(tmp_path):
     return str(path)
 
 
-def test_thresholds_are_those_for_pictures(cfg, untrained):
-    test_cfg = load_config(cfg.filename).model.test_cfg
-    found = untrained.model.settings['evaluation']  # what MMPose's inferencer runs
-    assert found == inference_settings(test_cfg, 'pictures')
-    assert inference_settings(test_cfg, 'pictures') != inference_settings(test_cfg)
-
-
 @pytest.mark.parametrize(('amp', 'dtype'), [(False, torch.float32), (True, torch.bfloat16)])
 def test_the_network_is_prepared_for_inference(cfg, amp, dtype):
     model = KAPAOInferencer(cfg, random_weights=True, amp=amp, device='cpu').model
@@ -95,7 +87,7 @@ def test_predictions_have_what_the_samples_have(trained, image):
 
 
 def test_all_poses_of_a_prediction_are_drawn(cfg, checkpoint, image):
-    options = {'input_size': 128, 'model.test_cfg.pictures.pose_score_thr': 0.1}
+    options = {'input_size': 128, 'model.test_cfg.demo.pose_score_thr': 0.1}
     unsure = load_config(cfg.filename, options)
     inferencer = KAPAOInferencer(unsure, checkpoint, device='cpu')
     with torch.no_grad():  # objectness 0.5 x class 0.4

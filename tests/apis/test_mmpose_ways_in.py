@@ -4,6 +4,7 @@
 import json
 import runpy
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -92,7 +93,7 @@ def test_bottom_up_inference_has_the_settings_for_pictures(config, checkpoint, i
     model = init_model(config, checkpoint, device='cpu')
     (found,) = inference_bottomup(model, image)
     assert len(found.pred_instances) == 0
-    model.settings['pictures']['pose_score_thr'] = 0.3
+    model.settings['demo'] = replace(model.settings['demo'], pose_score_thr=0.3)
     (found,) = inference_bottomup(model, cv2.imread(image)[..., 0])
     assert len(found.pred_instances) > 0
 

@@ -30,6 +30,7 @@ from kapao_mm.deploy import runtime as runtime_module
 from kapao_mm.deploy.metadata import ModelMetadata
 from kapao_mm.errors import InputError
 from kapao_mm.functional.letterbox import letterbox, resize_and_pad
+from kapao_mm.structures import InferenceSettings
 from kapao_mm.utils.image_files import predict_files
 
 REPO = Path(__file__).parents[2]
@@ -288,8 +289,8 @@ class Ways:
     def _make_runtime(self, folder: Path) -> runtime_module.KAPAORuntime:
         metadata = ModelMetadata(
             config='attack',
-            use='pictures',
-            settings=dict(fusion_score_thr=0.2, fusion_distance=50),
+            use='demo',
+            settings=InferenceSettings(0.5, 0.45, 0.5, 0.45, 0.2, 50, 30000, 300),
             input_size=SIDE,
             square_input=False,
             categories=[dict(name='mast', keypoint_ids=[0, 1])],
@@ -302,15 +303,15 @@ class Ways:
         )
         one, none = np.zeros(1, np.int64), np.zeros(0, np.int64)
         found = dict(
-            pose_image=one,
-            boxes=np.array([[4.0, 4, 60, 60]]),
-            scores=np.ones(1),
-            categories=one,
-            keypoints=np.array([[[9.0, 9], [40, 40]]]),
-            point_image=none,
-            point_boxes=np.zeros((0, 4)),
-            point_scores=np.zeros(0),
-            point_types=none,
+            pose_objects_image=one,
+            pose_objects_bboxes=np.array([[4.0, 4, 60, 60]]),
+            pose_objects_scores=np.ones(1),
+            pose_objects_labels=one,
+            pose_objects_keypoints=np.array([[[9.0, 9], [40, 40]]]),
+            keypoint_objects_image=none,
+            keypoint_objects_bboxes=np.zeros((0, 4)),
+            keypoint_objects_scores=np.zeros(0),
+            keypoint_objects_labels=none,
         )
 
         def network(batch: np.ndarray) -> dict[str, np.ndarray]:

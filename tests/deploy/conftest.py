@@ -10,12 +10,12 @@ from mmpose.registry import MODELS
 from mmpose.structures import PoseDataSample
 from torch import Tensor, nn
 
-from kapao_mm.functional.prediction import DetectedObjects
 from kapao_mm.models.kapao import KAPAO
+from kapao_mm.structures import Detections, InferenceSettings
 from kapao_mm.utils.config import load_config
 
 WIDTH = 8
-SETTINGS = dict(
+SETTINGS = InferenceSettings(
     pose_score_thr=0.3,
     pose_iou_thr=0.6,
     keypoint_score_thr=0.4,
@@ -43,7 +43,7 @@ class Pixels(nn.Module):
 
 
 @pytest.fixture(scope='session')
-def settings() -> dict[str, float]:
+def settings() -> InferenceSettings:
     """Poses and keypoint objects have a suppression each."""
     return SETTINGS
 
@@ -85,15 +85,17 @@ def make_images() -> Callable[..., np.ndarray]:
 
 
 @pytest.fixture(scope='session')
-def detect() -> Callable[..., tuple[list[DetectedObjects], int]]:
+def detect() -> Callable[..., tuple[list[Detections], int]]:
     """Makes a function that detects as the model does, and counts the candidates."""
 
     @torch.no_grad()
-    def run(model: KAPAO, images: np.ndarray, settings: dict[str, float]):
+    def run(model: KAPAO, images: np.ndarray, settings: InferenceSettings):
         inputs = [torch.from_numpy(image).permute(2, 0, 1) for image in images]
         samples = [PoseDataSample() for _ in images]
         batch = model.data_preprocessor(dict(inputs=inputs, data_samples=samples))
-        candidates = model.head.candidates(model.extract_feat(batch['inputs']), settings)
-        return model.head.detect(candidates, len(images), settings), len(candidates.scores)
+        grids = model.head(model.extract_feat(batch['inputs']))
+        candidates = model.head.decode(grids, settings)
+        above = (candidates.scores > settings.score_thr).sum().item()
+        return model.head.detect(candidates, settings), above
 
     return run

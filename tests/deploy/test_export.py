@@ -2,6 +2,7 @@
 """Files of every format, run by their own backends, against the model."""
 
 import errno
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -28,7 +29,7 @@ from kapao_mm.deploy.export import (
 )
 from kapao_mm.deploy.formats import TENSORRT_CANDIDATES
 from kapao_mm.deploy.metadata import KEY, ModelMetadata
-from kapao_mm.deploy.runtime import BACKENDS, split_by_image
+from kapao_mm.deploy.runtime import BACKENDS, run_network
 from kapao_mm.errors import InputError
 from kapao_mm.utils.config import load_config
 
@@ -43,7 +44,7 @@ CONFIG = 'configs/kapao/kapao_n_people_wheels.py'
 def metadata(settings):
     return ModelMetadata(
         config='noise',
-        use='pictures',
+        use='demo',
         settings=settings,
         input_size=256,
         square_input=False,
@@ -75,7 +76,7 @@ def onnx_file(model, metadata, tmp_path_factory):
 @pytest.fixture(scope='module')
 def tensorrt_file(model, metadata, tmp_path_factory):
     path = tmp_path_factory.mktemp('tensorrt') / 'noise.onnx'
-    settings = metadata.settings | LIMITED
+    settings = replace(metadata.settings, **LIMITED)
     write_tensorrt(model, metadata._replace(settings=settings), path, opset=20)
     return path
 
@@ -85,19 +86,19 @@ def check(network, model, settings, shapes, make_images, detect):
     for shape in shapes:
         images = make_images(*shape)
         expected, num_candidates = detect(model, images, settings)
-        found = split_by_image(network(images), len(images))
-        count = sum(len(objects.boxes) + len(objects.point_boxes) for objects in expected)
+        found = run_network(network, images)
+        count = sum(len(objects.bboxes) for image in expected for objects in image)
         assert num_candidates > 1.5 * count > 20
         for one, other in zip(found, expected, strict=True):
             difference = compare_objects(one, other)
             assert difference.position < 1e-3
             assert difference.score < 1e-4
-            np.testing.assert_allclose(one.scores, other.scores, atol=1e-4)  # in order
-            np.testing.assert_allclose(one.point_scores, other.point_scores, atol=1e-4)
+            for ours, theirs in zip(one, other, strict=True):  # in the same order
+                np.testing.assert_allclose(ours.scores, theirs.scores, atol=1e-4)
     nothing = network(np.zeros((1, 256, 256, 3), np.uint8))
     shapes = {name: value.shape for name, value in nothing.items()}
-    assert shapes.pop('keypoints') == (0, 5, 2)
-    assert shapes.pop('boxes') == shapes.pop('point_boxes') == (0, 4)
+    assert shapes.pop('pose_objects_keypoints') == (0, 5, 2)
+    assert shapes.pop('pose_objects_bboxes') == shapes.pop('keypoint_objects_bboxes') == (0, 4)
     assert set(shapes.values()) == {(0,)}
 
 
@@ -134,9 +135,9 @@ def test_a_fixed_number_of_candidates_one_suppression_and_limits(
     tensorrt_file, model, settings, make_images, detect, open_file
 ):
     network = open_file(tensorrt_file)
-    check(network, model, settings | LIMITED, LARGE_SHAPES, make_images, detect)
-    (limited,) = split_by_image(network(make_images(*LARGE_SHAPES[0])), 1)
-    assert len(limited.boxes) + len(limited.point_boxes) == LIMITED['max_objects']
+    check(network, model, replace(settings, **LIMITED), LARGE_SHAPES, make_images, detect)
+    (limited,) = run_network(network, make_images(*LARGE_SHAPES[0]))
+    assert sum(len(objects.bboxes) for objects in limited) == LIMITED['max_objects']
 
 
 def test_the_onnx_file_says_what_it_is(onnx_file, metadata):
@@ -149,15 +150,15 @@ def test_the_onnx_file_says_what_it_is(onnx_file, metadata):
     assert (images.name, images.type) == ('images', 'tensor(uint8)')
     assert images.shape == ['n', '64*h', '64*w', 3]
     assert {output.name: (output.type, output.shape[1:]) for output in session.get_outputs()} == {
-        'pose_image': ('tensor(int64)', []),
-        'boxes': ('tensor(float)', [4]),
-        'scores': ('tensor(float)', []),
-        'categories': ('tensor(int64)', []),
-        'keypoints': ('tensor(float)', [5, 2]),
-        'point_image': ('tensor(int64)', []),
-        'point_boxes': ('tensor(float)', [4]),
-        'point_scores': ('tensor(float)', []),
-        'point_types': ('tensor(int64)', []),
+        'pose_objects_image': ('tensor(int64)', []),
+        'pose_objects_bboxes': ('tensor(float)', [4]),
+        'pose_objects_scores': ('tensor(float)', []),
+        'pose_objects_labels': ('tensor(int64)', []),
+        'pose_objects_keypoints': ('tensor(float)', [5, 2]),
+        'keypoint_objects_image': ('tensor(int64)', []),
+        'keypoint_objects_bboxes': ('tensor(float)', [4]),
+        'keypoint_objects_scores': ('tensor(float)', []),
+        'keypoint_objects_labels': ('tensor(int64)', []),
     }
     text = session.get_modelmeta().custom_metadata_map[KEY]
     assert ModelMetadata.from_json(text, 'noise.onnx') == metadata
@@ -202,14 +203,14 @@ def test_metadata_of_a_config(repo, name):
 def test_a_model_for_other_keypoints_than_the_dataset(repo):
     cfg = load_config(repo / 'configs/kapao/kapao_n_coco.py', {'model.head.num_keypoints': 5})
     with torch.device('meta'), pytest.raises(InputError, match=r'is \[5\], but .* has \[17\]'):
-        make_metadata(cfg, MODELS.build(cfg.model), 'pictures')
+        make_metadata(cfg, MODELS.build(cfg.model), 'demo')
 
 
 def test_a_pipeline_without_letterbox(repo):
     cfg = load_config(repo / 'configs/kapao/kapao_n_coco.py')
     cfg.test_dataloader.dataset.pipeline = []
     with torch.device('meta'), pytest.raises(InputError, match=r'kapao_n_coco.py has no Letterbox'):
-        make_metadata(cfg, MODELS.build(cfg.model), 'pictures')
+        make_metadata(cfg, MODELS.build(cfg.model), 'demo')
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""The graph, run by torch itself, against the model."""
+"""Compares the graph, run by torch itself, with the model."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,8 +16,8 @@ from mmpose.models import PoseDataPreprocessor
 from mmpose.structures import PoseDataSample
 
 from kapao_mm.analysis.comparison import compare_objects
-from kapao_mm.deploy.graph import ExportGraph, class_nms, normalise
-from kapao_mm.deploy.runtime import split_by_image
+from kapao_mm.deploy.graph import ExportGraph, normalize
+from kapao_mm.structures import split_by_image
 
 CHANGES = {
     'two suppressions': {},
@@ -28,19 +30,17 @@ CHANGES = {
 
 
 def run(graph, images):
-    """The objects of each image."""
     with torch.no_grad():
-        outputs = graph(torch.from_numpy(images))._asdict()
-    return split_by_image({name: value.numpy() for name, value in outputs.items()}, len(images))
+        outputs = graph(torch.from_numpy(images))
+    return split_by_image([x.numpy() for x in outputs], len(images))
 
 
 def assert_same(found, expected):
-    """The same objects, by falling confidence."""
     difference = compare_objects(found, expected)
     assert difference.position < 1e-3
     assert difference.score < 1e-6
-    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-6)
-    np.testing.assert_allclose(found.point_scores, expected.point_scores, atol=1e-6)
+    for ours, theirs in zip(found, expected, strict=True):  # in the same order
+        np.testing.assert_allclose(ours.scores, theirs.scores, atol=1e-6)
 
 
 @pytest.mark.parametrize('changes', CHANGES.values(), ids=CHANGES)
@@ -48,14 +48,14 @@ def assert_same(found, expected):
 def test_finds_what_the_model_finds(
     make_model, make_images, detect, settings, num_keypoints, changes
 ):
-    settings = settings | changes
+    settings = replace(settings, **changes)
     model = make_model(num_keypoints)
     graph = ExportGraph(model, settings)
     for shape in ((1, 64, 128), (3, 192, 256)):
         images = make_images(*shape)
         expected, num_candidates = detect(model, images, settings)
         found = run(graph, images)
-        counts = [len(e.boxes) + len(e.point_boxes) for e in expected]
+        counts = [sum(len(objects.bboxes) for objects in image) for image in expected]
         assert num_candidates > 1.5 * sum(counts) > 20
         assert all(count == 0 for count in counts[1:2])  # black
         for one, other in zip(found, expected, strict=True):
@@ -66,44 +66,40 @@ def test_finds_what_the_model_finds(
 def test_the_limits_of_these_tests_bind(make_model, make_images, settings, limit):
     model, images = make_model([3, 2]), make_images(1, 192, 256)
     free = run(ExportGraph(model, settings), images)[0]
-    bound = run(ExportGraph(model, settings | {limit: CHANGES['limits'][limit]}), images)[0]
-    assert len(bound.boxes) < len(free.boxes)
-    assert len(bound.point_boxes) < len(free.point_boxes)
+    limited = replace(settings, **{limit: CHANGES['limits'][limit]})
+    bound = run(ExportGraph(model, limited), images)[0]
+    for fewer, all_objects in zip(bound, free, strict=True):
+        assert len(fewer.bboxes) < len(all_objects.bboxes)
 
 
 def test_no_objects_at_all(make_model, make_images, settings):
     images = make_images(2, 64, 64)[1:]
     (found,) = run(ExportGraph(make_model(4), settings), images)
-    shapes = [field.shape for field in found]
-    assert shapes == [(0, 4), (0,), (0,), (0, 4, 2), (0, 4), (0,), (0,)]
+    assert [x.shape for x in found.pose_objects] == [(0, 4), (0,), (0,), (0, 4, 2)]
+    assert [x.shape for x in found.keypoint_objects] == [(0, 4), (0,), (0,)]
 
 
-def test_a_number_of_candidates_keeps_the_most_confident(make_model, make_images, detect, settings):
+def test_a_number_of_candidates_keeps_those_with_the_highest_scores(
+    make_model, make_images, detect, settings
+):
     model, images = make_model(4), make_images(1, 192, 256)
     expected, _ = detect(model, images, settings)
     enough = run(ExportGraph(model, settings, num_candidates=2000), images)
     assert_same(enough[0], expected[0])
     (few,) = run(ExportGraph(model, settings, num_candidates=40), images)
-    limited = settings | dict(pose_iou_thr=0.25, max_candidates=40)  # of both kinds together
+    limited = replace(settings, pose_iou_thr=0.25, max_candidates=40)  # of both kinds together
     (expected,), _ = detect(model, images, limited)
-    np.testing.assert_allclose(few.point_scores, expected.point_scores, atol=1e-6)
+    found, expected = few.keypoint_objects.scores, expected.keypoint_objects.scores
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize('bgr_to_rgb', [True, False])
-def test_normalises_as_the_preprocessor(make_images, bgr_to_rgb):
+def test_normalizes_as_the_preprocessor_does(make_images, bgr_to_rgb):
     preprocessor = PoseDataPreprocessor([1.0, 2, 3], [50.0, 60, 70], bgr_to_rgb=bgr_to_rgb)
     images = torch.from_numpy(make_images(2, 64, 128))
     data = dict(
         inputs=list(images.permute(0, 3, 1, 2)), data_samples=[PoseDataSample() for _ in images]
     )
     torch.testing.assert_close(
-        normalise(images, preprocessor), preprocessor(data)['inputs'], rtol=0, atol=0
+        normalize(images, preprocessor), preprocessor(data)['inputs'], rtol=0, atol=0
     )
-
-
-def test_suppression_is_inside_a_class_and_an_image():
-    boxes = torch.tensor([[0.0, 0, 10, 10], [1, 0, 11, 10], [1, 0, 11, 10]]).repeat(2, 1, 1)
-    scores = torch.tensor([[[0.9, 0.8, 0], [0, 0, 0.7]], [[0, 0.8, 0.7], [0, 0, 0]]])
-    kept = class_nms(boxes, scores, 0.5, 300)
-    assert kept.tolist() == [[True, False, True], [False, True, False]]
-    assert class_nms(boxes, scores, 0.5, 1).tolist() == [[True, False, False], [False, True, False]]

@@ -6,11 +6,12 @@ import pytest
 from kapao_mm import __version__
 from kapao_mm.deploy.metadata import ModelMetadata
 from kapao_mm.errors import InputError
+from kapao_mm.structures import InferenceSettings
 
 METADATA = ModelMetadata(
     config='kapao_n_masts',
-    use='pictures',
-    settings=dict(pose_score_thr=0.5, max_objects=300),
+    use='demo',
+    settings=InferenceSettings(0.5, 0.45, 0.5, 0.45, 0.2, 50, 30000, 300),
     input_size=640,
     square_input=False,
     categories=[
@@ -38,11 +39,13 @@ def test_keypoints_are_counted_by_category():
 
 
 def with_changes(**changes):
-    return json.dumps(METADATA._asdict() | changes)
+    return json.dumps(json.loads(METADATA.to_json()) | changes)
 
 
 @pytest.mark.parametrize(
-    'text', [None, '', '{', '[]', '7', '{}', with_changes(mast=1)], ids=lambda text: str(text)[:5]
+    'text',
+    [None, '', '{', '[]', '7', '{}', with_changes(mast=1), with_changes(settings={})],
+    ids=lambda text: str(text)[:5],
 )
 def test_no_metadata_of_this_package(text):
     with pytest.raises(InputError, match='a.onnx has no metadata .* kapao export'):

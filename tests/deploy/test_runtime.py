@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -22,18 +23,20 @@ from torch import nn
 
 from kapao_mm.deploy import runtime as module
 from kapao_mm.deploy.metadata import KEY, ModelMetadata
-from kapao_mm.deploy.runtime import KAPAORuntime, split_by_image
+from kapao_mm.deploy.runtime import KAPAORuntime
 from kapao_mm.engine.weights_only import TORCH_CAN
 from kapao_mm.errors import InputError
 from kapao_mm.functional import drawing
 from kapao_mm.models.kapao import KAPAO
+from kapao_mm.structures import InferenceSettings, Prediction
+from kapao_mm.structures.data_sample import from_data_sample
 from kapao_mm.utils.cli import exit_on_input_error
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
 METADATA = ModelMetadata(
     config='masts',
-    use='pictures',
-    settings=dict(fusion_score_thr=0.2, fusion_distance=50),
+    use='demo',
+    settings=InferenceSettings(0.5, 0.45, 0.5, 0.45, 0.2, 50, 30000, 300),
     input_size=128,
     square_input=False,
     categories=[dict(name='mast', keypoint_ids=[0, 1])],
@@ -49,9 +52,10 @@ METADATA = ModelMetadata(
 MODEL = """
 <ir_version: 8, opset_import: ["": 17]>
 masts (uint8[N, H, W, 3] images) => (
-    int64[P] pose_image, float[P, 4] boxes, float[P] scores, int64[P] categories,
-    float[P, 2, 2] keypoints,
-    int64[Q] point_image, float[Q, 4] point_boxes, float[Q] point_scores, int64[Q] point_types
+    int64[P] pose_objects_image, float[P, 4] pose_objects_bboxes, float[P] pose_objects_scores,
+    int64[P] pose_objects_labels, float[P, 2, 2] pose_objects_keypoints,
+    int64[Q] keypoint_objects_image, float[Q, 4] keypoint_objects_bboxes,
+    float[Q] keypoint_objects_scores, int64[Q] keypoint_objects_labels
 )
 <
     float high = {200}, float low = {50}, float full = {255},
@@ -65,27 +69,27 @@ masts (uint8[N, H, W, 3] images) => (
     brightest = ReduceMax <axes = [1, 2, 3], keepdims = 0> (values)
     bright = Greater(brightest, high)
     pose_index = NonZero(bright)
-    pose_image = Reshape(pose_index, flat)
-    bright_values = Gather(brightest, pose_image)
-    scores = Div(bright_values, full)
-    categories = Mul(pose_image, zero)
-    num_poses = Shape(pose_image)
+    pose_objects_image = Reshape(pose_index, flat)
+    bright_values = Gather(brightest, pose_objects_image)
+    pose_objects_scores = Div(bright_values, full)
+    pose_objects_labels = Mul(pose_objects_image, zero)
+    num_poses = Shape(pose_objects_image)
     boxes_size = Concat <axis = 0> (num_poses, one)
-    boxes = Tile(box, boxes_size)
+    pose_objects_bboxes = Tile(box, boxes_size)
     keypoints_size = Concat <axis = 0> (num_poses, one, one)
-    keypoints = Tile(pose, keypoints_size)
+    pose_objects_keypoints = Tile(pose, keypoints_size)
 
     darkest = ReduceMin <axes = [1, 2, 3], keepdims = 0> (values)
     dark = Less(darkest, low)
     point_index = NonZero(dark)
-    point_image = Reshape(point_index, flat)
-    dark_values = Gather(darkest, point_image)
+    keypoint_objects_image = Reshape(point_index, flat)
+    dark_values = Gather(darkest, keypoint_objects_image)
     darkness = Sub(full, dark_values)
-    point_scores = Div(darkness, full)
-    point_types = Mul(point_image, zero)
-    num_points = Shape(point_image)
+    keypoint_objects_scores = Div(darkness, full)
+    keypoint_objects_labels = Mul(keypoint_objects_image, zero)
+    num_points = Shape(keypoint_objects_image)
     points_size = Concat <axis = 0> (num_points, one)
-    point_boxes = Tile(point_box, points_size)
+    keypoint_objects_bboxes = Tile(point_box, points_size)
 }
 """
 SUFFIXES = ('.onnx', '.xml')
@@ -133,12 +137,12 @@ def test_metadata_is_read_from_the_file(runtime):
 
 def test_objects_are_mapped_to_the_image_and_fused_there(runtime):
     (found,) = runtime([picture(256, 192, low=0, high=255)])  # scale 0.5, 16 px above
-    np.testing.assert_allclose(found.boxes, [[40, 28, 120, 188]])
-    np.testing.assert_allclose(found.scores, [1])
+    np.testing.assert_allclose(found.bboxes, [[40, 28, 120, 188]])
+    np.testing.assert_allclose(found.bbox_scores, [1])
     np.testing.assert_allclose(found.pose_keypoints, [[[80, 48], [80, 168]]])
     np.testing.assert_allclose(found.keypoints, [[[84, 60], [80, 168]]])
-    np.testing.assert_array_equal(found.fused, [[True, False]])
-    np.testing.assert_allclose(found.point_boxes, [[72, 48, 96, 72]])
+    np.testing.assert_array_equal(found.keypoints_fused, [[True, False]])
+    np.testing.assert_allclose(found.keypoint_objects.bboxes, [[72, 48, 96, 72]])
 
 
 def test_images_of_all_shapes_come_back_in_their_order(runtime):
@@ -147,12 +151,11 @@ def test_images_of_all_shapes_come_back_in_their_order(runtime):
     highs = [90, 255, 220, 240, 90, 90, 230]
     images = [picture(*size, low, high) for size, low, high in zip(sizes, lows, highs, strict=True)]
     together = runtime(images)
-    assert [len(found.boxes) for found in together] == [high > 200 for high in highs]
-    assert [len(found.point_boxes) for found in together] == [low < 50 for low in lows]
+    assert [len(found.bboxes) for found in together] == [high > 200 for high in highs]
+    assert [len(found.keypoint_objects.bboxes) for found in together] == [low < 50 for low in lows]
     for found, image in zip(together, images, strict=True):
         (alone,) = runtime([image])
-        for one, other in zip(found, alone, strict=True):
-            np.testing.assert_array_equal(one, other)
+        np.testing.assert_equal(vars(found), vars(alone))
 
 
 def test_images_of_one_input_shape_are_one_batch(runtime, monkeypatch):
@@ -169,7 +172,7 @@ def test_inputs_are_square_where_the_metadata_say_so(tmp_path):
     metadata = METADATA._replace(square_input=True)
     runtime = KAPAORuntime(write_model(tmp_path / 'square.onnx', metadata.to_json()))
     (found,) = runtime([picture(256, 128, high=255)])  # scale 0.5, 32 px above
-    np.testing.assert_allclose(found.boxes, [[40, 0, 120, 128]])
+    np.testing.assert_allclose(found.bboxes, [[40, 0, 120, 128]])
     np.testing.assert_allclose(found.pose_keypoints, [[[80, 16], [80, 136]]])
 
 
@@ -179,7 +182,7 @@ def test_no_images_give_no_predictions(runtime):
 
 def test_input_size_can_be_another(model_file):
     (found,) = KAPAORuntime(model_file, input_size=256)([picture(128, 128, high=255)])
-    np.testing.assert_allclose(found.boxes, [[10, 15, 30, 55]])
+    np.testing.assert_allclose(found.bboxes, [[10, 15, 30, 55]])
     for wrong in (100, 0):
         with pytest.raises(InputError, match=f'multiple of 64, got {wrong}'):
             KAPAORuntime(model_file, input_size=wrong)
@@ -332,34 +335,11 @@ def test_all_kinds_of_images_have_the_same_poses(runtime):
         Image.fromarray(image[..., 0]),
     ]
     first, *others = runtime(kinds)
-    assert len(first.boxes) == 1
+    assert len(first) == 1
     for other in others:
-        for ours, theirs in zip(first, other, strict=True):
-            np.testing.assert_array_equal(ours, theirs)
+        np.testing.assert_equal(vars(first), vars(other))
     for kind in kinds:
         np.testing.assert_array_equal(runtime.draw(kind, first), runtime.draw(image, first))
-
-
-def test_outputs_are_split_by_image():
-    rng = np.random.default_rng(0)
-    pose_image, point_image = np.array([0, 0, 2, 2, 2, 4]), np.array([1, 2, 2])
-    outputs = dict(
-        pose_image=pose_image,
-        boxes=rng.random((6, 4)),
-        scores=rng.random(6),
-        categories=np.arange(6),
-        keypoints=rng.random((6, 3, 2)),
-        point_image=point_image,
-        point_boxes=rng.random((3, 4)),
-        point_scores=rng.random(3),
-        point_types=np.arange(3),
-    )
-    split = split_by_image(outputs, 6)
-    assert len(split) == 6
-    for image, objects in enumerate(split):
-        for name, values in objects._asdict().items():
-            index = point_image if name.startswith('point_') else pose_image
-            np.testing.assert_array_equal(values, outputs[name][index == image])
 
 
 def test_pictures_are_bgr_with_the_colours_of_the_metadata(runtime):
@@ -502,9 +482,23 @@ def see_texture(model: KAPAO) -> KAPAO:
     return model
 
 
+def assert_close(found: Prediction, expected: Prediction) -> None:
+    """Compares px to 0.001 and scores to 0.0001."""
+    for name in ('bboxes', 'pose_keypoints', 'keypoints', 'bbox_scores', 'keypoint_scores'):
+        atol = 1e-4 if name.endswith('scores') else 1e-3
+        ours, theirs = getattr(found, name), getattr(expected, name)
+        np.testing.assert_allclose(ours, theirs, 0, atol, err_msg=name)
+    for name in ('labels', 'keypoints_fused', 'keypoints_visible'):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), name)
+    ours, theirs = found.keypoint_objects, expected.keypoint_objects
+    np.testing.assert_allclose(ours.bboxes, theirs.bboxes, 0, 1e-3)
+    np.testing.assert_allclose(ours.scores, theirs.scores, 0, 1e-4)
+    np.testing.assert_array_equal(ours.labels, theirs.labels)
+
+
 @torch.no_grad()
 def predict_in_torch(model: KAPAO, path: Path, input_size: int) -> PoseDataSample:
-    """Predicts with the thresholds for pictures, as KAPAOInferencer does."""
+    """Predicts with the settings for demo, as KAPAOInferencer does."""
     steps = [
         dict(type='CheckedLoadImage'),
         dict(type='Letterbox', input_size=input_size),
@@ -512,7 +506,7 @@ def predict_in_torch(model: KAPAO, path: Path, input_size: int) -> PoseDataSampl
     ]
     data = Compose([TRANSFORMS.build(step) for step in steps])(dict(img_path=str(path)))
     batch = dict(inputs=[data['inputs']], data_samples=[data['data_samples']])
-    return model.predict(**model.data_preprocessor(batch), use='pictures')[0]
+    return model.predict(**model.data_preprocessor(batch), use='demo')[0]
 
 
 @pytest.mark.slow
@@ -524,8 +518,8 @@ def test_real_images_have_the_poses_of_pytorch(
     make_model, shared_dir, tmp_path, format_name, suffix
 ):
     model, input_size = see_texture(make_model([10, 7])), 512
-    settings = model.settings['pictures'] | dict(pose_score_thr=0.3, keypoint_score_thr=0.3)
-    model.settings['pictures'] = settings
+    settings = replace(model.settings['demo'], pose_score_thr=0.3, keypoint_score_thr=0.3)
+    model.settings['demo'] = settings
     metadata = METADATA._replace(
         settings=settings,
         input_size=input_size,
@@ -544,21 +538,8 @@ def test_real_images_have_the_poses_of_pytorch(
     num_fused = 0
     for file, found in zip(files, predictions, strict=True):
         sample = predict_in_torch(model, file, input_size)
-        poses, points = sample.pred_instances, sample.pred_keypoint_objects
-        assert len(poses) > 0 and len(points) > 0
-        for name, expected, atol in (
-            ('boxes', poses.bboxes, 1e-3),
-            ('scores', poses.bbox_scores, 1e-4),
-            ('categories', poses.labels, 0),
-            ('pose_keypoints', poses.pose_keypoints, 1e-3),
-            ('keypoints', poses.keypoints, 1e-3),
-            ('keypoint_scores', poses.keypoint_scores, 1e-4),
-            ('fused', poses.keypoints_fused, 0),
-            ('own', poses.keypoints_visible > 0, 0),
-            ('point_boxes', points.bboxes, 1e-3),
-            ('point_scores', points.scores, 1e-4),
-            ('point_types', points.labels, 0),
-        ):
-            np.testing.assert_allclose(getattr(found, name), expected, 0, atol, err_msg=name)
-        num_fused += found.fused.sum()
+        expected = from_data_sample(sample)
+        assert len(expected) > 0 and len(expected.keypoint_objects.bboxes) > 0
+        assert_close(found, expected)
+        num_fused += found.keypoints_fused.sum()
     assert num_fused > 0

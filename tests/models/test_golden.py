@@ -6,11 +6,12 @@ import json
 import numpy as np
 import pytest
 import torch
+from mmpose.registry import MODELS
 from mmpose.structures import PoseDataSample
 
-from kapao_mm.models.kapao import add_objects_to_datasample
-from kapao_mm.models.task_modules.candidates import Candidates, decode_candidates
 from kapao_mm.models.task_modules.objects import Objects
+from kapao_mm.models.task_modules.postprocess import Candidates, decode
+from kapao_mm.structures import InferenceSettings
 
 IMAGE_WH = torch.tensor([320.0, 256.0])
 
@@ -18,12 +19,14 @@ IMAGE_WH = torch.tensor([320.0, 256.0])
 @pytest.fixture
 def grids(golden):
     data = golden('forward')
-    return [torch.from_numpy(data[f'grid{i}']).requires_grad_() for i in range(4)]
+    # The reference's layout is (N, Na, H, W, No).
+    grids = [torch.from_numpy(data[f'grid{i}']).movedim(4, 2).contiguous() for i in range(4)]
+    return [grid.requires_grad_() for grid in grids]
 
 
 @pytest.fixture
 def objects(golden):
-    """The reference's targets: image, class, box and keypoints, normalised."""
+    """The reference's targets: image, class, box and keypoints, normalized."""
     rows = torch.from_numpy(golden('loss')['targets'])
     points = rows[:, 6:].unflatten(1, (17, 3))
     return Objects(
@@ -37,7 +40,7 @@ def objects(golden):
 
 def levels(head, grids, objects):
     return [
-        head.assigner.assign(objects, anchors, stride, grid.shape[2:4])
+        head.assigner.assign(objects, anchors, stride, grid.shape[3:])
         for grid, anchors, stride in zip(grids, head.anchors, head.strides, strict=True)
     ]
 
@@ -82,7 +85,7 @@ def test_loss_terms_and_gradients(head, grids, objects, golden):
     for i, grid in enumerate(grids):
         expected = data[f'l{i}_grad']
         np.testing.assert_allclose(
-            grid.grad.numpy(), expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max()
+            grid.grad.movedim(2, 4).numpy(), expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max()
         )
         np.testing.assert_allclose(
             grid.grad.abs().sum().item(), data[f'l{i}_grad_abs_sum'], rtol=1e-4
@@ -99,22 +102,14 @@ def test_gains_at_1280_px(head, golden):
 def test_decoding_equals_the_reference(head, grids, golden):
     expected = golden('forward')['decoded']
     with torch.no_grad():
-        candidates = decode_candidates(grids, head.anchors, head.strides, 17, score_thr=-1.0)
-    # Ours come level by level over the whole batch, the reference's image by image.
-    order = np.argsort(candidates.image.numpy(), kind='stable')
-    rows = expected.reshape(-1, expected.shape[-1])
-    boxes = np.concatenate((rows[:, :2] - rows[:, 2:4] / 2, rows[:, :2] + rows[:, 2:4] / 2), 1)
-    np.testing.assert_allclose(candidates.boxes.numpy()[order], boxes, rtol=1e-4, atol=1e-3)
-    np.testing.assert_allclose(
-        candidates.keypoints.numpy()[order].reshape(len(rows), -1),
-        rows[:, 23:],
-        rtol=1e-4,
-        atol=1e-3,
-    )
-    np.testing.assert_allclose(
-        candidates.scores.numpy()[order], rows[:, 4] * rows[:, 5:23].max(1), rtol=1e-4
-    )
-    np.testing.assert_array_equal(candidates.labels.numpy()[order], rows[:, 5:23].argmax(1))
+        found = decode(grids, head.anchors, head.strides, 17, score_thr=None)
+    corners = expected[..., :2] - expected[..., 2:4] / 2, expected[..., :2] + expected[..., 2:4] / 2
+    close = dict(rtol=1e-4, atol=1e-3)  # px
+    np.testing.assert_allclose(found.bboxes, np.concatenate(corners, -1), **close)
+    np.testing.assert_allclose(found.keypoints.flatten(2), expected[..., 23:], **close)
+    scores = expected[..., 4] * expected[..., 5:23].max(-1)
+    np.testing.assert_allclose(found.scores, scores, rtol=1e-4)
+    np.testing.assert_array_equal(found.labels, expected[..., 5:23].argmax(-1))
 
 
 THRESHOLDS = dict(
@@ -138,29 +133,31 @@ def test_kept_objects_and_fused_poses(head, model_cfg, golden, shared_dir, crowd
     test_cfg.update({ours: info['thresholds'][setting][key] for key, ours in THRESHOLDS.items()})
     if fusion:
         test_cfg['fusion_distance'] = 0
+    settings = InferenceSettings.from_test_cfg(test_cfg, 'evaluation')
 
     rows = torch.from_numpy(data[f'{crowd}_pred'])
-    confidence, labels = (rows[:, 5:23] * rows[:, 4:5]).max(1)
-    centre, half = rows[:, :2], rows[:, 2:4] / 2
+    scores, labels = (rows[:, 5:23] * rows[:, 4:5]).max(1)
+    center, half = rows[:, :2], rows[:, 2:4] / 2
     candidates = Candidates(
-        image=torch.zeros(len(rows), dtype=torch.long),
-        scores=confidence,
-        labels=labels,
-        boxes=torch.cat((centre - half, centre + half), 1),
-        keypoints=rows[:, 23:].unflatten(1, (17, 2)),
+        scores=scores[None],
+        labels=labels[None],
+        bboxes=torch.cat((center - half, center + half), 1)[None],
+        keypoints=rows[None, :, 23:].unflatten(2, (17, 2)),
     )
-    (objects,) = head.detect(candidates, 1, test_cfg)
+    (objects,) = head.detect(candidates, settings)
 
     poses, points = data[f'{case}_person_dets'], data[f'{case}_kp_dets']
-    assert objects.boxes.shape == (info[case]['n_person'], 4)
-    assert objects.point_boxes.shape == (info[case]['n_kp'], 4)
+    pose_objects, keypoint_objects = objects
+    assert pose_objects.bboxes.shape == (info[case]['n_person'], 4)
+    assert keypoint_objects.bboxes.shape == (info[case]['n_kp'], 4)
     close = dict(rtol=1e-4, atol=1e-3)
-    np.testing.assert_allclose(objects.boxes, poses[:, :4], **close)
-    np.testing.assert_allclose(objects.scores, poses[:, 4], rtol=1e-4)
-    np.testing.assert_allclose(objects.keypoints.reshape(len(poses), -1), poses[:, 6:], **close)
-    np.testing.assert_allclose(objects.point_boxes, points[:, :4], **close)
-    np.testing.assert_allclose(objects.point_scores, points[:, 4], rtol=1e-4)
-    np.testing.assert_array_equal(objects.point_types, points[:, 5] - 1)
+    np.testing.assert_allclose(pose_objects.bboxes, poses[:, :4], **close)
+    np.testing.assert_allclose(pose_objects.scores, poses[:, 4], rtol=1e-4)
+    keypoints = pose_objects.keypoints.reshape(len(poses), -1)
+    np.testing.assert_allclose(keypoints, poses[:, 6:], **close)
+    np.testing.assert_allclose(keypoint_objects.bboxes, points[:, :4], **close)
+    np.testing.assert_allclose(keypoint_objects.scores, points[:, 4], rtol=1e-4)
+    np.testing.assert_array_equal(keypoint_objects.labels, points[:, 5] - 1)
 
     height, width = info[crowd]['input_hw']
     size, gain = np.array([width, height]), info[crowd]['gain']
@@ -172,7 +169,8 @@ def test_kept_objects_and_fused_poses(head, model_cfg, golden, shared_dir, crowd
             input_center=(size / 2 - info[crowd]['pad_xy']) / gain,
         )
     )
-    add_objects_to_datasample(objects, sample, test_cfg, [17])
+    model = MODELS.build(model_cfg().model)
+    model.add_pred_to_datasample([objects], None, [sample], settings)
     found = sample.pred_instances
     np.testing.assert_allclose(found.bboxes, data[f'{case}_bboxes'], atol=0.5 + 1e-3)
     np.testing.assert_allclose(found.bbox_scores, data[f'{case}_scores'], rtol=1e-4)

@@ -10,7 +10,7 @@ from mmpose.structures import PoseDataSample
 
 from kapao_mm.engine import check_checkpoint
 from kapao_mm.engine.weights_only import load_weights_only
-from kapao_mm.models.task_modules.candidates import decode_candidates
+from kapao_mm.models.task_modules.postprocess import decode
 
 
 @pytest.fixture
@@ -29,19 +29,19 @@ def test_grids_and_decoded_outputs_equal_the_reference(model, golden):
     batch = model.data_preprocessor(dict(inputs=images, data_samples=samples))
     grids = model.head(model.extract_feat(batch['inputs']))
     for i, grid in enumerate(grids):
-        np.testing.assert_allclose(grid.numpy(), data[f'grid{i}'], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(
+            grid.movedim(2, 4).numpy(), data[f'grid{i}'], rtol=1e-4, atol=1e-5
+        )
 
-    rows = data['decoded'].reshape(-1, 57)
-    found = decode_candidates(grids, model.head.anchors, model.head.strides, 17, score_thr=-1.0)
-    order = np.argsort(found.image.numpy(), kind='stable')  # the reference's is image by image
-    boxes = np.concatenate((rows[:, :2] - rows[:, 2:4] / 2, rows[:, :2] + rows[:, 2:4] / 2), 1)
+    rows = data['decoded']
+    found = decode(grids, model.head.anchors, model.head.strides, 17, score_thr=None)
+    corners = rows[..., :2] - rows[..., 2:4] / 2, rows[..., :2] + rows[..., 2:4] / 2
     close = dict(rtol=1e-4, atol=1e-3)  # px
-    np.testing.assert_allclose(found.boxes.numpy()[order], boxes, **close)
-    keypoints = found.keypoints.flatten(1).numpy()[order]
-    np.testing.assert_allclose(keypoints, rows[:, 23:], **close)
-    scores = rows[:, 4] * rows[:, 5:23].max(1)
-    np.testing.assert_allclose(found.scores.numpy()[order], scores, rtol=1e-4)
-    np.testing.assert_array_equal(found.labels.numpy()[order], rows[:, 5:23].argmax(1))
+    np.testing.assert_allclose(found.bboxes, np.concatenate(corners, -1), **close)
+    np.testing.assert_allclose(found.keypoints.flatten(2), rows[..., 23:], **close)
+    scores = rows[..., 4] * rows[..., 5:23].max(-1)
+    np.testing.assert_allclose(found.scores, scores, rtol=1e-4)
+    np.testing.assert_array_equal(found.labels, rows[..., 5:23].argmax(-1))
 
 
 def test_the_reference_is_read_whole(golden_checkpoint, shared_dir):

@@ -1,4 +1,6 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,11 +10,8 @@ from mmpose.structures import PoseDataSample
 
 from kapao_mm.datasets.transforms import Letterbox
 from kapao_mm.errors import InputError
-from kapao_mm.functional.prediction import DetectedObjects
-from kapao_mm.models.kapao import SETTINGS, USES, add_objects_to_datasample, inference_settings
+from kapao_mm.structures import Detections, KeypointObjects, PoseObjects
 from kapao_mm.utils.config import load_config
-
-CFG = dict(fusion_score_thr=0.3, fusion_distance=50)
 
 
 def sample(ori_hw=(96, 128), input_wh=(256, 192)):
@@ -28,31 +27,42 @@ def sample(ori_hw=(96, 128), input_wh=(256, 192)):
     )
 
 
-def detected(**fields):
-    defaults = dict(
-        boxes=np.array([[20.0, 40, 300, 120]]),
-        scores=np.array([0.9]),
-        categories=np.array([0]),
-        keypoints=np.array([[[40.0, 60], [100, 80]]]),
-        point_boxes=np.array([[90.0, 60, 130, 100]]),
-        point_scores=np.array([0.8]),
-        point_types=np.array([1]),
+def detected(keypoints=((40.0, 60), (100, 80)), square=(90.0, 60, 130, 100), label=0, kind=1):
+    """Returns a pose object, and a keypoint object of a type."""
+    return Detections(
+        PoseObjects(
+            np.array([[20.0, 40, 300, 120]]),
+            np.array([0.9]),
+            np.array([label]),
+            np.array([keypoints]),
+        ),
+        KeypointObjects(np.array([square]), np.array([0.8]), np.array([kind])),
     )
-    return DetectedObjects(**defaults | fields)
+
+
+@pytest.fixture
+def add(model_cfg, inference_settings):
+    """Adds the prediction from detected objects to a sample."""
+
+    def add(detections, data, counts=(2,), **settings):
+        model = MODELS.build(model_cfg(num_keypoints=list(counts)).model)
+        model.add_pred_to_datasample([detections], None, [data], inference_settings(**settings))
+
+    return add
 
 
 @pytest.fixture
 def model(model_cfg):
     torch.manual_seed(0)
     cfg = model_cfg()
-    # Random weights give every output about the same confidence of 0.25.
+    # Random weights give every output about the same score of 0.25.
     cfg.model.test_cfg.update(pose_score_thr=0.2, keypoint_score_thr=0.2)
     return MODELS.build(cfg.model).eval()
 
 
-def test_objects_are_mapped_to_the_original_image_and_fused_there():
+def test_objects_are_mapped_to_the_original_image_and_fused_there(add):
     data = sample()
-    add_objects_to_datasample(detected(), data, CFG, [2])
+    add(detected(), data)
     found = data.pred_instances
     np.testing.assert_allclose(found.bboxes, [[10, 20, 128, 60]])  # clipped to the image
     np.testing.assert_allclose(found.keypoints, [[[20, 30], [55, 40]]])
@@ -63,22 +73,22 @@ def test_objects_are_mapped_to_the_original_image_and_fused_there():
     np.testing.assert_allclose(data.pred_keypoint_objects.bboxes, [[45, 30, 65, 50]])
 
 
-def test_the_fusion_distance_is_in_px_of_the_original_image():
-    moved = detected(keypoints=np.array([[[40.0, 60], [18, 80]]]))  # 92 input px, 46 original px
+def test_the_fusion_distance_is_in_px_of_the_original_image(add):
+    moved = detected(keypoints=((40.0, 60), (18, 80)))  # 92 input px, 46 original px
     for distance, fused in ((50, True), (45, False)):
         data = sample()
-        add_objects_to_datasample(moved, data, CFG | dict(fusion_distance=distance), [2])
+        add(moved, data, fusion_distance=distance)
         assert data.pred_instances.keypoints_fused[0, 1] == fused
 
 
-def test_a_pose_has_the_keypoints_of_its_category_only():
+def test_a_pose_has_the_keypoints_of_its_category_only(add):
     data = sample()
-    other = detected(categories=np.array([1]), point_types=np.array([0]))
-    add_objects_to_datasample(other, data, CFG, [1, 1])
+    add(detected(label=1, kind=0), data, counts=(1, 1))
     found = data.pred_instances
     assert found.labels.tolist() == [1]
     np.testing.assert_allclose(found.pose_keypoints, [[[0, 0], [50, 40]]])
-    np.testing.assert_allclose(found.keypoints, found.pose_keypoints)  # the object is another's
+    # The keypoint object is of the other category.
+    np.testing.assert_allclose(found.keypoints, found.pose_keypoints)
     np.testing.assert_array_equal(found.keypoints_visible, [[0, 1]])
     assert not found.keypoints_fused.any()
 
@@ -86,7 +96,7 @@ def test_a_pose_has_the_keypoints_of_its_category_only():
 @pytest.mark.parametrize('input_size', [192, 1280])
 @pytest.mark.parametrize('square', [False, True])
 @pytest.mark.parametrize(('gap', 'fused'), [(49.5, True), (50.5, False)])
-def test_the_same_scene_is_fused_the_same_at_every_input_scale(input_size, square, gap, fused):
+def test_the_same_scene_is_fused_the_same_at_every_input_scale(add, input_size, square, gap, fused):
     results = dict(
         img=np.zeros((480, 640, 3), np.uint8),
         bbox=np.array([[100.0, 100, 300, 400], [230 - gap, 200, 250 - gap, 220]]),
@@ -96,22 +106,22 @@ def test_the_same_scene_is_fused_the_same_at_every_input_scale(input_size, squar
     boxes, scale = results['bbox'], results.pop('input_scale')
     data = sample((480, 640), results['input_size'])
     data.set_metainfo(dict(input_scale=scale, input_center=results['input_center']))
-    objects = detected(boxes=boxes[:1], point_boxes=boxes[1:], keypoints=results['keypoints'])
-    add_objects_to_datasample(objects, data, CFG, [2])
+    add(detected(results['keypoints'][0], boxes[1]), data)
     found = data.pred_instances
     assert found.keypoints_fused.tolist() == [[False, fused]]
     expected = [[150, 150], [240 - gap if fused else 240, 210]]
     np.testing.assert_allclose(found.keypoints[0], expected, atol=1e-6)
 
 
-def test_centres_of_keypoint_objects_are_not_pulled_in_by_the_border():
-    at_border = detected(
-        point_boxes=np.array([[-20.0, 60, 20, 100]]), keypoints=np.array([[[40.0, 60], [10, 80]]])
-    )
+def test_the_border_does_not_move_the_centers_of_keypoint_objects(add):
     data = sample()
-    add_objects_to_datasample(at_border, data, CFG, [2])
+    add(detected(((40.0, 60), (10, 80)), (-20.0, 60, 20, 100)), data)
     np.testing.assert_allclose(data.pred_instances.keypoints[0, 1], [0, 40])
     np.testing.assert_allclose(data.pred_keypoint_objects.bboxes, [[0, 30, 10, 50]])
+
+
+def change(model, use, **changes):
+    model.settings[use] = replace(model.settings[use], **changes)
 
 
 def test_a_batch_predicts_what_its_images_predict(model):
@@ -146,7 +156,7 @@ def test_poses_of_each_category_have_its_keypoints(model_cfg):
 
 
 def test_an_image_without_objects_keeps_the_shapes(model):
-    model.settings['evaluation'].update(pose_score_thr=0.999, keypoint_score_thr=0.999)
+    change(model, 'evaluation', pose_score_thr=0.999, keypoint_score_thr=0.999)
     with torch.no_grad():
         (data,) = model(torch.rand(1, 3, 128, 192), [sample()], mode='predict')
     assert data.pred_instances.keypoints.shape == (0, 17, 2)
@@ -154,24 +164,8 @@ def test_an_image_without_objects_keeps_the_shapes(model):
     assert data.pred_keypoint_objects.bboxes.shape == (0, 4)
 
 
-def test_settings_of_a_use_are_those_of_evaluation_but_for_what_it_states():
-    base = dict.fromkeys(SETTINGS, 0.5)
-    test_cfg = base | dict(validation=dict(pose_score_thr=0.01), pictures=dict(max_objects=9))
-    assert inference_settings(test_cfg) == base
-    assert inference_settings(test_cfg, 'validation') == base | dict(pose_score_thr=0.01)
-    assert inference_settings(test_cfg, 'pictures') == base | dict(max_objects=9)
-    assert inference_settings(test_cfg, 'tta') == base
-
-
-@pytest.mark.parametrize('name', SETTINGS)
-def test_a_missing_setting_is_named(name):
-    test_cfg = {key: 0.5 for key in SETTINGS if key != name}
-    with pytest.raises(InputError, match=f'model.test_cfg lacks {name}$'):
-        inference_settings(test_cfg | dict(pictures={name: 0.5}), 'pictures')
-
-
-@pytest.mark.parametrize('place', ['', 'validation.', 'tta.', 'pictures.', 'picture.'])
-def test_a_misspelt_setting_stops_the_building_of_the_model(repo, place):
+@pytest.mark.parametrize('place', ['', 'validation.', 'tta.', 'demo.', 'picture.'])
+def test_a_misspelled_setting_stops_the_building_of_the_model(repo, place):
     options = {f'model.test_cfg.{place}pose_score': 0.5}
     cfg = load_config(repo / 'configs/kapao/kapao_n_coco.py', options)
     wrong = 'picture' if place == 'picture.' else f'{place}pose_score'
@@ -179,33 +173,23 @@ def test_a_misspelt_setting_stops_the_building_of_the_model(repo, place):
         MODELS.build(cfg.model)
 
 
-def test_an_option_of_the_command_line_reaches_every_use_that_does_not_state_it(repo):
-    options = {'model.test_cfg.fusion_distance': 0, 'model.test_cfg.pose_score_thr': 0.1}
-    test_cfg = load_config(repo / 'configs/kapao/kapao_n_coco.py', options).model.test_cfg
-    found = {use: inference_settings(test_cfg, use) for use in ('evaluation', *USES)}
-    assert {use: s['fusion_distance'] for use, s in found.items()} == dict.fromkeys(found, 0)
-    assert {use: s['pose_score_thr'] for use, s in found.items()} == dict(
-        evaluation=0.1, validation=0.01, tta=0.1, pictures=0.5
-    )
-
-
 def test_validation_has_its_own_settings(model):
     data = dict(inputs=[torch.zeros(3, 128, 192, dtype=torch.uint8)], data_samples=[sample()])
-    model.settings['validation']['pose_score_thr'] = 0.999
+    change(model, 'validation', pose_score_thr=0.999)
     with torch.no_grad():
         assert len(model.test_step(data)[0].pred_instances) > 0
         assert len(model.val_step(data)[0].pred_instances) == 0
 
 
 def picture():
-    """An image that is of no dataset, as MMPose's inferencers make it."""
+    """Returns a sample of no dataset, as MMPose's inferencers make it."""
     data = sample()
     del data.img_id
     return data
 
 
-def test_pictures_have_their_own_settings_whoever_asks(model):
-    model.settings['pictures'].update(pose_score_thr=0.999)
+def test_images_of_no_dataset_get_the_settings_for_demo_in_every_step(model):
+    change(model, 'demo', pose_score_thr=0.999)
     inputs = [torch.zeros(3, 128, 192, dtype=torch.uint8)]
     with torch.no_grad():
         for step in (model.test_step, model.val_step):
@@ -218,12 +202,11 @@ def test_pictures_have_their_own_settings_whoever_asks(model):
         assert len(data.pred_instances) == 0
 
 
-def test_thresholds_for_pictures_of_a_call_change_nothing_else(model):
-    model.picture_thresholds = dict(pose_score_thr=0.123)
+def test_thresholds_of_a_call_change_only_the_settings_for_demo(model):
+    model.demo_thresholds = dict(pose_score_thr=0.123)
     settings = model.settings
-    assert model.settings_for([picture()], 'evaluation') == (
-        settings['pictures'] | dict(pose_score_thr=0.123)
-    )
+    expected = replace(settings['demo'], pose_score_thr=0.123)
+    assert model.settings_for([picture()], 'evaluation') == expected
     for use in settings:
         assert model.settings_for([sample()], use) == settings[use]
 

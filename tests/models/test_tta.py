@@ -1,5 +1,6 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,10 +11,9 @@ from mmpose.structures import PoseDataSample
 from torch.nn import functional as F
 
 from kapao_mm.datasets import read_metainfo
-from kapao_mm.models.task_modules.candidates import Candidates
+from kapao_mm.models.task_modules.postprocess import Candidates, decode
 from kapao_mm.models.tta import scale_and_pad, unflip
 
-EVERYTHING = dict(pose_score_thr=-1.0, keypoint_score_thr=-1.0)
 PASSES = [(0.8, False), (1.0, True), (1.2, False)]
 
 
@@ -76,13 +76,17 @@ def assert_same_predictions(ours, theirs):
                 np.testing.assert_allclose(value, expected, rtol=1e-3, atol=1e-2, err_msg=name)
 
 
-def rows_of(candidates, num_images):
-    """Image, score, label, box and keypoints of each candidate, image after image, (M, 7 + 2K)."""
-    order = candidates.image.argsort(stable=True)
-    found = candidates.take(order)
-    columns = (found.image[:, None], found.scores[:, None], found.labels[:, None], found.boxes)
-    assert found.image.bincount().tolist() == [len(order) // num_images] * num_images
-    return torch.cat((*columns, found.keypoints.flatten(1)), 1).numpy()
+def decode_all(head):
+    """Makes a head decode all outputs, in the order of the grids."""
+    head.decode = lambda grids, _: decode(
+        grids, head.anchors, head.strides, head.num_keypoints, score_thr=None
+    )
+
+
+def rows_of(found):
+    """Returns score, label, box and keypoints of each candidate, (N, k, 6 + 2K)."""
+    columns = (found.scores[..., None], found.labels[..., None], found.bboxes)
+    return torch.cat((*columns, found.keypoints.flatten(2)), 2).numpy()
 
 
 def reference_rows(model, inputs, pairs):
@@ -97,18 +101,18 @@ def reference_rows(model, inputs, pairs):
         full = np.full((*view.shape[:2], rows, columns), 0.447, np.float32)
         full[..., :height, :width] = view
         feats = model.extract_feat(torch.from_numpy(full))
-        found = rows_of(model.head.candidates(feats, EVERYTHING), len(inputs))
-        found[:, 3:] /= scale
-        for row in found if flipped else ():
-            x1, y1, x2, y2, points = *row[3:7], row[7:].reshape(-1, 2).copy()
-            row[2] = mirror.get(row[2] - 1, row[2] - 1) + 1
-            row[3:7] = inputs.shape[3] - x2, y1, inputs.shape[3] - x1, y2
-            for k in range(len(points)):
-                x, y = points[mirror.get(k, k)]
-                row[7 + 2 * k : 9 + 2 * k] = inputs.shape[3] - x, y
+        found = rows_of(model.head.decode(model.head(feats), None))
+        found[..., 2:] /= scale
+        for image in found if flipped else ():
+            for row in image:
+                x1, y1, x2, y2, points = *row[2:6], row[6:].reshape(-1, 2).copy()
+                row[1] = mirror.get(row[1] - 1, row[1] - 1) + 1
+                row[2:6] = inputs.shape[3] - x2, y1, inputs.shape[3] - x1, y2
+                for k in range(len(points)):
+                    x, y = points[mirror.get(k, k)]
+                    row[6 + 2 * k : 8 + 2 * k] = inputs.shape[3] - x, y
         passes.append(found)
-    merged = np.concatenate(passes)
-    return merged[merged[:, 0].argsort(kind='stable')]
+    return np.concatenate(passes, 1)
 
 
 @pytest.mark.parametrize(
@@ -119,9 +123,10 @@ def test_passes_are_mapped_back_as_a_loop_would(wrap, flip_indices, pairs):
     model = wrap(len(flip_indices))
     inputs = torch.rand(2, 3, 128, 192)
     types = torch.tensor([flip_indices] * 2)
-    ours = rows_of(model.candidates(inputs, types, EVERYTHING), 2)
+    decode_all(model.module.head)
+    ours = rows_of(model.decode(inputs, types, None))
     expected = reference_rows(model.module, inputs, pairs)
-    assert len(np.unique(expected[:, 2])) == len(flip_indices) + 1
+    assert len(np.unique(expected[..., 1])) == len(flip_indices) + 1
     np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-3)
 
 
@@ -131,41 +136,41 @@ def test_passes_equal_the_reference(model_cfg, golden, golden_checkpoint):
     load_checkpoint(model, str(golden_checkpoint), strict=True)
     types = read_metainfo(dict(from_file='configs/_base_/datasets/coco.py'))['flip_indices']
     inputs = torch.from_numpy(golden('forward')['image']) / 255
-    found = rows_of(model.candidates(inputs, torch.tensor([types] * 2), EVERYTHING), 2)
-    expected = golden('forward')['tta_decoded'].reshape(-1, 57)
-    centre, half = expected[:, :2], expected[:, 2:4] / 2
-    np.testing.assert_allclose(found[:, 1], expected[:, 4] * expected[:, 5:23].max(1), rtol=1e-4)
-    np.testing.assert_array_equal(found[:, 2], expected[:, 5:23].argmax(1))
-    boxes = np.concatenate((centre - half, centre + half), 1)
-    np.testing.assert_allclose(found[:, 3:7], boxes, rtol=1e-4, atol=1e-3)
-    np.testing.assert_allclose(found[:, 7:], expected[:, 23:], rtol=1e-4, atol=1e-3)
+    decode_all(model.module.head)
+    found = rows_of(model.decode(inputs, torch.tensor([types] * 2), None))
+    expected = golden('forward')['tta_decoded']
+    center, half = expected[..., :2], expected[..., 2:4] / 2
+    scores = expected[..., 4] * expected[..., 5:23].max(-1)
+    np.testing.assert_allclose(found[..., 0], scores, rtol=1e-4)
+    np.testing.assert_array_equal(found[..., 1], expected[..., 5:23].argmax(-1))
+    boxes = np.concatenate((center - half, center + half), -1)
+    np.testing.assert_allclose(found[..., 2:6], boxes, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(found[..., 6:], expected[..., 23:], rtol=1e-4, atol=1e-3)
 
 
 def test_images_of_a_batch_may_have_other_pairs():
     candidates = Candidates(
-        image=torch.tensor([0, 1, 1]),
-        scores=torch.ones(3),
-        labels=torch.tensor([1, 1, 0]),
-        boxes=torch.tensor([[10.0, 20, 30, 50]]).repeat(3, 1),
-        keypoints=torch.tensor([[[1.0, 2], [3, 4], [5, 6]]]).repeat(3, 1, 1),
+        scores=torch.ones(2, 2),
+        labels=torch.tensor([[1, 0], [1, 0]]),
+        bboxes=torch.tensor([10.0, 20, 30, 50]).expand(2, 2, 4),
+        keypoints=torch.tensor([[1.0, 2], [3, 4], [5, 6]]).expand(2, 2, 3, 2),
     )
     found = unflip(candidates, 100, torch.tensor([[1, 0, 2], [2, 1, 0]]))
-    assert found.labels.tolist() == [2, 3, 0]
-    assert found.boxes.tolist() == [[70, 20, 90, 50]] * 3
-    assert found.keypoints[0].tolist() == [[97, 4], [99, 2], [95, 6]]
-    assert found.keypoints[1].tolist() == [[95, 6], [97, 4], [99, 2]]
+    assert found.labels.tolist() == [[2, 0], [3, 0]]
+    assert found.bboxes.tolist() == [[[70, 20, 90, 50]] * 2] * 2
+    assert found.keypoints[0].tolist() == [[[97, 4], [99, 2], [95, 6]]] * 2
+    assert found.keypoints[1].tolist() == [[[95, 6], [97, 4], [99, 2]]] * 2
 
 
 def test_categories_stay_and_types_are_swapped():
     candidates = Candidates(
-        image=torch.zeros(4, dtype=torch.long),
-        scores=torch.ones(4),
-        labels=torch.tensor([0, 1, 2, 4]),
-        boxes=torch.ones(4, 4),
-        keypoints=torch.zeros(4, 3, 2),
+        scores=torch.ones(1, 4),
+        labels=torch.tensor([[0, 1, 2, 4]]),
+        bboxes=torch.ones(1, 4, 4),
+        keypoints=torch.zeros(1, 4, 3, 2),
     )
     found = unflip(candidates, 100, torch.tensor([[1, 0, 2]]), num_categories=2)
-    assert found.labels.tolist() == [0, 1, 3, 4]
+    assert found.labels.tolist() == [[0, 1, 3, 4]]
 
 
 def test_sides_are_floored_and_padded_at_the_right_and_bottom():
@@ -221,17 +226,19 @@ def test_a_batch_predicts_what_its_images_predict(wrap, images):
 def test_its_own_settings_apply(wrap, images):
     model = wrap()
     plain = len(model.module.test_step(batch(images[:1], [0, 2, 1, 4, 3]))[0].pred_instances)
-    model.module.settings['tta']['pose_score_thr'] = 0.999
+    settings = model.module.settings
+    settings['tta'] = replace(settings['tta'], pose_score_thr=0.999)
     (data,) = model.test_step(batch(images[:1], [0, 2, 1, 4, 3]))
     assert plain > 0
     assert len(data.pred_instances) == 0
 
 
-def test_pictures_have_their_own_settings(wrap, images):
+def test_images_of_no_dataset_get_the_settings_for_demo(wrap, images):
     model = wrap()
     data = batch(images[:1], [0, 2, 1, 4, 3])
     del data['data_samples'][0].img_id
-    model.module.settings['pictures']['pose_score_thr'] = 0.999
+    settings = model.module.settings
+    settings['demo'] = replace(settings['demo'], pose_score_thr=0.999)
     assert len(model.test_step(data)[0].pred_instances) == 0
 
 

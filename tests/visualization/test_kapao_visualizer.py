@@ -46,6 +46,7 @@ def sample(scores=(0.9,)) -> PoseDataSample:
         keypoints_visible=np.ones((count, 2)),
         keypoints_fused=np.tile([True, False], (count, 1)),
         pose_keypoints=points + (140, 0),
+        labels=np.zeros(count, int),
     )
     out.pred_keypoint_objects = InstanceData(
         bboxes=np.array([[100, 60, 140, 100]], np.float32),

@@ -63,7 +63,7 @@ model = dict(
         max_objects=300,
         validation=dict(pose_score_thr=0.01),  # validation during training
         tta=dict(),
-        pictures=dict(
+        demo=dict(
             pose_score_thr=0.5,
             pose_iou_thr=0.45,
             keypoint_score_thr=0.5,

@@ -7,14 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from mmengine.model import BaseModule
+from mmengine.structures import InstanceData
 from mmpose.registry import MODELS, TASK_UTILS
 from torch import Tensor, nn
 
 from kapao_mm.errors import InputError
-from kapao_mm.functional.prediction import DetectedObjects
+from kapao_mm.structures import Detections, InferenceSettings, split_by_image
 
-from ..task_modules.candidates import Candidates, decode_candidates, keep_objects
 from ..task_modules.objects import make_objects
+from ..task_modules.postprocess import Candidates, class_nms, decode, detect
 
 
 @MODELS.register_module()
@@ -64,11 +65,11 @@ class KAPAOHeadModule(BaseModule):
             feats: Feature maps of the neck, (N, C_l, H_l, W_l) for each level.
 
         Returns:
-            Raw outputs of each level, (N, Na, H_l, W_l, 5 + C + 3K), in the order box, objectness,
+            Raw outputs of each level, (N, Na, 5 + C + 3K, H_l, W_l), in the order box, objectness,
             classes, keypoints; see :class:`Outputs`.
         """
         return [
-            conv(feat).unflatten(1, (self.num_anchors, -1)).permute(0, 1, 3, 4, 2)
+            conv(feat).unflatten(1, (self.num_anchors, -1))
             for conv, feat in zip(self.convs, feats, strict=True)
         ]
 
@@ -155,117 +156,73 @@ class KAPAOHead(BaseModule):
         Returns:
             The four terms, see :class:`KAPAOLoss`.
         """
-        grids = self(feats)
-        labels = [sample.gt_instance_labels for sample in batch_data_samples]
-        return self.loss_of_grids(
-            grids,
-            [label.bboxes for label in labels],
-            [label.keypoints for label in labels],
-            [label.keypoints_visible for label in labels],
-            [label.labels for label in labels],
+        return self.loss_by_feat(
+            self(feats), [sample.gt_instance_labels for sample in batch_data_samples]
         )
 
-    def loss_of_grids(
-        self,
-        grids: Sequence[Tensor],
-        bboxes: Sequence[Tensor],
-        keypoints: Sequence[Tensor],
-        keypoints_visible: Sequence[Tensor],
-        categories: Sequence[Tensor],
+    def loss_by_feat(
+        self, grids: Sequence[Tensor], instances: Sequence[InstanceData]
     ) -> dict[str, Tensor]:
         """Computes the loss of given grids.
 
         Args:
-            grids: Raw outputs of each level, (N, Na, H, W, 5 + C + 3K).
-            bboxes: As in :func:`make_objects`.
-            keypoints: As in :func:`make_objects`.
-            keypoints_visible: As in :func:`make_objects`.
-            categories: As in :func:`make_objects`.
+            grids: Raw outputs of each level, (N, Na, 5 + C + 3K, H, W).
+            instances: Labels of each image, see :meth:`loss`.
 
         Returns:
             The four terms, see :class:`KAPAOLoss`.
         """
-        rows, columns = grids[0].shape[2:4]
+        rows, columns = grids[0].shape[3:]
         input_hw = (rows * self.strides[0], columns * self.strides[0])
         longer = max(input_hw)
         objects = make_objects(
-            bboxes,
-            keypoints,
-            keypoints_visible,
-            categories,
+            [image.bboxes for image in instances],
+            [image.keypoints for image in instances],
+            [image.keypoints_visible for image in instances],
+            [image.labels for image in instances],
             self.num_categories,
             self.keypoint_sizes * longer,
             input_hw,
         )
         matches = [
-            self.assigner.assign(objects, anchors, stride, grid.shape[2:4])
+            self.assigner.assign(objects, anchors, stride, grid.shape[3:])
             for grid, anchors, stride in zip(grids, self.anchors, self.strides, strict=True)
         ]
         return self.loss_module(grids, matches, self.anchors, longer)
 
     def predict(
-        self, feats: Sequence[Tensor], batch_data_samples: list, test_cfg: dict
-    ) -> list[DetectedObjects]:
+        self, feats: Sequence[Tensor], batch_data_samples: list, test_cfg: InferenceSettings
+    ) -> list[Detections]:
         """Predicts the objects of each image.
 
         Args:
             feats: Feature maps of the neck, (N, C_l, H_l, W_l) for each level.
             batch_data_samples: Not used; MMPose passes them.
-            test_cfg: Thresholds and limits, see :func:`keep_objects`.
+            test_cfg: Inference settings.
 
         Returns:
             The kept objects of each image, in px of the network input.
         """
-        return self.detect(self.candidates(feats, test_cfg), len(feats[0]), test_cfg)
+        return self.detect(self.decode(self(feats), test_cfg), test_cfg)
 
-    def candidates(self, feats: Sequence[Tensor], test_cfg: dict) -> Candidates:
+    def decode(self, grids: Sequence[Tensor], settings: InferenceSettings) -> Candidates:
         """Decodes the candidates above the lower of the two score thresholds.
 
         Args:
-            feats: Feature maps of the neck, (N, C_l, H_l, W_l) for each level.
-            test_cfg: Settings with ``pose_score_thr`` and ``keypoint_score_thr``.
-
-        Returns:
-            Candidates of the batch, see :func:`decode_candidates`.
+            grids: Raw outputs of each level, (N, Na, 5 + C + 3K, H, W).
+            settings: Inference settings.
         """
-        score_thr = min(test_cfg['pose_score_thr'], test_cfg['keypoint_score_thr'])
-        return decode_candidates(
-            self(feats), self.anchors, self.strides, self.num_keypoints, score_thr
-        )
+        return decode(grids, self.anchors, self.strides, self.num_keypoints, settings.score_thr)
 
-    def detect(
-        self, candidates: Candidates, num_images: int, test_cfg: dict
-    ) -> list[DetectedObjects]:
-        """Suppresses overlapping candidates and returns the objects of each image as numpy arrays.
-
-        The objects of the whole batch are copied to the CPU at once.
+    def detect(self, candidates: Candidates, settings: InferenceSettings) -> list[Detections]:
+        """Suppresses overlapping candidates, and copies the kept objects to the CPU.
 
         Args:
             candidates: Candidates of the batch.
-            num_images: N.
-            test_cfg: Thresholds and limits, see :func:`keep_objects`.
+            settings: Inference settings.
 
         Returns:
             The kept objects of each image, in px of the network input.
         """
-        poses, points = keep_objects(candidates, num_images, test_cfg, self.num_categories)
-        kept = candidates.take(torch.cat((poses, points)))
-        columns = torch.stack((kept.image, kept.labels, kept.scores), 1)  # (M, 3)
-        rows = torch.cat((columns, kept.boxes, kept.keypoints.flatten(1)), 1)  # (M, 7 + 2K)
-        pose_rows, point_rows = np.split(rows.cpu().numpy(), [len(poses)])
-        return [
-            self._to_detected(pose_rows[pose_rows[:, 0] == i], point_rows[point_rows[:, 0] == i])
-            for i in range(num_images)
-        ]
-
-    def _to_detected(self, poses: np.ndarray, points: np.ndarray) -> DetectedObjects:
-        """Converts the rows (image, label, score, box, keypoints) of one image into its objects."""
-        return DetectedObjects(
-            boxes=poses[:, 3:7],
-            scores=poses[:, 2],
-            categories=poses[:, 1].astype(np.int64),
-            keypoints=poses[:, 7:].reshape(len(poses), self.num_keypoints, 2),
-            point_boxes=points[:, 3:7],
-            point_scores=points[:, 2],
-            point_types=points[:, 1].astype(np.int64) - self.num_categories,
-        )
+        outputs = detect(candidates, settings, self.num_categories, class_nms)
+        return split_by_image([x.cpu().numpy() for x in outputs], len(candidates.scores))

@@ -80,7 +80,7 @@ class KAPAOLoss(nn.Module):
         """Computes the loss of a batch.
 
         Args:
-            grids: Raw outputs of each level, (N, Na, H, W, 5 + C + 3K).
+            grids: Raw outputs of each level, (N, Na, 5 + C + 3K, H, W).
             matches: Matches of each level.
             anchors: Anchors of each level, (Na, 2) grid units.
             input_size: Longer side of the network input, px.
@@ -98,7 +98,7 @@ class KAPAOLoss(nn.Module):
         means = torch.stack(sums) / counts.clamp(min=1e-9)  # (L, 4)
         box, obj, cls, kpt = means.unbind(1)
         num_keypoints = matches[0].keypoints.shape[1]
-        num_classes = split_outputs(grids[0], num_keypoints).classes.shape[-1]
+        num_classes = grids[0].shape[2] - 5 - 2 * num_keypoints
         gains = self.gains(num_classes, input_size)
         # Images of the batch of all processes. Dividing by the mean count per process makes up for
         # the averaging of gradients over processes.
@@ -115,7 +115,7 @@ def level_sums(grid: Tensor, matches: Matches, anchors: Tensor) -> tuple[Tensor,
     """Computes the sums of the four terms of a level, and the counts to divide them by.
 
     Args:
-        grid: Raw outputs of the level, (N, Na, H, W, 5 + C + 3K).
+        grid: Raw outputs of the level, (N, Na, 5 + C + 3K, H, W).
         matches: Matches of the level.
         anchors: Anchors of the level, (Na, 2) grid units.
 
@@ -123,19 +123,19 @@ def level_sums(grid: Tensor, matches: Matches, anchors: Tensor) -> tuple[Tensor,
         Sums and counts in the order box, objectness, class, keypoints, both (4,) float32.
     """
     index = (matches.image, matches.anchor, matches.gy, matches.gx)
-    planes = grid.permute(0, 1, 4, 2, 3)  # back to the memory order of the convolution's output
-    raw = planes[index[0], index[1], :, index[2], index[3]].float()  # (m, 5 + C + 3K)
+    raw = grid[index[0], index[1], :, index[2], index[3]].float()  # (m, 5 + C + 3K)
     outputs = split_outputs(raw, matches.keypoints.shape[1])
     anchor = anchors[matches.anchor]  # (m, 2)
 
     ciou = complete_iou(decode_boxes(outputs.box, anchor), matches.boxes)
 
-    objectness = torch.zeros(grid.shape[:4], dtype=ciou.dtype, device=grid.device)
-    _, num_anchors, rows, columns = objectness.shape
+    logits = grid[:, :, 4].float()  # (N, Na, H, W)
+    objectness = torch.zeros(logits.shape, dtype=ciou.dtype, device=grid.device)
+    _, num_anchors, rows, columns = logits.shape
     cell = ((index[0] * num_anchors + index[1]) * rows + index[2]) * columns + index[3]  # (m,)
     # Where matches share a cell and anchor, the highest CIoU sets the target.
     objectness.view(-1).scatter_reduce_(0, cell, ciou.detach().clamp(min=0), 'amax')
-    obj = binary_cross_entropy_with_logits(planes[:, :, 4].float(), objectness, reduction='sum')
+    obj = binary_cross_entropy_with_logits(logits, objectness, reduction='sum')
 
     classes = outputs.classes  # (m, C + K)
     cls = binary_cross_entropy_with_logits(

@@ -37,6 +37,7 @@ def samples(tmp_path):
             keypoint_scores=np.ones((1, 5)),
             keypoints_visible=np.ones((1, 5)),
             keypoints_fused=np.ones((1, 5), bool),
+            pose_keypoints=np.full((1, 5, 2), 30.0),
             labels=np.array([0]),
         )
         found.append(PoseDataSample(metainfo=dict(img_path=str(path)), pred_instances=poses))

@@ -4,10 +4,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from mmengine.structures import InstanceData
 from mmpose.registry import MODELS
 
 from kapao_mm.errors import InputError
-from kapao_mm.models.task_modules.candidates import Candidates
+from kapao_mm.models.task_modules.postprocess import Candidates
 
 
 def test_biases_start_at_the_expected_rates(head):
@@ -21,16 +22,16 @@ def test_biases_start_at_the_expected_rates(head):
         torch.testing.assert_close(added, expected.expand(3, 57))
 
 
-def test_grids_have_the_shape_of_the_spec(head):
+def test_grids_have_the_layout_of_the_convolutions(head):
     feats = [torch.rand(2, width, 4, 6) for width in (32, 64, 96, 128)]
-    assert [grid.shape for grid in head(feats)] == [(2, 3, 4, 6, 57)] * 4
+    assert [grid.shape for grid in head(feats)] == [(2, 3, 57, 4, 6)] * 4
 
 
 def test_each_category_adds_a_class_and_its_keypoint_types(model_cfg):
     head = MODELS.build(model_cfg(num_keypoints=[2, 3]).model.head)
     assert (head.num_categories, head.num_keypoints) == (2, 5)
     feats = [torch.rand(2, width, 4, 6) for width in (32, 64, 96, 128)]
-    assert [grid.shape[-1] for grid in head(feats)] == [5 + 2 + 3 * 5] * 4
+    assert [grid.shape[2] for grid in head(feats)] == [5 + 2 + 3 * 5] * 4
 
 
 def test_the_class_of_a_pose_is_its_category(model_cfg):
@@ -41,9 +42,13 @@ def test_the_class_of_a_pose_is_its_category(model_cfg):
     visible = torch.tensor([[0.0, 0, 1, 1, 1], [1, 1, 0, 0, 0]])
     person = torch.tensor([[10.0, 10, 50, 60], [20, 20, 60, 60]])
     feats = [torch.rand(1, 32 * level, 8, 8) for level in (1, 2, 3, 4)]
-    head.loss_of_grids(
-        head(feats), [person], [torch.full((2, 5, 2), 30.0)], [visible], [torch.tensor([1, 0])]
+    labels = InstanceData(
+        bboxes=person,
+        keypoints=torch.full((2, 5, 2), 30.0),
+        keypoints_visible=visible,
+        labels=torch.tensor([1, 0]),
     )
+    head.loss_by_feat(head(feats), [labels])
     level = seen[0]
     poses = level.label < 2
     assert set(level.label.tolist()) == {0, 1, 2, 3, 4, 5, 6}
@@ -51,43 +56,38 @@ def test_the_class_of_a_pose_is_its_category(model_cfg):
     assert not level.visible[~poses].any()
 
 
-def test_detected_objects_have_their_category_or_type(model_cfg):
+def test_detected_objects_have_their_category_or_type(model_cfg, inference_settings):
     head = MODELS.build(model_cfg(num_keypoints=[2, 3]).model.head)
-    labels = torch.tensor([1, 0, 2, 4, 6])
-    objects = Candidates(
-        image=torch.zeros(5, dtype=torch.long),
-        scores=torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5]),
-        labels=labels,
-        boxes=torch.tensor([[0.0, 0, 40, 40]]).expand(5, 4),
-        keypoints=torch.arange(50.0).view(5, 5, 2),
+    candidates = Candidates(
+        scores=torch.tensor([[0.9, 0.8, 0.7, 0.6, 0.5]]),
+        labels=torch.tensor([[1, 0, 2, 4, 6]]),
+        bboxes=torch.tensor([[0.0, 0, 40, 40]]).expand(1, 5, 4),
+        keypoints=torch.arange(50.0).view(1, 5, 5, 2),
     )
-    limits = dict(pose_iou_thr=0.65, keypoint_iou_thr=0.25, max_candidates=99, max_objects=2)
-    (found,) = head.detect(objects, 1, dict(pose_score_thr=0.1, keypoint_score_thr=0.1, **limits))
-    assert found.categories.tolist() == [1, 0]
-    assert found.point_types.tolist() == [0, 2]  # two of each kind, by confidence
-    assert found.keypoints[0, 0].tolist() == [0, 1]
+    (found,) = head.detect(candidates, inference_settings(max_objects=2))
+    assert found.pose_objects.labels.tolist() == [1, 0]
+    assert found.keypoint_objects.labels.tolist() == [0, 2]  # two of each kind, by score
+    assert found.pose_objects.keypoints[0, 0].tolist() == [0, 1]
 
 
-def test_a_batch_is_detected_as_its_images_are(head):
+def test_a_batch_is_detected_as_its_images_are(head, inference_settings):
     generator = torch.Generator().manual_seed(0)
-    low = torch.rand(400, 2, generator=generator) * 200
-    objects = Candidates(
-        image=torch.randint(3, (400,), generator=generator),
-        scores=torch.rand(400, generator=generator),
-        labels=torch.randint(18, (400,), generator=generator) % 4,
-        boxes=torch.cat((low, low + 40), 1),
-        keypoints=torch.rand(400, 17, 2, generator=generator),
+    low = torch.rand(3, 150, 2, generator=generator) * 200
+    candidates = Candidates(
+        scores=torch.rand(3, 150, generator=generator),
+        labels=torch.randint(18, (3, 150), generator=generator) % 4,
+        bboxes=torch.cat((low, low + 40), 2),
+        keypoints=torch.rand(3, 150, 17, 2, generator=generator),
     )
-    objects = objects.take(objects.image != 1)  # one has nothing
-    cfg = dict(pose_score_thr=0.1, pose_iou_thr=0.65, keypoint_score_thr=0.2, keypoint_iou_thr=0.25)
-    cfg |= dict(max_candidates=300, max_objects=50)
-    batch = head.detect(objects, 3, cfg)
+    candidates.scores[1] = 0.0  # one image has nothing
+    settings = inference_settings(max_candidates=100, max_objects=50)
+    batch = head.detect(candidates, settings)
     for i, found in enumerate(batch):
-        part = objects.take(objects.image == i)
-        (alone,) = head.detect(part._replace(image=part.image * 0), 1, cfg)
+        (alone,) = head.detect(Candidates(*(x[i : i + 1] for x in candidates)), settings)
         for ours, expected in zip(found, alone, strict=True):
-            np.testing.assert_array_equal(ours, expected)
-    assert [len(found.boxes) > 0 for found in batch] == [True, False, True]
+            for values, others in zip(ours, expected, strict=True):
+                np.testing.assert_array_equal(values, others)
+    assert [len(found.pose_objects.bboxes) > 0 for found in batch] == [True, False, True]
 
 
 def test_keypoint_sizes_may_differ_by_type(model_cfg):

@@ -1,6 +1,7 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 import pytest
 import torch
+from mmengine.structures import InstanceData
 from mmpose.registry import MODELS
 
 from kapao_mm.utils.config import load_config
@@ -11,9 +12,8 @@ K = 17
 @pytest.fixture
 def grids():
     torch.manual_seed(0)
-    shape = (2, 3), (3 * K + 6,)
     sizes = ((8, 12), (4, 6), (2, 3), (1, 2))
-    return [torch.randn(*shape[0], *size, *shape[1], requires_grad=True) for size in sizes]
+    return [torch.randn(2, 3, 3 * K + 6, *size, requires_grad=True) for size in sizes]
 
 
 def people(*boxes, visible=1.0):
@@ -25,7 +25,9 @@ def people(*boxes, visible=1.0):
 
 
 def loss(head, grids, *images):
-    return head.loss_of_grids(grids, *(list(field) for field in zip(*images, strict=True)))
+    names = ('bboxes', 'keypoints', 'keypoints_visible', 'labels')
+    labels = [InstanceData(**dict(zip(names, image, strict=True))) for image in images]
+    return head.loss_by_feat(grids, labels)
 
 
 def test_images_without_people_teach_objectness_only(head, grids):
@@ -42,8 +44,8 @@ def test_a_person_without_labelled_keypoints_teaches_box_objectness_and_class(he
     assert terms['loss_box'] > 0
     assert terms['loss_cls'] > 0
     sum(terms.values()).backward()
-    outputs = torch.cat([grid.grad.flatten(0, 3) for grid in grids])
-    assert not outputs[:, 6 + K :].any()
+    outputs = torch.cat([grid.grad.flatten(3) for grid in grids], 3)
+    assert not outputs[:, :, 6 + K :].any()
     assert outputs.isfinite().all()
 
 
@@ -97,7 +99,7 @@ def test_sizes_and_gains_go_by_the_longer_side(head, grids):
 
 def test_the_class_gain_counts_categories_and_types(model_cfg, grids):
     head = MODELS.build(model_cfg(num_keypoints=[2, K - 2]).model.head)
-    grids = [torch.cat((grid, grid[..., :1]), -1) for grid in grids]  # one class more
+    grids = [torch.cat((grid, grid[:, :, :1]), 2) for grid in grids]  # one class more
     image = people((10, 5, 60, 50))
     terms = loss(head, grids, image, people())
     gains = head.loss_module.gains

@@ -36,7 +36,8 @@ def test_folded_batch_norm_gives_the_grids_of_the_reference(model, images, golde
     weight = model.neck.downsamples[0].conv.weight
     assert weight.is_contiguous(memory_format=torch.channels_last)
     for i, grid in enumerate(grids(model, images)):
-        np.testing.assert_allclose(grid, golden('forward')[f'grid{i}'], rtol=1e-4, atol=1e-4)
+        expected = np.moveaxis(golden('forward')[f'grid{i}'], 4, 2)
+        np.testing.assert_allclose(grid, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_half_precision_is_of_all_but_the_head(model, images):

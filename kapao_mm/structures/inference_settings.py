@@ -1,0 +1,79 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+"""Defines the thresholds and limits of inference (docs/method.md, Inference)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from kapao_mm.errors import InputError
+
+USES = ('evaluation', 'validation', 'tta', 'demo')
+
+
+@dataclass(frozen=True)
+class InferenceSettings:
+    """Thresholds and limits of a use.
+
+    Attributes:
+        pose_score_thr: Pose objects need a score above this.
+        pose_iou_thr: A pose object is dropped if its IoU with a better one is above this.
+        keypoint_score_thr: Keypoint objects need a score above this.
+        keypoint_iou_thr: A keypoint object is dropped if its IoU with a better one of its type is
+            above this.
+        fusion_score_thr: Only poses with a score above this take part in fusion.
+        fusion_distance: A keypoint object must be nearer than this to the keypoint that it
+            replaces, px of the original image. 0 turns fusion off.
+        max_candidates: Number of candidates of an image that take part in suppression.
+        max_objects: Number of objects of an image that suppression keeps.
+    """
+
+    pose_score_thr: float
+    pose_iou_thr: float
+    keypoint_score_thr: float
+    keypoint_iou_thr: float
+    fusion_score_thr: float
+    fusion_distance: float
+    max_candidates: int
+    max_objects: int
+
+    @property
+    def score_thr(self) -> float:
+        """Returns the lower of the two score thresholds: candidates below it have no effect."""
+        return min(self.pose_score_thr, self.keypoint_score_thr)
+
+    @property
+    def shares_one_nms(self) -> bool:
+        """Returns whether a single suppression can handle pose objects and keypoint objects.
+
+        It can if both have the same IoU threshold, and the score threshold of keypoint objects is
+        not below that of pose objects.
+        """
+        same = self.pose_iou_thr == self.keypoint_iou_thr
+        return same and self.keypoint_score_thr >= self.pose_score_thr
+
+    @classmethod
+    def from_test_cfg(cls, test_cfg: Mapping[str, Any], use: str) -> 'InferenceSettings':
+        """Reads the settings of a use from ``model.test_cfg`` of a config.
+
+        Args:
+            test_cfg: All settings for evaluation, and for each other use a dict of the settings
+                that differ there.
+            use: One of :data:`USES`.
+
+        Raises:
+            InputError: If a setting for evaluation is missing, or a key is unknown.
+        """
+        names = [field.name for field in fields(cls)]
+        changes = {name: test_cfg.get(name, {}) for name in USES[1:]}
+        base = {key: value for key, value in test_cfg.items() if key not in changes}
+        given = [*base, *(f'{name}.{key}' for name in changes for key in changes[name])]
+        unknown = [key for key in given if key.split('.')[-1] not in names]
+        if unknown:
+            raise InputError(
+                f'model.test_cfg.{unknown[0]} is no setting; there are {", ".join(names)}, and '
+                f'dicts of them for {", ".join(changes)}'
+            )
+        missing = [name for name in names if name not in base]
+        if missing:
+            raise InputError(f'model.test_cfg lacks {", ".join(missing)}')
+        return cls(**base | changes.get(use, {}))

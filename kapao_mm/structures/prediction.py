@@ -1,0 +1,166 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+"""Defines the poses and keypoint objects of an image, in px of the original image."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kapao_mm.errors import InputError
+
+from .detections import KeypointObjects
+
+if TYPE_CHECKING:
+    import supervision
+
+DECIMALS = 4  # of px and scores in JSON
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Poses of an image and the keypoint objects behind them, in px of the original image.
+
+    The names are MMPose's. ``len(prediction)`` is the number of poses, and an index, a list of
+    indices, a slice or a mask selects poses.
+
+    Attributes:
+        bboxes: Boxes of the poses, clipped to the image, (P, 4) xyxy.
+        bbox_scores: Scores of the poses, (P,).
+        labels: Categories 0..C-1 of the poses, (P,) int64.
+        keypoints: Keypoints after fusion, (P, K, 2). They are 0 for keypoint types of other
+            categories.
+        keypoint_scores: Scores of the fused keypoint objects, (P, K). They are 0 without fusion.
+        keypoints_visible: Whether a keypoint type belongs to the category of the pose, (P, K) bool.
+        pose_keypoints: Keypoints as regressed by the pose objects, (P, K, 2).
+        keypoint_objects: Keypoint objects, with boxes clipped to the image. None if they are
+            unknown.
+
+    Example:
+        >>> confident = prediction[prediction.bbox_scores > 0.5]
+        >>> nose = prediction[0].keypoints[0, 0]
+    """
+
+    bboxes: np.ndarray
+    bbox_scores: np.ndarray
+    labels: np.ndarray
+    keypoints: np.ndarray
+    keypoint_scores: np.ndarray
+    keypoints_visible: np.ndarray
+    pose_keypoints: np.ndarray
+    keypoint_objects: KeypointObjects | None = None
+
+    @property
+    def keypoints_fused(self) -> np.ndarray:
+        """Returns whether a keypoint object was fused into each keypoint, (P, K) bool."""
+        return self.keypoint_scores > 0
+
+    def __len__(self) -> int:
+        return len(self.bboxes)
+
+    def __getitem__(self, index: int | slice | Sequence[int] | np.ndarray) -> 'Prediction':
+        rows = [index] if isinstance(index, int | np.integer) else index
+        poses = {
+            name: value[rows] for name, value in vars(self).items() if name != 'keypoint_objects'
+        }
+        return replace(self, **poses)
+
+    def before_fusion(self) -> 'Prediction':
+        """Returns the poses with the keypoints that the pose objects regressed."""
+        return replace(
+            self, keypoints=self.pose_keypoints, keypoint_scores=np.zeros_like(self.keypoint_scores)
+        )
+
+    def to_dict(
+        self,
+        image: str,
+        image_size: tuple[int, int],
+        keypoint_names: Sequence[str],
+        categories: Sequence[Mapping[str, Any]],
+    ) -> dict[str, Any]:
+        """Converts the prediction to plain numbers and strings for JSON.
+
+        Args:
+            image: Path of the image.
+            image_size: Size (w, h) of the image, px.
+            keypoint_names: Names of all K keypoint types.
+            categories: A dict for each of the C categories, with ``name`` and ``keypoint_ids``, its
+                keypoint types.
+
+        Returns:
+            A dict with
+
+            - ``image``: path; ``width`` and ``height``: px; ``keypoint_names``: K names;
+            - ``poses``: a dict for each pose with ``bbox`` [x1, y1, x2, y2], ``score``,
+              ``keypoints`` (K, 3) of x, y and score (0 without fusion), and ``fused`` (K,);
+            - ``keypoint_objects``: a dict for each keypoint object with ``bbox``, ``score`` and
+              ``type``, the name of the keypoint type.
+
+            With several categories, ``keypoint_names`` is a dict of the names of each category, and
+            each pose has the name of its ``category`` and only that category's ``keypoints`` and
+            ``fused``.
+        """
+        visible = self.keypoints_visible
+        keypoints = np.dstack([self.keypoints, self.keypoint_scores])  # (P, K, 3)
+        by_category = {
+            category['name']: [keypoint_names[i] for i in category['keypoint_ids']]
+            for category in categories
+        }
+        several = len(categories) > 1
+        category = dict(category=[categories[label]['name'] for label in self.labels])
+        width, height = image_size
+        objects = self.keypoint_objects
+        return {
+            'image': image,
+            'width': width,
+            'height': height,
+            'keypoint_names': by_category if several else list(keypoint_names),
+            'poses': _records(
+                bbox=_numbers(self.bboxes),
+                score=_numbers(self.bbox_scores),
+                keypoints=[_numbers(k[v]) for k, v in zip(keypoints, visible, strict=True)],
+                fused=[f[v].tolist() for f, v in zip(self.keypoints_fused, visible, strict=True)],
+                **(category if several else {}),
+            ),
+            'keypoint_objects': _records(
+                bbox=_numbers(objects.bboxes),
+                score=_numbers(objects.scores),
+                type=[keypoint_names[label] for label in objects.labels],
+            ),
+        }
+
+    def to_supervision(self) -> 'supervision.KeyPoints':
+        """Converts the poses to a ``supervision.KeyPoints``, for that package's annotators.
+
+        The confidence of a keypoint is the score of its keypoint object, or that of the pose if
+        none was fused. ``data['fused']`` (P, K) tells them apart, and ``data['bbox']`` (P, 4) has
+        the boxes.
+
+        Raises:
+            InputError: If the package supervision 0.29 or later is not installed.
+        """
+        try:
+            import supervision
+        except ImportError as error:
+            raise InputError(
+                "supervision is not installed: pip install 'supervision>=0.29'"
+            ) from error
+        fused = self.keypoints_fused
+        confidence = np.where(fused, self.keypoint_scores, self.bbox_scores[:, None])  # (P, K)
+        return supervision.KeyPoints(
+            xy=self.keypoints.astype(np.float32),
+            class_id=self.labels.astype(int),
+            keypoint_confidence=confidence.astype(np.float32),
+            detection_confidence=self.bbox_scores.astype(np.float32),
+            visible=self.keypoints_visible,
+            data=dict(bbox=self.bboxes, fused=fused),
+        )
+
+
+def _numbers(values: np.ndarray) -> list:
+    return np.round(values.astype(np.float64), DECIMALS).tolist()
+
+
+def _records(**columns: list) -> list[dict[str, Any]]:
+    """Turns columns of equal length into a list of dicts, one for each row."""
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
