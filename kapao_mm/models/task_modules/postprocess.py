@@ -77,12 +77,13 @@ def _decode_level(
     ones = torch.ones_like(scores[0], dtype=torch.long)  # (Na, H, W)
     scores = scores.flatten(1)
     if score_thr is None:
-        index = (ones.flatten().cumsum(0) - 1).expand(len(scores), -1)
+        index = (ones.flatten().cumsum(0) - 1).expand(scores.shape[0], -1)
     else:
         most = (scores > score_thr).sum(1).max().clamp(min=1)  # candidates of an image
         # Tracing records a size, but would freeze a number at its value in the example.
         count = (ones.flatten().cumsum(0) <= most).nonzero().shape[0]
-        torch._check(count < 2**31)  # without a bound, the exporter's sum over levels overflows
+        if not torch.jit.is_tracing():
+            torch._check(count < 2**31)  # else the sum over levels overflows in torch.export
         scores, index = scores.topk(count)  # (N, k)
     anchor, y, x = (ones.cumsum(dim).flatten()[index] - 1 for dim in range(3))
     rows = grid[_images(index), anchor, :, y, x].float()  # (N, k, 5 + C + 3K)
