@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Writes a toy dataset of drawn people: python -m kapao_mm.datasets.toy ROOT."""
+"""Writes a toy dataset of drawn people."""
 
 import argparse
 from pathlib import Path
@@ -11,7 +11,7 @@ from kapao_mm.utils.cli import exit_on_input_error
 
 def main() -> None:
     """Parses the command line and writes the dataset."""
-    parser = argparse.ArgumentParser(description='Write a toy dataset of drawn people.')
+    parser = argparse.ArgumentParser('python -m kapao_mm.datasets.toy', description=__doc__)
     parser.add_argument('root', type=Path, help='folder of the dataset')
     parser.add_argument('--level', choices=LEVELS, default='easy', help='difficulty [easy]')
     parser.add_argument('--train', type=int, default=300, help='number of training images [300]')
