@@ -15,19 +15,19 @@ def test_good_image_is_read(tmp_path):
     assert results['ori_shape'] == (4, 6)
 
 
-def test_array_passes():
+def test_given_array_is_kept():
     results = CheckedLoadImage().transform(dict(img=np.zeros((4, 6, 3), np.uint8)))
     assert results['ori_shape'] == (4, 6)
 
 
-def test_missing_file_is_named(tmp_path):
+def test_missing_file_is_reported_with_its_path(tmp_path):
     path = tmp_path / 'gone.jpg'
     with pytest.raises(InputError, match=f'image {path} does not exist'):
         CheckedLoadImage().transform(dict(img_path=str(path)))
 
 
 @pytest.mark.parametrize('content', [b'', b'no image'])
-def test_corrupt_file_is_named(tmp_path, content):
+def test_corrupt_file_is_reported_with_its_path(tmp_path, content):
     path = tmp_path / 'bad.jpg'
     path.write_bytes(content)
     with pytest.raises(InputError, match=f'image {path} cannot be read as an image'):
@@ -51,7 +51,7 @@ def test_arrays_become_bgr():
     assert results['img_shape'] == (4, 6)
 
 
-def test_what_is_no_image_is_refused():
+def test_value_that_is_no_image_is_an_error():
     with pytest.raises(InputError, match='an image must'):
         CheckedLoadImage().transform(dict(img='a.jpg'))
 
@@ -65,7 +65,7 @@ def test_files_of_another_backend_are_read(tmp_path):
         load.transform(dict(img_path=str(tmp_path / 'gone.png')))
 
 
-def test_sizes_are_compared_once(tmp_path):
+def test_size_check_is_called_once(tmp_path):
     path = str(tmp_path / 'a.png')
     cv2.imwrite(path, np.full((4, 6, 3), 3, np.uint8))
     seen = []
