@@ -168,13 +168,6 @@ def test_flip_mirrors_image_and_labels_and_swaps_sides():
     )
 
 
-def test_two_flips_change_nothing():
-    before = sample(canvas(30), random_boxes(30, 4, 0))
-    after = HorizontalFlip(1.0).transform(HorizontalFlip(1.0).transform(dict(before)))
-    for key in ('img', 'bbox', 'keypoints', 'keypoints_visible'):
-        np.testing.assert_allclose(after[key], before[key], atol=1e-5)
-
-
 def test_flips_have_the_given_probability():
     np.random.seed(0)
     image = canvas(8)
