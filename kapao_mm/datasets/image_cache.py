@@ -121,13 +121,7 @@ class ImageCache:
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
     def _check_space(self, free: int, where: str, copies: int = 1) -> None:
-        """Logs the size of the cache, and raises InputError if it exceeds the free space.
-
-        Args:
-            free: Free space in bytes.
-            where: Name of the place, for messages.
-            copies: Number of processes with their own copy.
-        """
+        """Logs the size, and raises InputError if the copies need more than the free bytes."""
         size = f'{self._num_bytes / 1e9:,.1f} GB'
         each = f' for each of {copies} processes' if copies > 1 else ''
         estimate = (

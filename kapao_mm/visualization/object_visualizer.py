@@ -22,7 +22,7 @@ class ObjectVisualizer(KAPAOVisualizer):
     """Draws pose objects and keypoint objects of annotated samples, side by side.
 
     Args:
-        head: Head of the model, which decides about the sizes of keypoint objects.
+        head: Head of the model.
         metainfo: Metainfo of the dataset.
         name: Name of the visualizer.
     """
@@ -33,12 +33,7 @@ class ObjectVisualizer(KAPAOVisualizer):
         self.set_dataset_meta(metainfo)
 
     def draw_sample(self, name: str, item: dict[str, Any], **options: Any) -> tuple[int, int]:
-        """Draws a sample.
-
-        Args:
-            name: Name of the picture.
-            item: Sample of the dataset, with ``inputs`` and ``data_samples``.
-            **options: Arguments of :meth:`KAPAOVisualizer.add_datasample`.
+        """Draws an item of the dataset; the options are those of ``add_datasample``.
 
         Returns:
             The numbers of pose objects and of keypoint objects.
@@ -66,12 +61,9 @@ def add_objects(
     Crowd regions, which only test samples contain, are left out.
 
     Args:
-        sample: Sample of the dataset; changed in place.
+        sample: Sample of the dataset; it is changed and returned.
         image_hw: Size (h, w) of the network input, px.
         head: Head of the model.
-
-    Returns:
-        The sample.
     """
     labels = sample.gt_instance_labels
     if 'bboxes' not in labels:  # a test image without annotations
@@ -83,15 +75,9 @@ def add_objects(
         )
     elif 'raw_ann_info' in sample:
         labels = labels[torch.tensor([not a.get('iscrowd') for a in sample.raw_ann_info])]
-    objects = make_objects(
-        [labels.bboxes],
-        [labels.keypoints],
-        [labels.keypoints_visible],
-        [labels.labels],
-        head.num_categories,
-        head.keypoint_sizes * max(image_hw),
-        image_hw,
-    )
+    fields = labels.bboxes, labels.keypoints, labels.keypoints_visible, labels.labels
+    sizes = head.keypoint_sizes * max(image_hw)
+    objects = make_objects(*([field] for field in fields), head.num_categories, sizes, image_hw)
     is_pose = objects.label < head.num_categories
     boxes = box_convert(objects.boxes, 'cxcywh', 'xyxy')
     sample.pred_instances = InstanceData(

@@ -20,7 +20,6 @@ from PIL import Image
 from kapao_mm.datasets import image_cache
 from kapao_mm.datasets.image_cache import ImageCache, shrunk_sizes
 from kapao_mm.errors import InputError
-from kapao_mm.utils.config import load_config
 from kapao_mm.utils.image_files import read_image
 
 SIZE = 64  # of the training input
@@ -345,9 +344,3 @@ def test_folder_that_cannot_be_written_is_reported(paths):
         InputError, match=r'image_cache /proc/version/a/.*cannot be used: Not a dir'
     ):
         ImageCache(paths, SIZES, '/proc/version/a')
-
-
-def test_config_variable_sets_the_cache_of_training_only(repo):
-    cfg = load_config(repo / 'configs/kapao/kapao_s_crowdpose.py', {'image_cache': 'ram'})
-    assert cfg.train_dataloader.dataset.image_cache == 'ram'
-    assert 'image_cache' not in cfg.test_dataloader.dataset

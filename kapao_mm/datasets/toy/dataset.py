@@ -49,8 +49,8 @@ def make_toy_dataset(
         ``root`` as a Path.
 
     Raises:
-        InputError: If an argument is out of range, ``root`` contains another kind of dataset, or a
-            file cannot be written.
+        InputError: If an argument is out of range, ``root`` contains another dataset, or a file
+            cannot be written.
     """
     find_level(level)
     if min(num_train, num_val) < 1 or min(image_size) < 64 or seed < 0:
@@ -60,49 +60,43 @@ def make_toy_dataset(
         )
     root = Path(root)
     common = dict(toy_version=VERSION, level=level, seed=seed, image_size=list(image_size))
-    counts = dict(zip(SPLITS, (num_train, num_val), strict=True))
-    infos = {split: {**common, 'images': count} for split, count in counts.items()}
+    infos = [common | dict(images=number) for number in (num_train, num_val)]
+    files = [root / 'annotations' / f'person_keypoints_{split}.json' for split in SPLITS]
+    folders = [root / f'{split}2017' for split in SPLITS]
     summary = f'{num_train} + {num_val} toy images ({level}, seed {seed})'
-    if all([_is_written(root, split, info) for split, info in infos.items()]):  # checks both
+    if all(list(map(_is_written, files, folders, infos))):  # checks both
         print(f'{root} already contains {summary}')
         return root
-    for split in SPLITS:
-        _annotation_file(root, split).unlink(missing_ok=True)
-    contents = {split: _write_images(root, split, info) for split, info in infos.items()}
-    for split, content in contents.items():
-        path = _annotation_file(root, split)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(path) as temporary:
+    for file in files:
+        file.unlink(missing_ok=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
+    contents = list(map(_write_images, range(len(SPLITS)), folders, infos))
+    for file, content in zip(files, contents, strict=True):
+        with atomic_path(file) as temporary:
             temporary.write_text(json.dumps(content))
     print(f'wrote {summary} to {root}')
     return root
 
 
-def _annotation_file(root: Path, split: str) -> Path:
-    return root / 'annotations' / f'person_keypoints_{split}.json'
-
-
-def _is_written(root: Path, split: str, info: dict) -> bool:
-    """Returns whether ``root`` contains the split described by ``info``.
+def _is_written(file: Path, folder: Path, info: dict) -> bool:
+    """Returns whether the split described by ``info`` exists.
 
     Raises:
-        InputError: If ``root`` contains a dataset that is not a toy dataset.
+        InputError: If the annotation file belongs to another dataset.
     """
-    path = _annotation_file(root, split)
-    if not path.exists():
+    if not file.exists():
         return False
-    content = json.loads(path.read_text())
+    content = json.loads(file.read_text())
     if 'toy_version' not in content.get('info', {}):
-        raise InputError(f'{path} is not a toy dataset and is not replaced: give another folder')
-    files = (root / f'{split}2017' / image['file_name'] for image in content['images'])
-    return content['info'] == info and all(file.is_file() for file in files)
+        raise InputError(f'{file} is not a toy dataset and is not replaced: give another folder')
+    images = (folder / image['file_name'] for image in content['images'])
+    return content['info'] == info and all(image.is_file() for image in images)
 
 
-def _write_images(root: Path, split: str, info: dict) -> dict:
+def _write_images(number: int, folder: Path, info: dict) -> dict:
     """Writes the images of the split described by ``info``, and returns its COCO annotations."""
-    folder = root / f'{split}2017'
     folder.mkdir(parents=True, exist_ok=True)
-    number, size = SPLITS.index(split), tuple(info['image_size'])
+    size = tuple(info['image_size'])
     images, annotations = [], []
     for index in range(info['images']):
         rng = np.random.default_rng((info['seed'], number, index))

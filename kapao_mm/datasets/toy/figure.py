@@ -17,8 +17,8 @@ KEYPOINTS = (
 NOSE, EYE, EAR, SHOULDER, ELBOW, WRIST, HIP, KNEE, ANKLE = 0, 1, 3, 5, 7, 9, 11, 13, 15
 
 SPINE = np.array([0, 0.31, 0])  # from the neck to the middle of the hips, in body axes
-# Added to the depth of limbs and of the bands at their joints: both are drawn in front of the
-# trunk, unless the body is turned far away.
+# Added to the depth of limbs and of the bands at their joints, so that they are drawn in front of
+# the trunk unless the body is turned far away.
 ARM_LIFT, ARM_BAND_LIFT, LEG_LIFT, LEG_BAND_LIFT = 0.08, 0.135, 0.05, 0.105
 
 Color = tuple[float, float, float]  # BGR, 0..255
@@ -126,7 +126,7 @@ def sample_figure(
     """
     view = rng.choice(3, p=facing)
     yaw = rng.uniform((-40, 40, 140)[view], (40, 95, 220)[view]) * rng.choice([-1, 1])
-    stance = _choose(rng, legs)
+    stance = rng.choice(list(legs), p=list(legs.values()))
     lean = rng.uniform(*((8, 25) if stance in ('sit', 'crouch', 'run') else (-4, 10)))
     tilt = rng.uniform(-7, 7)
     pelvis = body_axes(yaw, 0, tilt)
@@ -134,9 +134,10 @@ def sample_figure(
     head = body_axes(yaw + rng.uniform(-22, 22), rng.uniform(-10, 14), tilt + rng.uniform(-10, 10))
     look = sample_look(rng)
     regions = [(make_trunk(look, torso, pelvis), {}), make_head(rng, look, torso, head)]
-    arm_angles, leg_angles = ARMS[_choose(rng, arms)], LEGS[stance]
+    arm_angles = ARMS[rng.choice(list(arms), p=list(arms.values()))]
     for angles, side in zip((arm_angles[0], arm_angles[-1]), rng.permutation([1, -1]), strict=True):
         regions.append(make_arm(rng, look, torso, angles, side))
+    leg_angles = LEGS[stance]
     for angles, side in zip((leg_angles[0], leg_angles[-1]), rng.permutation([1, -1]), strict=True):
         regions.append(make_leg(rng, look, SPINE @ torso, pelvis, angles, side))
     return assemble(regions)
@@ -233,7 +234,7 @@ def make_head(rng: Generator, look: Look, torso: np.ndarray, head: np.ndarray) -
         parts.append(_part([at(0, 0.1, -0.55), nape], size * np.array([0.85, 0.6]), look.hair))
     for side in (1, -1):
         tint = _side_color(rng, side)
-        eye, ear = _indices(side, EYE, EAR)
+        eye, ear = (left + (side < 0) for left in (EYE, EAR))
         eye_position, ear_position = (side * 0.46, -0.12, 0.84), (side * 1.1, 0.08, -0.05)
         joints[eye], joints[ear] = at(*eye_position), at(*ear_position)
         parts += [
@@ -254,7 +255,7 @@ def make_arm(rng: Generator, look: Look, torso: np.ndarray, angles: Angles, side
     shoulder = np.array([side * 0.12, 0.025, 0]) @ torso
     elbow = shoulder + 0.165 * upper
     wrist = elbow + 0.15 * lower
-    s, e, w = _indices(side, SHOULDER, ELBOW, WRIST)
+    s, e, w = (left + (side < 0) for left in (SHOULDER, ELBOW, WRIST))
     cloth = _side_color(rng, side)
     band = _mixed(cloth, WHITE, 0.45)
     forearm = cloth if look.long_sleeves else look.skin
@@ -282,7 +283,7 @@ def make_leg(
     ankle = knee + 0.22 * _direction(shin, 0.6 * abduction, side) @ pelvis
     toes = _direction(min(shin + 80, 85), 18, side) @ pelvis
     foot = ankle + np.array([0, 0.03, 0]) @ pelvis + np.outer([-0.02, 0.07], toes)
-    h, k, a = _indices(side, HIP, KNEE, ANKLE)
+    h, k, a = (left + (side < 0) for left in (HIP, KNEE, ANKLE))
     cloth = _side_color(rng, side)
     band, shoe = _mixed(cloth, WHITE, 0.45), _mixed(cloth, BLACK, 0.35)
     calf = cloth if look.long_trousers else look.skin
@@ -295,16 +296,6 @@ def make_leg(
         _part(ankle, 1.05 * r[2], band, (a,), LEG_BAND_LIFT),
     ]
     return parts, {h: hip, k: knee, a: ankle}
-
-
-def _choose(rng: Generator, probabilities: dict[str, float]) -> str:
-    """Returns a random key of a dict of probabilities."""
-    return rng.choice(list(probabilities), p=list(probabilities.values()))
-
-
-def _indices(side: int, *left: int) -> list[int]:
-    """Returns the indices of keypoints on a side, given those of the left ones."""
-    return [index + (side < 0) for index in left]
 
 
 def _direction(flexion: float, abduction: float, side: int) -> np.ndarray:

@@ -71,18 +71,16 @@ def find_level(name: str) -> Level:
 def arrange(rng: Generator, level: Level, size: tuple[int, int]) -> list[Figure]:
     """Places the figures of a scene, and returns them sorted from far to near.
 
-    A figure is left out if 20 random positions hide too much of it.
-
-    Args:
-        rng: Random generator.
-        level: Settings of the scene.
-        size: Image size (w, h) px.
+    A figure is left out if 20 random positions hide too much of it. ``size`` is (w, h) px.
     """
     heights = rng.uniform(*level.height, rng.integers(*level.people, endpoint=True))
     figures: list[Figure] = []
     taken = np.zeros(size[::-1], bool)
     for height in sorted(heights * _relative_scale(size), reverse=True):  # nearer ones are larger
-        person = _with_height(sample_figure(rng, level.facing, level.legs, level.arms), height)
+        person = sample_figure(rng, level.facing, level.legs, level.arms)
+        left, top, _, bottom = person.box()
+        scale = height / (bottom - top)
+        person = person.moved(scale, (-left * scale, -top * scale))  # the box starts at (0, 0)
         extent = person.box()[2:]
         min_area = level.min_visible * silhouette(person, tuple(extent.astype(int) + 1)).sum()
         for _ in range(20):
@@ -95,13 +93,6 @@ def arrange(rng: Generator, level: Level, size: tuple[int, int]) -> list[Figure]
                 taken |= mask
                 break
     return figures[::-1]
-
-
-def _with_height(figure: Figure, height: float) -> Figure:
-    """Returns the figure scaled to ``height``, with its bounding box starting at the origin."""
-    left, top, _, bottom = figure.box()
-    scale = height / (bottom - top)
-    return figure.moved(scale, (-left * scale, -top * scale))
 
 
 def _relative_scale(size: tuple[int, int]) -> float:
