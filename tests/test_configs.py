@@ -8,14 +8,13 @@ from kapao_mm.utils.config import load_config
 CONFIGS = [
     *(f'kapao_{size}_coco' for size in 'nsml'),
     *(f'kapao_{size}_crowdpose' for size in 'sml'),
-    'kapao_l_coco_fsdp',
     *(f'kapao_s_{name}' for name in ('ap10k', 'animalpose', 'carfusion', 'coco_crowdpose')),
     *(f'kapao_n_{name}' for name in ('toy', 'overfit', 'people_wheels')),
 ]
 
 
 def datasets(cfg):
-    """The datasets of a config, out of their wrappers; CrowdPose has none for validation."""
+    """The datasets of a config without their wrappers; CrowdPose has none for validation."""
     loaders = (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader)
     return [loader.dataset.get('dataset', loader.dataset) for loader in loaders if loader]
 
@@ -38,7 +37,7 @@ def test_parameter_counts(repo, size, parameters):
 
 
 @pytest.mark.parametrize('name', CONFIGS)
-def test_head_metainfo_and_pipelines_fit(repo, name):
+def test_head_metainfo_and_pipelines_fit_each_other(repo, name):
     cfg = load_config(repo / f'configs/kapao/{name}.py')
     for dataset in datasets(cfg):
         metainfo = read_metainfo(dataset.metainfo)
@@ -49,7 +48,7 @@ def test_head_metainfo_and_pipelines_fit(repo, name):
 
 
 @pytest.mark.parametrize('name', CONFIGS)
-def test_the_data_root_and_the_input_size_change_everywhere(repo, name):
+def test_data_root_and_input_size_change_everywhere(repo, name):
     cfg = load_config(
         repo / f'configs/kapao/{name}.py', dict(data_root='elsewhere', input_size=320)
     )

@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Two gloo processes with half the batch each against one with all of it."""
+"""Compares two gloo processes, with half of the batch each, with a single process."""
 
 import subprocess
 import sys
@@ -17,7 +17,7 @@ def worker(load_file):
 
 @pytest.fixture(scope='module')
 def folder(repo, tmp_path_factory):
-    """What the two processes found; they are started once."""
+    """The folder with the results of the two processes, which are started once."""
     folder = tmp_path_factory.mktemp('two processes')
     data = make_toy_dataset(folder / 'toy', num_train=6, num_val=3, image_size=(160, 120))
     subprocess.run(

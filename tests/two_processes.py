@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""What each process does for test_two_processes.py: two_processes.py FOLDER DATA_ROOT."""
+"""Program of each process of test_two_processes.py: two_processes.py FOLDER DATA_ROOT."""
 
 import sys
 from pathlib import Path
@@ -52,7 +52,7 @@ def sample(boxes: list, visible: bool) -> PoseDataSample:
 
 
 def batch(case: str) -> dict:
-    """This process's part of the images; all of them where there is one process."""
+    """The images of this process; a single process has all of them."""
     images = torch.randint(256, (4, 3, 128, 128), generator=torch.Generator().manual_seed(5))
     # The keypoint objects of LARGE people would match stride 8.
     visible = case != 'no_match_at_the_levels_of_the_other'
@@ -63,7 +63,7 @@ def batch(case: str) -> dict:
 
 
 def model() -> nn.Module:
-    """A tiny KAPAO with BN in eval, in DDP where there are several processes."""
+    """A tiny KAPAO with batch norm in evaluation mode, in DDP if there are several processes."""
     torch.manual_seed(0)
     cfg = load_config(CONFIG, TINY)
     net = MODELS.build(cfg.model)
@@ -76,7 +76,7 @@ def model() -> nn.Module:
 
 
 def gradients(net: nn.Module, *cases: str) -> dict[str, Tensor]:
-    """Gradients, summed over iterations, and the logged losses of the last."""
+    """Gradients, summed over iterations, and the logged losses of the last iteration."""
     net.zero_grad()
     wrapper = KAPAOOptimWrapper(torch.optim.SGD(net.parameters(), lr=1), precision='float32')
     wrapper.accumulation = 9  # none is stepped
@@ -87,7 +87,7 @@ def gradients(net: nn.Module, *cases: str) -> dict[str, Tensor]:
 
 
 def skip_a_batch(net: nn.Module) -> None:
-    """As FiniteLossHook does it: a loss without gradient."""
+    """Trains with a loss without gradient, as FiniteLossHook does."""
     kapao = getattr(net, 'module', net)
     handle = kapao.register_forward_hook(lambda *_: dict(loss_box=torch.zeros(())))
     wrapper = KAPAOOptimWrapper(torch.optim.SGD(net.parameters(), lr=1), precision='float32')
@@ -96,7 +96,7 @@ def skip_a_batch(net: nn.Module) -> None:
 
 
 def all_gradients() -> dict[str, dict[str, Tensor]]:
-    """What one process and two must agree about."""
+    """The gradients that one process and two must have in common."""
     net = model()
     found = {case: gradients(net, case) for case in CASES}
     found['two_iterations'] = gradients(net, 'people_everywhere', 'nobody_on_one_process')
@@ -106,7 +106,7 @@ def all_gradients() -> dict[str, dict[str, Tensor]]:
 
 
 def train(folder: Path, data_root: str) -> dict[str, dict[str, Tensor]]:
-    """An epoch of the published recipe; weights and their average."""
+    """Trains an epoch of the published recipe; returns the weights and their average."""
     files = {
         f'{part}_ann': f'annotations/person_keypoints_{part}.json' for part in ('train', 'val')
     }

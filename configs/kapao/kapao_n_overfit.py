@@ -23,7 +23,7 @@ val_pipeline = [
     dict(type='PackKAPAOInputs'),
 ]
 
-images = dict(
+common = dict(
     type='KeypointDataset',
     metainfo={{_base_.metainfo}},
     data_root=data_root,
@@ -35,8 +35,8 @@ train_dataloader = dict(
         _delete_=True,
         type='RepeatDataset',
         times=10,  # gives epochs of 20 iterations
-        dataset=dict(pipeline=train_pipeline, **images),
+        dataset=dict(pipeline=train_pipeline, **common),
     ),
 )
-val_dataloader = dict(dataset=dict(pipeline=val_pipeline, **images))
+val_dataloader = dict(dataset=dict(pipeline=val_pipeline, **common))
 test_dataloader = val_dataloader

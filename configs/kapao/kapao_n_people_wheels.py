@@ -44,18 +44,18 @@ val_pipeline = [
     dict(type='PackKAPAOInputs'),
 ]
 
-place = dict(metainfo=metainfo, data_root=data_root)
+common = dict(metainfo=metainfo, data_root=data_root)
 train_dataloader = dict(
     batch_size=batch_size,
     num_workers=2,
     dataset=dict(
-        ann_file=train_ann, data_prefix=dict(img=train_img), pipeline=train_pipeline, **place
+        ann_file=train_ann, data_prefix=dict(img=train_img), pipeline=train_pipeline, **common
     ),
 )
 val_dataloader = dict(
     batch_size=batch_size,
     num_workers=2,
-    dataset=dict(ann_file=val_ann, data_prefix=dict(img=val_img), pipeline=val_pipeline, **place),
+    dataset=dict(ann_file=val_ann, data_prefix=dict(img=val_img), pipeline=val_pipeline, **common),
 )
 test_dataloader = val_dataloader
 

@@ -1,11 +1,9 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 """Cache of decoded images in RAM or in a file, so that training decodes each image only once."""
 
-import fcntl
 import hashlib
 import json
 import math
-import mmap
 import os
 import shutil
 import socket
@@ -16,10 +14,12 @@ from pathlib import Path
 
 import mmcv
 import numpy as np
+from filelock import FileLock
 from mmengine.dist import all_gather_object
 from mmengine.logging import print_log
 
 from kapao_mm.errors import InputError
+from kapao_mm.utils.atomic_file import PARTIAL, atomic_path
 
 from .annotations.image_sizes import describe_mismatch
 from .transforms import CheckedLoadImage
@@ -38,13 +38,13 @@ class ImageCache:
     Args:
         paths: Paths of the n images.
         sizes: Sizes (w, h) of the images by the annotation file, (n, 2) int px.
-        place: ``'ram'``, or the folder for the file.
+        place: ``'ram'``, or the folder for the file, which gets a subfolder of its own.
         limit: Maximum size (w, h) px, see :func:`shrunk_sizes`; None keeps the size of all images.
-        name: First part of the name of the file; a hash of the content follows.
+        name: First part of the name of the subfolder; a hash of the content follows.
 
     Raises:
-        InputError: If the cache does not fit, or an image is missing, corrupt or not of the
-            annotated size.
+        InputError: If the cache does not fit or cannot be written, or an image is missing, corrupt
+            or not of the annotated size.
     """
 
     def __init__(
@@ -59,11 +59,10 @@ class ImageCache:
         self._sizes = sizes
         self._kept_sizes, self._scales = shrunk_sizes(sizes, limit)
         self._starts = np.concatenate(([0], (self._kept_sizes.prod(1) * 3).cumsum()))  # (n + 1,)
+        self._num_bytes = int(self._starts[-1])
         self._slots = {path: i for i, path in enumerate(paths)}
-        if place == 'ram':
-            self._pixels = self._fill_memory()
-        else:
-            self._pixels = self._open_file(Path(place), name)
+        in_ram = place == 'ram'
+        self._pixels = self._fill_memory() if in_ram else self._open_file(Path(place), name)
 
     def __getitem__(self, path: str) -> tuple[np.ndarray, float]:
         """Returns a read-only image (h, w, 3) uint8 BGR, and the scale to apply to its labels."""
@@ -79,49 +78,40 @@ class ImageCache:
             'image_cache is shared by forked workers; set env_cfg.mp_cfg.mp_start_method=fork'
         )
 
-    @property
-    def num_bytes(self) -> int:
-        """Size of all cached images in bytes."""
-        return int(self._starts[-1])
-
     def _view(self, pixels: np.ndarray, slot: int) -> np.ndarray:
         width, height = self._kept_sizes[slot]
         return pixels[self._starts[slot] : self._starts[slot + 1]].reshape(height, width, 3)
 
     def _fill_memory(self) -> np.ndarray:
-        processes = all_gather_object(socket.gethostname()).count(socket.gethostname())
-        self._check_space(free_memory(), 'RAM', processes)
-        pixels = np.frombuffer(mmap.mmap(-1, self.num_bytes), np.uint8)
+        hosts = all_gather_object(socket.gethostname())
+        self._check_space(free_memory(), 'RAM', hosts.count(socket.gethostname()))
+        pixels = np.empty(self._num_bytes, np.uint8)
         self._fill(pixels)
         pixels.flags.writeable = False
         return pixels
 
     def _open_file(self, folder: Path, name: str) -> np.ndarray:
-        path = folder / f'{name}-{self._key()}.cache'
+        path = folder / f'{name}-{self._key()}' / 'pixels.npy'
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with open(path.with_suffix('.lock'), 'w') as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)  # held until it is closed or its process ends
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(path.with_suffix('.lock')):  # ends with the process that holds it
                 if path.exists():
                     print_log(f'image cache: {len(self._paths):,} images in {path}', 'current')
                 else:
                     self._fill_file(path)
-            return np.asarray(np.memmap(path, np.uint8, 'r'))
+            return np.asarray(np.load(path, mmap_mode='r'))
         except OSError as error:
             raise InputError(f'image_cache {path} cannot be used: {error.strerror}') from error
 
     def _fill_file(self, path: Path) -> None:
-        """Fills a temporary file and renames it, so that the cache file is always complete."""
-        half = path.with_suffix('.partial')
-        half.unlink(missing_ok=True)
-        self._check_space(shutil.disk_usage(path.parent).free, str(path.parent))
-        with open(half, 'w+b') as file:
-            # Without this, a full disk would kill the process later.
-            os.posix_fallocate(file.fileno(), 0, self.num_bytes)
-            pixels = np.memmap(file, np.uint8, 'r+')
+        for left_behind in path.parent.glob(f'.*{PARTIAL}'):  # by a killed process
+            shutil.rmtree(left_behind)
+        self._check_space(shutil.disk_usage(path.parent).free, str(path.parent.parent))
+        with atomic_path(path) as temporary:
+            pixels = np.lib.format.open_memmap(temporary, 'w+', np.uint8, (self._num_bytes,))
+            with temporary.open('r+b') as file:  # otherwise a full disk would kill the process
+                os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
             self._fill(pixels)
-            pixels.flush()
-        half.rename(path)
 
     def _key(self) -> str:
         """Returns a hash of everything that the content of the cache depends on."""
@@ -131,31 +121,24 @@ class ImageCache:
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
     def _check_space(self, free: int, where: str, copies: int = 1) -> None:
-        """Logs the size of the cache, and raises InputError if it exceeds the free space.
-
-        Args:
-            free: Free space in bytes.
-            where: Name of the place, for messages.
-            copies: Number of processes with their own copy.
-        """
-        size = f'{self.num_bytes / 1e9:,.1f} GB'
+        """Logs the size, and raises InputError if the copies need more than the free bytes."""
+        size = f'{self._num_bytes / 1e9:,.1f} GB'
         each = f' for each of {copies} processes' if copies > 1 else ''
         estimate = (
             f'{len(self._paths):,} images, {size} in {where}{each}; {free / 1e9:,.1f} GB free'
         )
-        if self.num_bytes * copies > free * (1 - SPARE):
+        if self._num_bytes * copies > free * (1 - SPARE):
             raise InputError(
-                f'image cache: {estimate}, of which {SPARE:.0%} are spared. Set image_cache to a '
-                "folder on a larger disk, to 'ram' where that is larger, or to None; a smaller "
+                f'image cache: {estimate}, of which {SPARE:.0%} must stay free. Set image_cache to '
+                "a folder on a larger disk, to 'ram' if that is larger, or to None; a smaller "
                 'input_size needs less'
             )
         print_log(f'image cache: {estimate}', 'current')
 
     def _fill(self, pixels: np.ndarray) -> None:
         count = len(self._paths)
-        store = partial(self._store, pixels)
         with ThreadPoolExecutor() as pool:
-            for done, _ in enumerate(pool.map(store, range(count)), 1):
+            for done, _ in enumerate(pool.map(partial(self._store, pixels), range(count)), 1):
                 if done % math.ceil(count / 10) == 0 or done == count:
                     print_log(f'image cache: {done:,} of {count:,} images read', 'current')
 
@@ -197,7 +180,7 @@ def free_memory() -> int:
     for line in Path('/proc/meminfo').read_text().splitlines():
         if line.startswith('MemAvailable:'):
             return int(line.split()[1]) * 1024
-    raise InputError('image_cache: the free RAM is unknown here; set it to a folder')
+    raise InputError('image_cache: the free RAM is unknown on this system; set it to a folder')
 
 
 def _stamp(path: str) -> tuple[str, int, int] | tuple[str]:

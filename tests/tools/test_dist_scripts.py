@@ -184,7 +184,7 @@ def test_fsdp_trains_validates_and_saves_whole_checkpoints(script, data, options
     for part in ('train', 'val'):
         narrow[f'{part}_ann'] = f'annotations/person_keypoints_{part}.json'
     work = data.parent / 'fsdp'
-    config = 'configs/kapao/kapao_l_coco_fsdp.py'
+    config = 'projects/fsdp/kapao_l_coco_fsdp.py'
     values = [option for option in options if not option.startswith('batch_size')]
     values += [f'{key}={value}'.replace(' ', '') for key, value in narrow.items()]
     printed, code = script('dist_train.sh', config, 2, '--work-dir', work, *values)

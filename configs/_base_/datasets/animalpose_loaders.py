@@ -9,9 +9,9 @@ val_ann = 'annotations/animalpose_val.json'
 val_img = ''
 metainfo = dict(from_file='configs/_base_/datasets/animalpose.py')  # a file of MMPose
 
-place = dict(metainfo=metainfo, data_root=data_root)
-train_dataloader = dict(dataset=dict(ann_file=train_ann, data_prefix=dict(img=train_img), **place))
-val_dataloader = dict(dataset=dict(ann_file=val_ann, data_prefix=dict(img=val_img), **place))
+common = dict(metainfo=metainfo, data_root=data_root)
+train_dataloader = dict(dataset=dict(ann_file=train_ann, data_prefix=dict(img=train_img), **common))
+val_dataloader = dict(dataset=dict(ann_file=val_ann, data_prefix=dict(img=val_img), **common))
 # The results published by MMPose use the same images. animalpose_test.json, from another source,
 # numbers annotations from 0, which COCO's evaluation would take for "no match".
 test_dataloader = val_dataloader

@@ -11,10 +11,10 @@ test_ann = 'annotations/ap10k-test-split1.json'
 test_img = 'data'
 metainfo = dict(from_file='configs/_base_/datasets/ap10k.py')  # a file of MMPose
 
-place = dict(metainfo=metainfo, data_root=data_root)
-train_dataloader = dict(dataset=dict(ann_file=train_ann, data_prefix=dict(img=train_img), **place))
-val_dataloader = dict(dataset=dict(ann_file=val_ann, data_prefix=dict(img=val_img), **place))
-test_dataloader = dict(dataset=dict(ann_file=test_ann, data_prefix=dict(img=test_img), **place))
+common = dict(metainfo=metainfo, data_root=data_root)
+train_dataloader = dict(dataset=dict(ann_file=train_ann, data_prefix=dict(img=train_img), **common))
+val_dataloader = dict(dataset=dict(ann_file=val_ann, data_prefix=dict(img=val_img), **common))
+test_dataloader = dict(dataset=dict(ann_file=test_ann, data_prefix=dict(img=test_img), **common))
 
 val_evaluator = dict(type='KAPAOMetric')
 test_evaluator = val_evaluator

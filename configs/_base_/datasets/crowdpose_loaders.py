@@ -9,14 +9,14 @@ val_ann = 'annotations/mmpose_crowdpose_test.json'
 val_img = 'images'
 metainfo = dict(from_file='configs/_base_/datasets/crowdpose.py')  # a file of MMPose
 
-place = dict(metainfo=metainfo, data_root=data_root)
+common = dict(metainfo=metainfo, data_root=data_root)
 train_dataloader = dict(
     dataset=dict(
-        ann_file=train_ann, data_prefix=dict(img=train_img), keypoints_outside='clip', **place
+        ann_file=train_ann, data_prefix=dict(img=train_img), keypoints_outside='clip', **common
     )
 )
 val_dataloader = None  # none: training uses trainval, which includes the validation images
-test_dataloader = dict(dataset=dict(ann_file=val_ann, data_prefix=dict(img=val_img), **place))
+test_dataloader = dict(dataset=dict(ann_file=val_ann, data_prefix=dict(img=val_img), **common))
 
 val_evaluator = None
 test_evaluator = dict(

@@ -62,7 +62,7 @@ class RandomScaleTranslate(BaseTransform):
         Returns:
             The first (x, y) and the end (x, y) of the part, each (2,) int, px of the canvas.
         """
-        first, last = ((place - offset) / scale - 0.5 for place in (0.5, self.input_size - 0.5))
+        first, last = ((edge - offset) / scale - 0.5 for edge in (0.5, self.input_size - 0.5))
         # Bilinear interpolation reads one px beyond; another one on each side covers rounding.
         return np.floor(first).astype(int) - 1, np.floor(last).astype(int) + 3
 
@@ -89,13 +89,13 @@ class RandomScaleTranslate(BaseTransform):
         results['keypoints'] = keypoints
         results['keypoints_visible'] = results['keypoints_visible'] * inside
 
-        kept = self._stays(boxes, results['bbox'])
+        kept = self._large_enough(boxes, results['bbox'])
         for key in INSTANCE_KEYS:
             results[key] = results[key][kept]
         return results
 
     @staticmethod
-    def _stays(boxes: np.ndarray, clipped: np.ndarray) -> np.ndarray:
+    def _large_enough(boxes: np.ndarray, clipped: np.ndarray) -> np.ndarray:
         """Returns which objects are kept, (n,) bool.
 
         Args:

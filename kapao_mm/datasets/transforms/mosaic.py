@@ -14,8 +14,8 @@ from kapao_mm.functional.pixels import round_pixels
 
 from .affine import RandomScaleTranslate
 
-# Places of the images in a mosaic, with MMPose's names and in its order.
-PLACES = ('top_left', 'top_right', 'bottom_left', 'bottom_right')
+# Positions of the images in a mosaic, with MMPose's names and in its order.
+POSITIONS = ('top_left', 'top_right', 'bottom_left', 'bottom_right')
 
 
 @TRANSFORMS.register_module()
@@ -32,24 +32,24 @@ class TracedMosaic(Mosaic):
         samples = (results, *results['mixed_data_list'])
         for sample in samples:
             # The canvas is uint8, in which values outside 0..255 would wrap around.
-            sample['img'] = self._thicken(round_pixels(sample['img']))
+            sample['img'] = self._pad_if_thin(round_pixels(sample['img']))
         paths = [sample['img_path'] for sample in samples]
         return {**super().apply_mix(results), 'mosaic_paths': paths}
 
-    def _thicken(self, image: np.ndarray) -> np.ndarray:
+    def _pad_if_thin(self, image: np.ndarray) -> np.ndarray:
         """Pads an image (h, w, 3) that would shrink below 1 px in width or height."""
         height, width = image.shape[:2]
         scale = min(self.img_scale[0] / width, self.img_scale[1] / height)
         if min(height, width) * scale >= 1:
             return image
-        least = int(1 / scale) + 1  # px
-        bottom, right = max(0, least - height), max(0, least - width)
+        min_side = int(1 / scale) + 1  # px
+        bottom, right = max(0, min_side - height), max(0, min_side - width)
         return cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
 
 
 @TRANSFORMS.register_module()
 class MosaicScaleTranslate(TracedMosaic):
-    """Combines TracedMosaic and RandomScaleTranslate, and draws only what the input shows.
+    """Combines TracedMosaic and RandomScaleTranslate, and draws only the part that remains visible.
 
     The full canvas has four times the area of the network input, and most of it is cropped away.
     The random numbers and the samples are identical to those of the two separate transforms.
@@ -87,15 +87,15 @@ class MosaicScaleTranslate(TracedMosaic):
 
         It draws the same random numbers as MMPose and computes the same labels.
         """
-        centre = [int(np.random.uniform(*self.center_range) * side) for side in self.img_scale]
+        center = [int(np.random.uniform(*self.center_range) * side) for side in self.img_scale]
         tiles, labels = [], defaultdict(list)
-        for place, sample in zip(PLACES, (results, *mixed_data_list), strict=True):
+        for position, sample in zip(POSITIONS, (results, *mixed_data_list), strict=True):
             height, width = sample['img'].shape[:2]
             scale = min(self.img_scale[1] / height, self.img_scale[0] / width)
             size = (int(width * scale), int(height * scale))
-            seen, cropped = self._mosaic_combine(place, centre, size)
-            corner = np.subtract(seen[:2], cropped[:2])
-            tiles.append(Tile(sample['img'], size, corner, seen))
+            visible, cropped = self._mosaic_combine(position, center, size)
+            corner = np.subtract(visible[:2], cropped[:2])
+            tiles.append(Tile(sample['img'], size, corner, visible))
             shift = corner.astype(np.float32)
             labels['bboxes'].append(sample['bbox'] * scale + np.tile(shift, 2))
             labels['keypoints'].append(sample['keypoints'] * scale + shift)
@@ -114,27 +114,27 @@ class Tile(NamedTuple):
         image: Image, (h, w, 3) uint8.
         size: Size (w, h) of the resized image, px of the canvas.
         corner: Top left corner (x, y) of the resized image, px of the canvas; may lie outside.
-        seen: Part of the canvas that shows the image, xyxy px.
+        visible: Part of the canvas that shows the image, xyxy px.
     """
 
     image: np.ndarray
     size: tuple[int, int]
     corner: np.ndarray
-    seen: tuple[int, int, int, int]
+    visible: tuple[int, int, int, int]
 
-    def resized(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-        """Returns the part of the resized image from `low` up to `high`, both (x, y) px of it."""
+    def resized(self, begin: np.ndarray, end: np.ndarray) -> np.ndarray:
+        """Returns the part of the resized image from ``begin`` to ``end``, both (x, y) px of it."""
         image, start = self.image, np.array([0, 0])
         factor, rest = np.divmod(self.size, image.shape[1::-1])
         if rest.any():
             image = cv2.resize(image, self.size)
-        # With whole factors a part can be resized alone with the same result, if it has one more
+        # With integer factors a part can be resized alone with the same result, if it has one more
         # pixel on each side for the interpolation.
         else:
-            first, last = np.maximum(low // factor - 1, 0), -(-high // factor) + 1
+            first, last = np.maximum(begin // factor - 1, 0), -(-end // factor) + 1
             image = image[first[1] : last[1], first[0] : last[0]]
             image, start = cv2.resize(image, image.shape[1::-1] * factor), first * factor
-        (x1, y1), (x2, y2) = low - start, high - start
+        (x1, y1), (x2, y2) = begin - start, end - start
         return image[y1:y2, x1:x2]
 
 
@@ -149,14 +149,14 @@ class Canvas(NamedTuple):
     shape: tuple[int, int, int]
     tiles: list[Tile]
 
-    def paint(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-        """Returns the canvas, painted from `low` up to `high` (x, y) px and undefined elsewhere."""
-        low, high = np.clip((low, high), 0, self.shape[1::-1])
+    def paint(self, begin: np.ndarray, end: np.ndarray) -> np.ndarray:
+        """Returns the canvas, painted from ``begin`` to ``end`` (x, y) px, undefined elsewhere."""
+        begin, end = np.clip((begin, end), 0, self.shape[1::-1])
         canvas = np.empty(self.shape, np.uint8)
-        canvas[low[1] : high[1], low[0] : high[0]] = PAD_VALUE
+        canvas[begin[1] : end[1], begin[0] : end[0]] = PAD_VALUE
         for tile in self.tiles:
-            x1, y1 = first = np.maximum(tile.seen[:2], low)
-            x2, y2 = last = np.minimum(tile.seen[2:], high)
+            x1, y1 = first = np.maximum(tile.visible[:2], begin)
+            x2, y2 = last = np.minimum(tile.visible[2:], end)
             if (first < last).all():
                 canvas[y1:y2, x1:x2] = tile.resized(first - tile.corner, last - tile.corner)
         return canvas

@@ -10,8 +10,9 @@ from torch import Tensor
 def complete_iou(pred: Tensor, target: Tensor, eps: float = 1e-7) -> Tensor:
     """Computes the complete IoU of pairs of boxes.
 
-    MMDetection's CIoU loss sets alpha to 0 where the IoU is below 0.5. Here it is never switched
-    off.
+    MMDetection's CIoU loss sets alpha to 0 where the IoU is below 0.5; here it is always active, as
+    in torchvision's ``complete_box_iou_loss``. That one takes the corners of boxes, which is slower
+    here, and returns NaN for a box of 0 x 0 px.
 
     Args:
         pred: Predicted boxes as center x, center y, width and height, (m, 4).

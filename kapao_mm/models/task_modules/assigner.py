@@ -10,7 +10,7 @@ from torch import Tensor
 from .objects import Objects
 
 # Own cell, then the left, upper, right and lower neighbor.
-NEIGHBOURS = ((0, 0), (-1, 0), (0, -1), (1, 0), (0, 1))
+NEIGHBORS = ((0, 0), (-1, 0), (0, -1), (1, 0), (0, 1))
 
 
 class Matches(NamedTuple):
@@ -69,18 +69,19 @@ class AnchorRatioAssigner:
         similar = torch.maximum(ratio, 1 / ratio).amax(-1) < self.max_ratio  # (n, Na)
         index, anchor = similar.nonzero(as_tuple=True)  # (m,)
 
-        centre = boxes[index, :2]  # (m, 2)
-        size = centre.new_tensor(grid_hw).flip(0)
-        low = (centre % 1 < 0.5) & (centre > 1)  # (m, 2): nearer to the left, upper neighbor
-        far = size - centre
-        high = (far % 1 < 0.5) & (far > 1)
-        takes = torch.cat((torch.ones_like(low[:, :1]), low, high), 1).T  # (5, m)
-        neighbour, match = takes.nonzero(as_tuple=True)  # (M,)
+        center = boxes[index, :2]  # (m, 2)
+        size = center.new_tensor(grid_hw).flip(0)
+        left_upper = (center % 1 < 0.5) & (center > 1)  # (m, 2): nearer to that neighbor
+        from_end = size - center
+        right_lower = (from_end % 1 < 0.5) & (from_end > 1)
+        own = torch.ones_like(left_upper[:, :1])
+        assigned = torch.cat((own, left_upper, right_lower), 1).T  # (5, m)
+        neighbor, match = assigned.nonzero(as_tuple=True)  # (M,)
 
-        index, anchor, centre = index[match], anchor[match], centre[match]
+        index, anchor, center = index[match], anchor[match], center[match]
         # A point moved half a cell towards the neighbor lies inside the neighbor.
-        shift = centre.new_tensor(NEIGHBOURS)[neighbour] / 2
-        cell = (centre + shift).floor().clamp(min=centre.new_zeros(2), max=size - 1)  # (M, 2)
+        shift = center.new_tensor(NEIGHBORS)[neighbor] / 2
+        cell = (center + shift).floor().clamp(min=center.new_zeros(2), max=size - 1)  # (M, 2)
         gx, gy = cell.long().T
         return Matches(
             image=objects.image[index],
@@ -88,7 +89,7 @@ class AnchorRatioAssigner:
             gy=gy,
             gx=gx,
             label=objects.label[index],
-            boxes=torch.cat((centre - cell, boxes[index, 2:]), 1),
+            boxes=torch.cat((center - cell, boxes[index, 2:]), 1),
             keypoints=objects.keypoints[index] / stride - cell[:, None],
             visible=objects.visible[index],
         )

@@ -68,12 +68,12 @@ def make_objects(
     visible = (torch.cat(list(keypoints_visible)) > 0) & inside  # (n, K)
     boxes = torch.cat(((corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]), 1)
 
-    person, kind = visible.nonzero(as_tuple=True)  # (m,)
-    sides = keypoint_sizes[kind, None].expand(-1, 2)
-    squares = torch.cat((pose_keypoints[person, kind], sides), 1)  # (m, 4)
+    person, keypoint_type = visible.nonzero(as_tuple=True)  # (m,)
+    sides = keypoint_sizes[keypoint_type, None].expand(-1, 2)
+    squares = torch.cat((pose_keypoints[person, keypoint_type], sides), 1)  # (m, 4)
     return Objects(
         image=torch.cat((image, image[person])),
-        label=torch.cat((*categories, num_categories + kind)),
+        label=torch.cat((*categories, num_categories + keypoint_type)),
         boxes=torch.cat((boxes, squares)),
         keypoints=torch.cat((pose_keypoints, torch.zeros_like(pose_keypoints[person]))),
         visible=torch.cat((visible, torch.zeros_like(visible[person]))),

@@ -1,2 +1,2 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Makes training or inference cheaper."""
+"""Saves time or memory in training and inference."""

@@ -1,8 +1,8 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Makes training steps need less memory or time, by recomputation and compilation.
+"""Saves memory or time in training: recomputation of activations, and compilation.
 
-Both replace the ``forward`` of modules by a bound method. So names in the state dict stay the same,
-and a copy of a module, such as that of EMA, runs its own weights instead of the original's.
+Both replace the ``forward`` of modules by a bound method. Therefore the names in the state dict
+stay the same, and a copy of a module, such as the average of EMA, uses its own weights.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -22,8 +22,9 @@ is_compiling = getattr(torch.compiler, 'is_compiling', None) or torch._dynamo.is
 def recompute_in_backward(layers: Iterable[nn.Module]) -> None:
     """Makes layers discard their inner activations and compute them again in the backward pass.
 
-    Gradients and buffers do not change, bit for bit if the device computes the same result twice.
-    (MMEngine's ``activation_checkpointing`` updates BatchNorm's running statistics twice.)
+    Use it if a batch does not fit into memory; a step takes longer. Gradients and buffers do not
+    change, bit for bit if the device computes the same result twice. (MMEngine's
+    ``activation_checkpointing`` updates BatchNorm's running statistics twice.)
 
     Args:
         layers: Modules with one tensor as input and output, none inside another. They are changed
@@ -36,9 +37,10 @@ def recompute_in_backward(layers: Iterable[nn.Module]) -> None:
 def compile_in_training(modules: Iterable[nn.Module]) -> None:
     """Compiles modules for forward passes with gradients, which have a fixed input shape.
 
-    Without gradients the modules run uncompiled: evaluation has a dozen input shapes, and compiling
-    for several of them takes longer than it saves. (``nn.Module.compile`` is not used because it
-    compiles one function that all modules share, and gives up after eight compilations.)
+    Use it for long trainings: the first iterations take minutes. Without gradients the modules run
+    uncompiled: evaluation has a dozen input shapes, and compiling for several of them takes longer
+    than it saves. (``nn.Module.compile`` is not used because it compiles one function that all
+    modules share, and gives up after eight compilations.)
 
     Args:
         modules: Modules, changed in place.

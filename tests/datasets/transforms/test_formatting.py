@@ -42,14 +42,14 @@ def test_labels_are_tensors_for_any_number_of_people():
         assert all(value.dtype == torch.float32 for value in labels.values())
 
 
-def test_model_and_metric_find_their_metainfo():
+def test_metainfo_contains_what_model_and_metric_need():
     meta = PackKAPAOInputs().transform(sample(2))['data_samples'].metainfo
     needed = 'id img_id raw_ann_info crowd_index input_size input_center input_scale ori_shape'
     assert set(needed.split()) | {'img_shape', 'flip_indices'} <= meta.keys()
     assert 'category_id' not in meta  # CocoMetric would write the whole array as one category
 
 
-def test_images_without_labels_pass():
+def test_images_without_labels_are_packed():
     bare = {key: value for key, value in sample(0).items() if 'keypoints' not in key}
     del bare['bbox'], bare['category_id']
     packed = PackKAPAOInputs().transform(bare)
@@ -57,7 +57,7 @@ def test_images_without_labels_pass():
 
 
 @pytest.mark.parametrize('view', [np.s_[:], np.s_[3:, 5:], np.s_[::2, ::2]])
-def test_the_input_is_the_image_with_its_channels_first(view):
+def test_input_is_the_image_with_channels_first(view):
     image = np.random.default_rng(0).integers(0, 256, (20, 31, 3), np.uint8)[view]
     inputs = PackKAPAOInputs().transform(sample(1) | dict(img=image))['inputs']
     assert inputs.is_contiguous()
@@ -79,13 +79,13 @@ IMAGE = np.random.default_rng(0).integers(0, 256, (20, 31, 3), np.uint8)
         (np.dstack([IMAGE, IMAGE[..., 0]]), IMAGE),
     ],
 )
-def test_images_of_other_kinds_keep_their_colors(image, expected):
+def test_other_image_formats_keep_their_colors(image, expected):
     inputs = PackKAPAOInputs().transform(sample(1) | dict(img=image))['inputs']
     assert inputs.dtype == torch.uint8
     np.testing.assert_array_equal(inputs.numpy(), expected.transpose(2, 0, 1))
 
 
-def test_photometric_distortion_leaves_the_image_alike():
+def test_photometric_distortion_keeps_the_image_recognizable():
     distort = TRANSFORMS.build(dict(type='mmdet.PhotoMetricDistortion'))
     image = np.tile(np.arange(40, 200, 5, dtype=np.uint8)[:, None, None], (1, 30, 3))
     for seed in range(10):
@@ -97,12 +97,12 @@ def test_photometric_distortion_leaves_the_image_alike():
 
 
 @pytest.mark.parametrize('more', [dict(img=IMAGE / 255), dict(img_norm_cfg=dict(mean=[0]))])
-def test_normalized_images_are_refused(more):
+def test_normalized_images_are_an_error(more):
     with pytest.raises(InputError, match='model.data_preprocessor'):
         PackKAPAOInputs().transform(sample(1) | more)
 
 
-def test_labels_of_tests_can_be_packed_where_the_input_has_them():
+def test_labels_of_test_pipelines_can_be_packed_in_pixels_of_the_input():
     image = np.zeros((48, 64, 3), np.uint8)
     labels = dict(bbox=np.array([[8, 6, 60, 40]]), keypoints=np.array([[[40, 30]]]))
     results = Letterbox(128, move_labels=False).transform(sample(1) | labels | dict(img=image))

@@ -40,23 +40,23 @@ def test_saturation_and_value_are_clipped(factors):
     np.testing.assert_allclose(hsv(changed)[..., 1], expected, atol=2)
 
 
-def test_hue_is_a_circle(factors):
+def test_hue_wraps_around(factors):
     factors([1, 0, 0])
     pink = cv2.cvtColor(np.full((4, 4, 3), (150, 255, 255), np.uint8), cv2.COLOR_HSV2BGR)
     changed = HSVGain((0.8, 0, 0)).transform(dict(img=pink))['img']
     assert abs(hsv(changed)[0, 0, 0] - 90) <= 1  # 150 * 1.8 = 270, more than a byte holds
 
 
-def test_no_gain_changes_at_most_the_rounding():
+def test_gains_of_zero_change_colors_only_by_rounding():
     image = picture()
     changed = HSVGain((0, 0, 0)).transform(dict(img=image.copy()))['img']
     assert np.abs(changed.astype(int) - image).max() <= 3
 
 
-def test_factors_fill_their_range():
+def test_factors_fill_the_range_of_the_gain():
     np.random.seed(0)
-    grey = np.full((1, 1, 3), 100, np.uint8)
-    values = [HSVGain((0, 0, 0.4)).transform(dict(img=grey))['img'][0, 0, 0] for _ in range(300)]
+    gray = np.full((1, 1, 3), 100, np.uint8)
+    values = [HSVGain((0, 0, 0.4)).transform(dict(img=gray))['img'][0, 0, 0] for _ in range(300)]
     assert 59 <= min(values) <= 63 and 137 <= max(values) <= 140
 
 

@@ -21,7 +21,7 @@ def to_original(points: np.ndarray, results: dict) -> np.ndarray:
 
 @pytest.mark.parametrize('square', [False, True])
 @pytest.mark.parametrize('size', [(640, 427), (333, 500), (1, 50)])
-def test_mmpose_maps_labels_back(size, square):
+def test_mmpose_formula_maps_labels_to_the_original_image(size, square):
     original = sample(*size)
     results = Letterbox(256, square=square).transform(sample(*size))
     assert results['img'].shape[:2] == results['img_shape'] == results['input_size'][::-1]
@@ -36,12 +36,12 @@ def test_mmpose_maps_labels_back(size, square):
     )
 
 
-def test_ground_truth_of_tests_stays_in_original_pixels():
+def test_labels_of_test_pipelines_stay_in_original_pixels():
     results = Letterbox(128, move_labels=False).transform(sample(640, 427))
     np.testing.assert_array_equal(results['keypoints'], sample(640, 427)['keypoints'])
     np.testing.assert_array_equal(results['bbox'], sample(640, 427)['bbox'])
 
 
-def test_images_without_labels_pass():
+def test_images_without_labels_are_resized():
     results = Letterbox(128).transform(dict(img=np.zeros((30, 60, 3), np.uint8)))
     assert results['img'].shape == (64, 128, 3)

@@ -1,8 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""What the training pipeline relies on in Mosaic, which but for the paths is MMPose's.
-
-That and the affine behind it are the slow reference of MosaicScaleTranslate.
-"""
+"""Tests the mosaic; TracedMosaic and RandomScaleTranslate are the reference of both combined."""
 
 from unittest.mock import patch
 
@@ -17,11 +14,11 @@ from kapao_mm.datasets.transforms.mosaic import Canvas, Tile
 from kapao_mm.functional.letterbox import PAD_VALUE
 
 SIZE = 64
-CELL = 8  # side of the coloured square that marks a keypoint, px of the source image
+CELL = 8  # side of the colored square that marks a keypoint, px of the source image
 
 
 class Sources:
-    """A data set of plain images, each with a marked square: box and centre keypoint."""
+    """A dataset of plain images, each with a marked square: box and center keypoint."""
 
     def __init__(self, sizes: list[tuple[int, int]], people: int = 1) -> None:
         self.sizes, self.people = sizes, people
@@ -84,16 +81,16 @@ def test_labels_and_paths_follow_the_four_images(mosaic):
                     np.testing.assert_allclose([x2 - x1, y2 - y1], CELL * scale, rtol=1e-4)
 
 
-def test_centre_fills_its_range_and_the_rest_is_padding(mosaic):
-    centres = []
+def test_center_fills_its_range_and_the_rest_is_padding(mosaic):
+    centers = []
     for seed in range(200):
         results = run(mosaic, Sources([(SIZE, SIZE // 2)]), seed)
         picture = results['img'][..., 0] != PAD_VALUE
         rows, columns = np.nonzero(picture.any(1))[0], np.nonzero(picture.any(0))[0]
-        # two images of half height lie above the centre and two below
-        centres.append((rows[0] + SIZE // 2, rows[-1] + 1 - SIZE // 2))
+        # two images of half height lie above the center and two below
+        centers.append((rows[0] + SIZE // 2, rows[-1] + 1 - SIZE // 2))
         assert columns[0] >= 0 and picture.sum() <= 4 * SIZE * SIZE // 2
-    tops, bottoms = np.transpose(centres)
+    tops, bottoms = np.transpose(centers)
     np.testing.assert_array_equal(tops, bottoms)
     assert SIZE // 2 <= tops.min() <= SIZE // 2 + 2
     assert SIZE * 3 // 2 - 3 <= tops.max() <= SIZE * 3 // 2
@@ -109,7 +106,7 @@ def test_images_without_people_keep_the_shapes(mosaic):
 
 
 @pytest.mark.parametrize('size', [(1, 1), (2, 500), (500, 2), (1, 65), (65, 1)])
-def test_thin_images_keep_a_pixel_and_their_labels(mosaic, size):
+def test_thin_images_keep_one_pixel_and_their_labels(mosaic, size):
     dataset = Sources([(SIZE, SIZE), size])
     width, height = size
     scale = SIZE / max(size)
@@ -122,7 +119,7 @@ def test_thin_images_keep_a_pixel_and_their_labels(mosaic, size):
                 np.testing.assert_allclose([x2 - x1, y2 - y1], CELL * scale, rtol=1e-3)
 
 
-def test_the_picture_of_a_thin_image_is_where_its_label_is(mosaic):
+def test_thin_images_are_drawn_at_their_labels(mosaic):
     dataset = Sources([(SIZE * 100, 10)] * 2)  # would become 64 x 0 px
     for seed in range(10):
         results = run(mosaic, dataset, seed)
@@ -131,7 +128,7 @@ def test_the_picture_of_a_thin_image_is_where_its_label_is(mosaic):
 
 
 class Noise(Sources):
-    """Pictures without two pixels alike, with people also at and beyond their edges."""
+    """Images of noise, with keypoints also at and beyond their edges."""
 
     def get_data_info(self, index: int) -> dict:
         info = super().get_data_info(index)
@@ -141,7 +138,7 @@ class Noise(Sources):
         return info
 
 
-def in_one_step(scale_range: tuple[float, float], max_shift: float):
+def combined(scale_range: tuple[float, float], max_shift: float):
     return TRANSFORMS.build(
         dict(
             type='MosaicScaleTranslate',
@@ -153,7 +150,7 @@ def in_one_step(scale_range: tuple[float, float], max_shift: float):
     )
 
 
-# Enlarged by whole numbers, by others, as they are, shrunk, and thin.
+# Enlarged by integer factors, by others, unchanged, shrunk, and thin.
 sizes = st.sampled_from([(32, 24), (16, 32), (33, 32), (50, 37), (64, 64), (64, 41), (200, 90)])
 sizes |= st.tuples(st.integers(1, 140), st.integers(1, 140))
 seeds = st.integers(0, 2**32 - 1)
@@ -161,7 +158,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 @settings(deadline=None)
 @given(st.lists(sizes, min_size=1, max_size=4), seeds, st.floats(0.1, 3), st.floats(0, 0.5))
-def test_one_step_gives_the_samples_of_two(sizes, seed, scale, max_shift):
+def test_combined_transform_gives_the_samples_of_two_transforms(sizes, seed, scale, max_shift):
     dataset, scale_range = Noise(sizes), (scale / 2, scale)
     mosaic = TRANSFORMS.build(
         dict(type='TracedMosaic', img_scale=(SIZE, SIZE), pre_transform=[Pass()])
@@ -181,7 +178,7 @@ def test_one_step_gives_the_samples_of_two(sizes, seed, scale, max_shift):
         return np.full(shape, 255, dtype)
 
     with patch.object(np, 'empty', never_read):  # memory may hold the reference's canvas
-        found = run(in_one_step(scale_range, max_shift), dataset, seed)
+        found = run(combined(scale_range, max_shift), dataset, seed)
     np.testing.assert_array_equal(np.random.get_state()[1], state)
     assert found.keys() == expected.keys()
     assert found['mosaic_paths'] == expected['mosaic_paths']
@@ -191,15 +188,15 @@ def test_one_step_gives_the_samples_of_two(sizes, seed, scale, max_shift):
         assert found[key].dtype == expected[key].dtype
 
 
-def test_images_out_of_sight_are_not_touched():
-    grey, corner = np.zeros((8, 8, 3), np.uint8), np.array([0, 0])
-    there = Tile(grey, (8, 8), corner, (0, 0, 8, 8))
+def test_invisible_images_are_not_read():
+    gray, corner = np.zeros((8, 8, 3), np.uint8), np.array([0, 0])
+    visible = Tile(gray, (8, 8), corner, (0, 0, 8, 8))
     beside = Tile(None, (8, 8), corner + 8, (8, 8, 16, 16))
-    canvas = Canvas((16, 16, 3), [there, beside]).paint(corner, corner + 8)
+    canvas = Canvas((16, 16, 3), [visible, beside]).paint(corner, corner + 8)
     assert not canvas[:8, :8].any()
 
 
-def test_of_images_enlarged_by_whole_numbers_only_the_visible_part_is_resized():
+def test_only_the_visible_part_is_resized_for_integer_factors():
     image = np.random.default_rng(0).integers(0, 256, (100, 100, 3), np.uint8)
     tile = Tile(image, (300, 300), np.array([0, 0]), (0, 0, 300, 300))
     with patch('cv2.resize', side_effect=lambda part, size: np.zeros((*size[::-1], 3))) as resize:
@@ -208,7 +205,7 @@ def test_of_images_enlarged_by_whole_numbers_only_the_visible_part_is_resized():
     assert part.shape == (52, 12, 3) and tuple(size) == (36, 156)
 
 
-def test_colors_beyond_white_and_black_do_not_wrap_around(mosaic):
+def test_colors_beyond_white_and_black_are_clipped(mosaic):
     class Bright(Sources):
         def get_data_info(self, index: int) -> dict:
             info = super().get_data_info(index)

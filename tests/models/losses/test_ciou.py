@@ -22,8 +22,8 @@ def test_equals_torchvision(pred, target):
     torch.testing.assert_close(complete_iou(pred, target), expected[0], atol=1e-5, rtol=1e-5)
 
 
-def test_alpha_counts_below_half_overlap():
-    # IoU 1/3 and a distance of 0: what is missing to it is alpha x v.
+def test_alpha_is_active_below_half_overlap():
+    # IoU 1/3 and a distance of 0: the difference to it is alpha x v.
     pred, target = torch.tensor([[0.0, 0, 3, 1]]), torch.tensor([[0.0, 0, 1, 1]])
     v = 4 / math.pi**2 * (math.atan(1) - math.atan(3)) ** 2
     expected = 1 / 3 - v * v / (v - 1 / 3 + 1)

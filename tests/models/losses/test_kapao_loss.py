@@ -30,7 +30,7 @@ def loss(head, grids, *images):
     return head.loss_by_feat(grids, labels)
 
 
-def test_images_without_people_teach_objectness_only(head, grids):
+def test_images_without_people_have_objectness_loss_only(head, grids):
     terms = loss(head, grids, people(), people())
     assert terms['loss_obj'] > 0
     assert [terms[name].item() for name in ('loss_box', 'loss_cls', 'loss_kpt')] == [0, 0, 0]
@@ -38,7 +38,7 @@ def test_images_without_people_teach_objectness_only(head, grids):
     assert all(grid.grad.isfinite().all() for grid in grids)
 
 
-def test_a_person_without_labelled_keypoints_teaches_box_objectness_and_class(head, grids):
+def test_person_without_labeled_keypoints_has_no_keypoint_loss(head, grids):
     terms = loss(head, grids, people((10, 5, 60, 50), visible=0.0), people())
     assert terms['loss_kpt'] == 0
     assert terms['loss_box'] > 0
@@ -49,7 +49,7 @@ def test_a_person_without_labelled_keypoints_teaches_box_objectness_and_class(he
     assert outputs.isfinite().all()
 
 
-def test_unlabelled_keypoints_add_nothing(head, grids):
+def test_unlabeled_keypoints_add_no_loss(head, grids):
     boxes, keypoints, visible, categories = people((10, 5, 60, 50))
     visible[0, 3] = 0
     moved = keypoints.clone()
@@ -77,7 +77,7 @@ def test_the_highest_ciou_sets_the_target_of_a_shared_cell(head, grids):
         torch.testing.assert_close(there[name], back[name])
 
 
-def test_nothing_is_lost_in_half_precision(head, grids):
+def test_loss_is_computed_in_float32(head, grids):
     half = [grid.detach().bfloat16() for grid in grids]
     full = [grid.float() for grid in half]
     image = people((10, 5, 60, 50))

@@ -29,7 +29,7 @@ def assign(boxes):
 
 
 def assign_slowly(boxes):
-    """The rule of docs/method.md, one object and anchor after the other."""
+    """Applies the rule of docs/method.md to each object and anchor."""
     found = []
     rows, columns = GRID_HW
     for i, (x, y, w, h) in enumerate((torch.tensor(boxes).reshape(-1, 4) / STRIDE).tolist()):
@@ -48,14 +48,14 @@ def assign_slowly(boxes):
     return sorted(found)
 
 
-# Quarters of a pixel, never on the middle of a cell, where left and right neighbour tie.
-places = st.integers(0, 4 * 72).filter(lambda v: (v / 4 / STRIDE) % 0.5 != 0).map(lambda v: v / 4)
+# Quarters of a pixel, never on the middle of a cell, where left and right neighbor tie.
+coords = st.integers(0, 4 * 72).filter(lambda v: (v / 4 / STRIDE) % 0.5 != 0).map(lambda v: v / 4)
 sides = st.floats(1, 80, width=32)
 
 
 @settings(deadline=None)
-@given(st.lists(st.tuples(places, places.filter(lambda v: v <= 48), sides, sides), max_size=6))
-def test_equals_the_rule_object_by_object(boxes):
+@given(st.lists(st.tuples(coords, coords.filter(lambda v: v <= 48), sides, sides), max_size=6))
+def test_matches_equal_the_rule_applied_object_by_object(boxes):
     assert assign(boxes)[1] == assign_slowly(boxes)
 
 

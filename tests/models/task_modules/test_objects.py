@@ -13,7 +13,7 @@ def make(keypoints, visible, bboxes=None, categories=None, num_categories=1):
     return make_objects(*labels, num_categories, torch.tensor([64.0, 32.0]), (100, 200))
 
 
-def test_one_pose_object_a_person_and_one_keypoint_object_a_labelled_keypoint():
+def test_people_become_pose_objects_and_labeled_keypoints_become_keypoint_objects():
     objects = make([[[12, 30], [40, 70]], [[11, 21], [0, 0]]], [[1.0, 1.0], [1.0, 0.0]])
     assert objects.label.tolist() == [0, 0, 1, 2, 1]
     assert objects.boxes[0].tolist() == [30, 50, 40, 60]
@@ -21,31 +21,31 @@ def test_one_pose_object_a_person_and_one_keypoint_object_a_labelled_keypoint():
     assert objects.visible.tolist() == [[True, True], [True, False]] + [[False, False]] * 3
 
 
-def test_a_person_without_labelled_keypoints_is_a_pose_object():
+def test_person_without_labeled_keypoints_is_a_pose_object():
     objects = make([[[0, 0], [0, 0]]], [[0.0, 0.0]])
     assert objects.label.tolist() == [0]
     assert not objects.visible.any()
 
 
-def test_the_box_of_a_keypoint_object_stays_centred_at_the_border():
+def test_keypoint_objects_at_the_border_stay_centered_on_their_keypoint():
     objects = make([[[0, 0], [200, 100]]], [[1.0, 1.0]])
     assert objects.boxes[1:, :2].tolist() == [[0, 0], [200, 100]]
 
 
-def test_keypoints_outside_the_input_are_not_seen():
+def test_keypoints_outside_the_network_input_count_as_unlabeled():
     objects = make([[[-1, 5], [5, 101]]], [[1.0, 1.0]])
     assert objects.label.tolist() == [0]
     assert not objects.visible.any()
 
 
 def test_categories_come_before_keypoint_types():
-    points = [[[12, 30], [0, 0]], [[0, 0], [40, 70]]]
-    objects = make(points, [[1.0, 0.0], [0.0, 1.0]], categories=[1, 0], num_categories=2)
+    keypoints = [[[12, 30], [0, 0]], [[0, 0], [40, 70]]]
+    objects = make(keypoints, [[1.0, 0.0], [0.0, 1.0]], categories=[1, 0], num_categories=2)
     assert objects.label.tolist() == [1, 0, 2, 3]
     assert objects.boxes[2:].tolist() == [[12, 30, 64, 64], [40, 70, 32, 32]]
 
 
-def test_images_are_counted_and_may_be_empty():
+def test_objects_know_their_image_in_a_batch_with_empty_images():
     none, two = torch.zeros(0, dtype=torch.long), torch.zeros(2, dtype=torch.long)
     empty = torch.zeros(0, 4), torch.zeros(0, 2, 2), torch.zeros(0, 2), none
     full = torch.ones(2, 4), torch.ones(2, 2, 2), torch.tensor([[1.0, 0.0], [0.0, 0.0]]), two

@@ -13,7 +13,7 @@ from kapao_mm.models.utils.inference import prepare_for_inference
 
 @pytest.fixture
 def model(model_cfg, golden_checkpoint):
-    """A network whose batch norm has statistics."""
+    """A network whose batch norm has been trained."""
     model = MODELS.build(model_cfg().model).eval()
     model.load_state_dict(load_weights_only(golden_checkpoint)['state_dict'])
     return model
@@ -40,7 +40,7 @@ def test_folded_batch_norm_gives_the_grids_of_the_reference(model, images, golde
         np.testing.assert_allclose(grid, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_half_precision_is_of_all_but_the_head(model, images):
+def test_half_precision_applies_to_all_but_the_head(model, images):
     exact = grids(model, images)
     prepare_for_inference(model, 'bfloat16')
     dtypes = [module.weight.dtype for module in model.modules() if isinstance(module, nn.Conv2d)]
@@ -62,13 +62,13 @@ def test_a_compiled_network_computes_the_same(model, images, monkeypatch):
         torch.testing.assert_close(ours, grid, rtol=1e-4, atol=1e-4)
 
 
-def test_a_norm_before_its_convolution_stays(model):
+def test_norm_before_its_convolution_is_kept(model):
     cfg = dict(norm_cfg=dict(type='BN'), order=('norm', 'conv', 'act'))
     model.neck.other = ConvModule(4, 4, 1, **cfg)
     prepare_for_inference(model)
     assert isinstance(model.neck.other.norm, nn.BatchNorm2d)
 
 
-def test_an_unknown_precision_is_named(model):
+def test_unknown_precision_is_an_error(model):
     with pytest.raises(InputError, match="'int8' is none of float32, bfloat16, float16"):
         prepare_for_inference(model, 'int8')

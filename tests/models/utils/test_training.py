@@ -7,7 +7,7 @@ from mmpose.registry import MODELS
 from torch import nn
 from torch.utils import checkpoint
 
-from kapao_mm.models.utils import training as training_cost
+from kapao_mm.models.utils import training
 
 
 @pytest.fixture
@@ -49,10 +49,10 @@ def backward(model: nn.Module, iterations: int = 1) -> None:
 def assert_same_state(model: nn.Module, other: nn.Module) -> None:
     """Compares gradients and buffers by name, bit for bit."""
     gradients = [{name: p.grad for name, p in m.named_parameters()} for m in (model, other)]
-    for ours, theirs in (gradients, [dict(m.named_buffers()) for m in (model, other)]):
-        assert ours.keys() == theirs.keys()
-        for name, value in ours.items():
-            assert torch.equal(value, theirs[name]), name
+    for found, expected in (gradients, [dict(m.named_buffers()) for m in (model, other)]):
+        assert found.keys() == expected.keys()
+        for name, value in found.items():
+            assert torch.equal(value, expected[name]), name
 
 
 def test_recomputation_keeps_gradients_and_running_statistics(build):
@@ -64,7 +64,7 @@ def test_recomputation_keeps_gradients_and_running_statistics(build):
     assert list(recomputed.state_dict()) == list(plain.state_dict())
 
 
-def test_a_copy_recomputes_with_its_own_weights(build):
+def test_copy_recomputes_with_its_own_weights(build):
     plain = build()
     copy = deepcopy(build(checkpoint_activations=True))
     for model in (plain, copy):
@@ -96,7 +96,7 @@ def test_every_backbone_stage_and_neck_layer_is_recomputed_in_training_only(buil
         layers.append(layer)
         return checkpoint.checkpoint(forward, layer, x, **options)
 
-    monkeypatch.setattr(training_cost, 'checkpoint', spy)
+    monkeypatch.setattr(training, 'checkpoint', spy)
     model = build(checkpoint_activations=True)
     backward(model)
     names = {layer: name for name, layer in model.named_modules()}

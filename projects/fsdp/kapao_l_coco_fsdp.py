@@ -1,19 +1,6 @@
-"""KAPAO-L with weights, gradients and optimizer sharded over GPUs (MMEngine's FSDPStrategy).
+"""KAPAO-L with weights, gradients and optimizer sharded over processes, see README.md."""
 
-Train with tools/dist_train.sh configs/kapao/kapao_l_coco_fsdp.py 4, and test with tools/test.py as
-usual. KAPAO-L fits on one GPU; this config is an example for wider models. It does not support:
-
-- averaged weights (EMA): the current weights are validated, with the settings for testing, and
-  saved;
-- --resume, because MMEngine 0.10 calls FSDP in the order of torch 2.0, and saving accumulated
-  gradients;
-- float16 and --amp, because each process would have a loss scale of its own.
-
-model.channels_last was not tested. Two CPU processes with a narrow model train, validate and save
-with strategy.model_wrapper.device_id=cpu (tests/tools/test_dist_scripts.py). GPUs were not tested.
-"""
-
-_base_ = 'kapao_l_coco.py'
+_base_ = '../../configs/kapao/kapao_l_coco.py'
 
 runner_type = 'FlexibleRunner'
 strategy = dict(
