@@ -10,8 +10,11 @@ from mmengine.structures import InstanceData
 from mmpose.structures import PoseDataSample
 from torchvision.ops import box_convert
 
+from kapao_mm.functional.drawing import draw_keypoint_objects, draw_poses
 from kapao_mm.models.heads import KAPAOHead
 from kapao_mm.models.task_modules.objects import make_objects
+from kapao_mm.structures import KeypointObjects, Prediction
+from kapao_mm.structures.data_sample import from_data_sample, to_data_sample
 
 from .kapao_visualizer import KAPAOVisualizer
 
@@ -39,31 +42,40 @@ class ObjectVisualizer(KAPAOVisualizer):
             The numbers of pose objects and of keypoint objects.
         """
         image = item['inputs'].permute(1, 2, 0).numpy()[..., ::-1]  # RGB
-        sample = add_objects(item['data_samples'], image.shape[:2], self.head)
-        self.add_datasample(name, enlarge(image, sample), sample, draw_gt=False, **options)
-        return len(sample.pred_instances), len(sample.pred_keypoint_objects)
+        zoom = math.ceil(MIN_SIDE / max(image.shape))
+        prediction = objects_of(item['data_samples'], image.shape[:2], self.head, zoom)
+        sample = to_data_sample(prediction, PoseDataSample())
+        image = image.repeat(zoom, 0).repeat(zoom, 1)
+        self.add_datasample(name, image, sample, draw_gt=False, **options)
+        return len(prediction), len(prediction.keypoint_objects.bboxes)
 
     def _draw_prediction(
         self, image: np.ndarray, data_sample: PoseDataSample, *options: Any
     ) -> dict[str, np.ndarray]:
-        poses, objects = data_sample.pred_instances, data_sample.pred_keypoint_objects
+        prediction, style = from_data_sample(data_sample), self._style()
+        objects = prediction.keypoint_objects
         return {
-            f'pose objects: {len(poses)}': self._draw_poses(image, poses),
-            f'keypoint objects: {len(objects)}': self._draw_keypoint_objects(image, objects),
+            f'pose objects: {len(prediction)}': draw_poses(
+                image, prediction, style, draw_scores=False
+            ),
+            f'keypoint objects: {len(objects.bboxes)}': draw_keypoint_objects(
+                image, objects, style
+            ),
         }
 
 
-def add_objects(
-    sample: PoseDataSample, image_hw: tuple[int, int], head: KAPAOHead
-) -> PoseDataSample:
-    """Adds the objects that ``head`` is trained on to a sample, in place of predictions.
+def objects_of(
+    sample: PoseDataSample, image_hw: tuple[int, int], head: KAPAOHead, zoom: int = 1
+) -> Prediction:
+    """Returns the objects that ``head`` is trained on, as if they were predicted.
 
     Crowd regions, which only test samples contain, are left out.
 
     Args:
-        sample: Sample of the dataset; it is changed and returned.
+        sample: Sample of the dataset.
         image_hw: Size (h, w) of the network input, px.
         head: Head of the model.
+        zoom: Factor of all coordinates.
     """
     labels = sample.gt_instance_labels
     if 'bboxes' not in labels:  # a test image without annotations
@@ -78,28 +90,20 @@ def add_objects(
     fields = labels.bboxes, labels.keypoints, labels.keypoints_visible, labels.labels
     sizes = head.keypoint_sizes * max(image_hw)
     objects = make_objects(*([field] for field in fields), head.num_categories, sizes, image_hw)
-    is_pose = objects.label < head.num_categories
-    boxes = box_convert(objects.boxes, 'cxcywh', 'xyxy')
-    sample.pred_instances = InstanceData(
-        bboxes=boxes[is_pose].numpy(),
-        keypoints=objects.keypoints[is_pose].numpy(),
-        keypoints_visible=objects.visible[is_pose].numpy(),
-        labels=objects.label[is_pose].numpy(),
+    boxes = (box_convert(objects.boxes, 'cxcywh', 'xyxy') * zoom).numpy()
+    is_pose = (objects.label < head.num_categories).numpy()
+    keypoints = objects.keypoints.numpy()[is_pose] * zoom
+    visible = objects.visible.numpy()[is_pose]
+    label = objects.label.numpy()
+    return Prediction(
+        bboxes=boxes[is_pose],
+        bbox_scores=np.ones(is_pose.sum()),
+        labels=label[is_pose],
+        keypoints=keypoints,
+        keypoint_scores=visible.astype(float),
+        keypoints_visible=visible,
+        pose_keypoints=keypoints,
+        keypoint_objects=KeypointObjects(
+            boxes[~is_pose], np.ones((~is_pose).sum()), label[~is_pose] - head.num_categories
+        ),
     )
-    types = objects.label[~is_pose] - head.num_categories
-    sample.pred_keypoint_objects = InstanceData(
-        bboxes=boxes[~is_pose].numpy(), labels=types.numpy(), scores=np.ones(len(types))
-    )
-    return sample
-
-
-def enlarge(image: np.ndarray, sample: PoseDataSample) -> np.ndarray:
-    """Returns an image (h, w, 3) enlarged by an integer factor if it is small.
-
-    The objects of the sample are scaled in place.
-    """
-    zoom = math.ceil(MIN_SIDE / max(image.shape))
-    sample.pred_instances.bboxes *= zoom
-    sample.pred_instances.keypoints *= zoom
-    sample.pred_keypoint_objects.bboxes *= zoom
-    return image.repeat(zoom, 0).repeat(zoom, 1)

@@ -7,7 +7,7 @@ from mmpose.registry import MODELS
 from mmpose.structures import PoseDataSample
 
 from kapao_mm.utils.config import load_config
-from kapao_mm.visualization.object_visualizer import add_objects, enlarge
+from kapao_mm.visualization.object_visualizer import objects_of
 
 
 @pytest.fixture
@@ -28,34 +28,30 @@ def sample(**more):
 
 
 def test_objects_are_those_that_the_head_is_trained_on(head):
-    found = add_objects(sample(), (50, 100), head)
-    poses, objects = found.pred_instances, found.pred_keypoint_objects
-    assert poses.labels.tolist() == [0, 1]
-    np.testing.assert_allclose(poses.bboxes, [[10, 20, 30, 60], [0, 0, 50, 50]])
+    found = objects_of(sample(), (50, 100), head)
+    assert found.labels.tolist() == [0, 1]
+    np.testing.assert_allclose(found.bboxes, [[10, 20, 30, 60], [0, 0, 50, 50]])
     # (30, 60) is below the network input
-    assert poses.keypoints_visible.tolist() == [[True, False, False], [False, False, True]]
-    assert objects.labels.tolist() == [0, 2]
-    np.testing.assert_allclose(objects.bboxes, [[5, 15, 15, 25], [75, -5, 105, 25]], rtol=1e-6)
+    assert found.keypoints_visible.tolist() == [[True, False, False], [False, False, True]]
+    squares = found.keypoint_objects
+    assert squares.labels.tolist() == [0, 2]
+    np.testing.assert_allclose(squares.bboxes, [[5, 15, 15, 25], [75, -5, 105, 25]], rtol=1e-6)
 
 
 def test_crowd_regions_are_left_out(head):
-    found = add_objects(sample(raw_ann_info=[dict(iscrowd=1), {}]), (100, 100), head)
-    assert found.pred_instances.labels.tolist() == [1]
-    assert found.pred_keypoint_objects.labels.tolist() == [2]
+    found = objects_of(sample(raw_ann_info=[dict(iscrowd=1), {}]), (100, 100), head)
+    assert found.labels.tolist() == [1]
+    assert found.keypoint_objects.labels.tolist() == [2]
 
 
 def test_image_without_annotations_has_no_objects(head):
     empty = PoseDataSample(gt_instance_labels=InstanceData(), metainfo=dict(raw_ann_info=None))
-    found = add_objects(empty, (100, 100), head)
-    assert len(found.pred_instances) == len(found.pred_keypoint_objects) == 0
+    found = objects_of(empty, (100, 100), head)
+    assert len(found) == len(found.keypoint_objects.bboxes) == 0
 
 
-def test_small_images_are_enlarged_with_their_objects(head):
-    found = add_objects(sample(), (100, 300), head)
-    image = np.arange(90000, dtype=np.uint8).reshape(100, 300, 3)
-    larger = enlarge(image, found)
-    assert larger.shape == (300, 900, 3)
-    np.testing.assert_array_equal(larger[1::3, 1::3], image)
-    np.testing.assert_allclose(found.pred_instances.bboxes[0], [30, 60, 90, 180])
-    np.testing.assert_allclose(found.pred_instances.keypoints[0, 1], [90, 180])
-    np.testing.assert_allclose(found.pred_keypoint_objects.bboxes[0], [-15, 15, 75, 105])
+def test_objects_of_enlarged_images_are_enlarged(head):
+    found = objects_of(sample(), (100, 300), head, zoom=3)
+    np.testing.assert_allclose(found.bboxes[0], [30, 60, 90, 180])
+    np.testing.assert_allclose(found.keypoints[0, 1], [90, 180])
+    np.testing.assert_allclose(found.keypoint_objects.bboxes[0], [-15, 15, 75, 105])
