@@ -7,11 +7,12 @@ network, keypoint objects are exact, and some keypoint objects are missing. Fusi
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 
 from kapao_mm.datasets import read_metainfo
 from kapao_mm.datasets.toy import draw_scene
-from kapao_mm.functional.drawing import KeypointObjects, Poses, Style, draw_stages, side_by_side
+from kapao_mm.functional.drawing import KeypointObjects, Poses, Style, draw_stages
 from kapao_mm.functional.prediction import DetectedObjects, Prediction, predict_in_image
 
 SEED = 4  # a scene of two people, one in front of the other
@@ -22,6 +23,8 @@ KEYPOINT_SIZE = 0.05  # side of a keypoint object, as a fraction of the image's 
 FOUND = 0.85  # share of the labeled keypoints that have a keypoint object
 FADING = 0.6  # share of white in the image below the objects
 SETTINGS = dict(fusion_score_thr=0.3, fusion_distance=50)
+TITLES = ('original image', 'pose objects', 'keypoint objects', 'fused poses')
+TITLE_HEIGHT = 56  # px
 
 
 def draw_method() -> np.ndarray:
@@ -43,7 +46,8 @@ def draw_method() -> np.ndarray:
         settings=SETTINGS,
     )
     faded = (image * (1 - FADING) + 255 * FADING).astype(np.uint8)
-    return side_by_side({'original image': image, **draw_objects(faded, prediction)})
+    panels = [image, *draw_objects(faded, prediction)]
+    return np.hstack([add_title(*pair) for pair in zip(panels, TITLES, strict=True)])
 
 
 def make_objects(rng: np.random.Generator, annotations: Sequence[dict]) -> DetectedObjects:
@@ -73,8 +77,8 @@ def make_objects(rng: np.random.Generator, annotations: Sequence[dict]) -> Detec
     )
 
 
-def draw_objects(image: np.ndarray, prediction: Prediction) -> dict[str, np.ndarray]:
-    """Draws the panels of pose objects, keypoint objects and fused poses, by title."""
+def draw_objects(image: np.ndarray, prediction: Prediction) -> list[np.ndarray]:
+    """Draws the panels of pose objects, keypoint objects and fused poses."""
     meta = read_metainfo(dict(from_file='configs/_base_/datasets/coco.py'))
     style = Style(
         keypoint_names=dict.fromkeys(range(meta['num_keypoints']), ''),
@@ -97,4 +101,12 @@ def draw_objects(image: np.ndarray, prediction: Prediction) -> dict[str, np.ndar
     points = KeypointObjects(
         prediction.point_boxes, prediction.point_scores, prediction.point_types
     )
-    return draw_stages(image, fused, prediction.pose_keypoints, points, style, draw_boxes=False)
+    panels = draw_stages(image, fused, prediction.pose_keypoints, points, style, draw_boxes=False)
+    return list(panels.values())
+
+
+def add_title(panel: np.ndarray, title: str) -> np.ndarray:
+    """Returns a panel with its title above, in letters that are legible on a page."""
+    strip = np.full((TITLE_HEIGHT, panel.shape[1], 3), 255, np.uint8)
+    cv2.putText(strip, title, (8, 40), cv2.FONT_HERSHEY_SIMPLEX, 1.2, (0, 0, 0), 2, cv2.LINE_AA)
+    return np.vstack([strip, panel])
