@@ -25,7 +25,7 @@ from kapao_mm.datasets.toy import draw_scene
 from kapao_mm.utils.config import load_config
 
 REPO = Path(__file__).resolve().parents[2]
-PAGES = [*REPO.glob('*.md'), *REPO.glob('docs/*.md'), REPO / 'configs/kapao/README.md']
+PAGES = [page for pattern in ('*.md', 'docs/*.md', '*/*/README.md') for page in REPO.glob(pattern)]
 FENCE = re.compile(r'^```(\w+)(?: title="([^"\n]+)")?\n(.*?)^```$', re.M | re.S)
 INLINE = re.compile(r'(?<!`)`([^`\n]+)`(?!`)')
 PROGRAM = re.compile(r'python|kapao|make|tools/\S+\.sh')
