@@ -32,4 +32,4 @@ docs: setup ## build the site of docs/ into site/
 
 clean: ## remove .venv and caches; keep data, results and the compiled wheels
 	rm -rf .venv .hypothesis .pytest_cache .ruff_cache build dist site *.egg-info
-	find kapao_mm configs tools tests -name __pycache__ -prune -exec rm -rf {} +
+	find kapao_mm configs docs tools tests -name __pycache__ -prune -exec rm -rf {} +
