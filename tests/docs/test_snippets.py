@@ -120,7 +120,7 @@ def test_a_command_is_understood(command, repo, monkeypatch):
         assert re.search(rf'^{first}:', (repo / 'Makefile').read_text(), re.M), first
     elif program == 'kapao':
         assert first in (*TOOLS, *OWN_COMMANDS)
-        if first in TOOLS:
+        if first in TOOLS and rest:
             parse(f'tools/{TOOLS[first][0]}', rest, monkeypatch)
     elif program in LAUNCHERS:
         script, kept = LAUNCHERS[program]
