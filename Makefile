@@ -5,7 +5,7 @@ PY := .venv/bin/python
 # torch's threads spin while they wait for each other; on a busy CPU that makes training ten times slower.
 export GOMP_SPINCOUNT ?= 10000
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint clean
+.PHONY: help setup demo test test-fast lint docs clean
 
 help: ## list the targets
 	@echo 'usage: make TARGET [PYTHON=python3.11] [MMCV=light|full]'
@@ -27,6 +27,9 @@ lint: setup ## check style only
 	@$(PY) -m ruff check
 	@$(PY) -m ruff format --check
 
+docs: setup ## build the site of docs/ into site/
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+
 clean: ## remove .venv and caches; keep data, results and the compiled wheels
-	rm -rf .venv .hypothesis .pytest_cache .ruff_cache build dist *.egg-info
-	find kapao_mm configs tools tests -name __pycache__ -prune -exec rm -rf {} +
+	rm -rf .venv .hypothesis .pytest_cache .ruff_cache build dist site *.egg-info
+	find kapao_mm configs docs tools tests -name __pycache__ -prune -exec rm -rf {} +

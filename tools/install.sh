@@ -144,9 +144,9 @@ if [[ $mmcv != "$(cat "$mmcv_choice" 2>/dev/null)" ]]; then # the two share thei
     echo "$mmcv" >"$mmcv_choice"
 fi
 
-doing='installing PyTorch, MMDetection, ONNX Runtime, OpenVINO and test tools'
+doing='installing PyTorch, MMDetection, ONNX Runtime, OpenVINO and tools for tests and docs'
 say "1/3 $doing (a minute or two, 3 GB to download the first time)"
-readonly requirements=(-r requirements/runtime.txt -r requirements/deploy.txt -r requirements/tests.txt)
+readonly requirements=(-r requirements/runtime.txt -r requirements/deploy.txt -r requirements/tests.txt -r requirements/docs.txt)
 if [[ $mmcv == light ]]; then
     pip install "${requirements[@]}" -r requirements/mmcv_light.txt
 else

@@ -29,6 +29,7 @@ from kapao_mm.models.utils.inference import half_precision, prepare_for_inferenc
 from kapao_mm.structures.data_sample import from_data_sample
 from kapao_mm.utils.atomic_file import atomic_path
 from kapao_mm.utils.image_files import IMAGE_SUFFIXES, OutputNames, make_folder, write_picture
+from kapao_mm.utils.project_files import find_config
 
 from .inputs import (
     ImageLike,
@@ -53,7 +54,7 @@ class KAPAOInferencer(Pose2DInferencer):
     :meth:`Prediction.to_dict`.
 
     Args:
-        model: Path of a config file, or a loaded config.
+        model: Path of a config file, name of one of this package's configs, or a loaded config.
         weights: Path or URL of a checkpoint.
         amp: Whether to use half precision (bfloat16 on a CPU), see :func:`prepare_for_inference`.
         random_weights: Whether to predict with random weights if no checkpoint is given, for
@@ -61,11 +62,12 @@ class KAPAOInferencer(Pose2DInferencer):
         **kwargs: Arguments of :class:`Pose2DInferencer`.
 
     Raises:
-        InputError: If the checkpoint is missing, cannot be read or does not fit the config, or if a
-            setting is unknown. Calls raise it if an image, video or webcam cannot be read.
+        InputError: If the config or the checkpoint is missing or cannot be read, if they do not fit
+            each other, or if a setting is unknown. Calls raise it if an image, video or webcam
+            cannot be read.
 
-    Example:
-        >>> inferencer = KAPAOInferencer('configs/kapao/kapao_s_coco.py', 'kapao_s.pth')
+    Examples:
+        >>> inferencer = KAPAOInferencer('kapao_s_coco', 'kapao_s_coco.pth')
         >>> for result in inferencer(['a.jpg', 'b.jpg'], return_vis=True):
         ...     poses, picture = result['predictions'][0]['poses'], result['visualization'][0]
     """
@@ -86,7 +88,8 @@ class KAPAOInferencer(Pose2DInferencer):
         register_all_modules()
         self.amp = amp
         self.random_weights = random_weights
-        super().__init__(model, weights, **kwargs)
+        cfg = model if isinstance(model, Config) else str(find_config(model))
+        super().__init__(cfg, weights, **kwargs)
         self._names: dict[str, OutputNames] = defaultdict(OutputNames)  # by folder
 
     def _init_model(self, cfg: Config, weights: str | None, device: str) -> nn.Module:

@@ -56,7 +56,7 @@ class KAPAORuntime:
             missing, cannot be read or was not exported by KAPAO-MM, or ``threads`` or
             ``input_size`` is wrong.
 
-    Example:
+    Examples:
         >>> runtime = KAPAORuntime('kapao_s.onnx')
         >>> (prediction,) = runtime([cv2.imread('a.jpg')])
         >>> cv2.imwrite('poses.jpg', runtime.draw(cv2.imread('a.jpg'), prediction))

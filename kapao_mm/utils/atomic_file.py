@@ -27,7 +27,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     Raises:
         InputError: If the file cannot be written: a full disk, a missing folder, no permission.
 
-    Example:
+    Examples:
         >>> with atomic_path('results.json') as temporary:
         ...     temporary.write_text('{}')
     """

@@ -84,7 +84,7 @@ def set_everywhere(cfg: Config | dict, **values: Any) -> list[str]:
     Raises:
         InputError: If no value inside the config is derived from a variable.
 
-    Example:
+    Examples:
         >>> _base_ = 'kapao_n_toy.py'
         >>> from kapao_mm.utils.config import set_everywhere
         >>> set_everywhere(_base_, data_root='/data/toy', input_size=512)

@@ -120,7 +120,7 @@ class OutputNames:
 
     Names that are too long for a file system are cut.
 
-    Example:
+    Examples:
         >>> names = OutputNames()
         >>> [names(path.stem, path) for path in (Path('x/a.jpg'), Path('y/a.jpg'), Path('x/a.jpg'))]
         ['a', 'a_2', 'a']

@@ -27,14 +27,15 @@ class KAPAOVisualizer(PoseLocalVisualizer):
     hollow. Colors and skeleton are those of the dataset's metainfo.
 
     Args:
+        name: Name of the visualizer.
         draw_objects: Whether to show three panels as in the paper's figures: pose objects, keypoint
             objects, fused poses. Otherwise the picture shows the fused poses only.
         score_thr: Lowest score of a drawn pose, for samples of a dataset, since evaluation keeps
             candidates with scores close to 0. The default is the score above which poses take part
             in fusion (tau_fc of the paper). For other images (samples without ``img_id``) all poses
             are drawn, because the settings for ``demo`` have filtered them.
-        name, *args, **kwargs: Arguments of :class:`PoseLocalVisualizer`. ``line_width`` and
-            ``radius`` grow with the image.
+        *args: Arguments of :class:`PoseLocalVisualizer`.
+        **kwargs: Likewise. ``line_width`` and ``radius`` grow with the image.
     """
 
     # MMEngine looks for `name` in the signature.

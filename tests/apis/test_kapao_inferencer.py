@@ -129,6 +129,13 @@ def test_checkpoint_of_another_model_is_refused(repo, checkpoint):
         KAPAOInferencer(crowdpose, checkpoint, device='cpu')
 
 
+def test_a_config_of_this_package_is_found_by_its_name():
+    model = KAPAOInferencer('kapao_n_toy', random_weights=True, device='cpu').model
+    assert model.head.num_keypoints == 17
+    with pytest.raises(InputError, match='did you mean kapao_n_toy'):
+        KAPAOInferencer('kapao_n_toyy', random_weights=True, device='cpu')
+
+
 def test_random_weights_have_to_be_asked_for(cfg):
     with pytest.raises(InputError, match='no weights given: .* or random_weights=True'):
         KAPAOInferencer(cfg, device='cpu')
