@@ -305,7 +305,7 @@ def test_videos_that_cannot_be_read_are_errors(trained, tmp_path, content):
         next(trained(str(path)))
 
 
-def test_a_video_that_ends_early_is_said(trained, tmp_path, log, monkeypatch):
+def test_a_video_that_ends_early_is_reported(trained, tmp_path, log, monkeypatch):
     path = str(tmp_path / 'a.avi')
     writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*'MJPG'), 5, (128, 64))
     for _ in range(3):
@@ -320,6 +320,6 @@ def test_a_video_that_ends_early_is_said(trained, tmp_path, log, monkeypatch):
     ('name', 'message'),
     [('webcam:77', 'webcam:77 cannot be read'), ('webcam:x', 'webcam:x is no webcam')],
 )
-def test_webcams_that_are_missing_are_errors(trained, name, message):
+def test_a_missing_webcam_is_an_error(trained, name, message):
     with pytest.raises(InputError, match=message):
         next(trained(name))

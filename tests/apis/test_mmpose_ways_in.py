@@ -89,7 +89,7 @@ def run(monkeypatch, tmp_path):
     return run
 
 
-def test_bottom_up_inference_has_the_settings_for_pictures(config, checkpoint, image):
+def test_bottom_up_inference_has_the_settings_for_demo(config, checkpoint, image):
     model = init_model(config, checkpoint, device='cpu')
     (found,) = inference_bottomup(model, image)
     assert len(found.pred_instances) == 0

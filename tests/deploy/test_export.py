@@ -140,7 +140,7 @@ def test_a_fixed_number_of_candidates_one_suppression_and_limits(
     assert sum(len(objects.bboxes) for objects in limited) == LIMITED['max_objects']
 
 
-def test_the_onnx_file_says_what_it_is(onnx_file, metadata):
+def test_the_onnx_file_describes_its_inputs_and_outputs(onnx_file, metadata):
     file = onnx.load(onnx_file, load_external_data=False)
     onnx.checker.check_model(file, full_check=True)
     assert [entry.name for entry in onnx_file.parent.iterdir()] == ['noise.onnx']
@@ -164,7 +164,7 @@ def test_the_onnx_file_says_what_it_is(onnx_file, metadata):
     assert ModelMetadata.from_json(text, 'noise.onnx') == metadata
 
 
-def test_for_tensorrt_topk_has_a_constant_and_the_opset_can_be_chosen(tensorrt_file):
+def test_tensorrt_gets_a_constant_topk_and_the_chosen_opset(tensorrt_file):
     file = onnx.load(tensorrt_file)
     assert file.opset_import[0].version == 20
     (topk,) = (node for node in file.graph.node if node.op_type == 'TopK')
@@ -180,7 +180,7 @@ def test_torchscript_is_bound_to_no_device(model, metadata, tmp_path):
 
 
 @pytest.mark.parametrize('name', ['people_wheels', 'coco', 'crowdpose'])
-def test_metadata_of_a_config(repo, name):
+def test_metadata_is_made_from_a_config(repo, name):
     sizes = dict(people_wheels=('n', [17, 5]), coco=('s', [17]), crowdpose=('l', [14]))
     size, counts = sizes[name]
     cfg = load_config(repo / f'configs/kapao/kapao_{size}_{name}.py', dict(input_size=640))
@@ -200,13 +200,13 @@ def test_metadata_of_a_config(repo, name):
     assert max(flipped) < sum(counts)
 
 
-def test_a_model_for_other_keypoints_than_the_dataset(repo):
+def test_a_model_with_other_keypoints_than_the_dataset_is_refused(repo):
     cfg = load_config(repo / 'configs/kapao/kapao_n_coco.py', {'model.head.num_keypoints': 5})
     with torch.device('meta'), pytest.raises(InputError, match=r'is \[5\], but .* has \[17\]'):
         make_metadata(cfg, MODELS.build(cfg.model), 'demo')
 
 
-def test_a_pipeline_without_letterbox(repo):
+def test_a_pipeline_without_letterbox_is_refused(repo):
     cfg = load_config(repo / 'configs/kapao/kapao_n_coco.py')
     cfg.test_dataloader.dataset.pipeline = []
     with torch.device('meta'), pytest.raises(InputError, match=r'kapao_n_coco.py has no Letterbox'):
@@ -234,9 +234,7 @@ def test_a_full_disk_is_named_and_leaves_no_half_model(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(('write', 'suffix'), [(write_openvino, 'xml'), (write_torchscript, 'pt')])
-def test_writers_that_fail_in_their_own_words_are_named(
-    model, metadata, tmp_path, monkeypatch, write, suffix
-):
+def test_errors_of_a_writer_name_the_file(model, metadata, tmp_path, monkeypatch, write, suffix):
     def fail(*args, **kwargs):
         raise RuntimeError('file write failed')
 

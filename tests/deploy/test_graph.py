@@ -45,7 +45,7 @@ def assert_same(found, expected):
 
 @pytest.mark.parametrize('changes', CHANGES.values(), ids=CHANGES)
 @pytest.mark.parametrize('num_keypoints', [4, [3, 2]], ids=str)
-def test_finds_what_the_model_finds(
+def test_the_graph_finds_what_the_model_finds(
     make_model, make_images, detect, settings, num_keypoints, changes
 ):
     settings = replace(settings, **changes)
@@ -63,7 +63,7 @@ def test_finds_what_the_model_finds(
 
 
 @pytest.mark.parametrize('limit', ['max_candidates', 'max_objects'])
-def test_the_limits_of_these_tests_bind(make_model, make_images, settings, limit):
+def test_limits_reduce_the_number_of_objects(make_model, make_images, settings, limit):
     model, images = make_model([3, 2]), make_images(1, 192, 256)
     free = run(ExportGraph(model, settings), images)[0]
     limited = replace(settings, **{limit: CHANGES['limits'][limit]})
@@ -72,7 +72,7 @@ def test_the_limits_of_these_tests_bind(make_model, make_images, settings, limit
         assert len(fewer.bboxes) < len(all_objects.bboxes)
 
 
-def test_no_objects_at_all(make_model, make_images, settings):
+def test_an_image_without_objects_keeps_the_shapes(make_model, make_images, settings):
     images = make_images(2, 64, 64)[1:]
     (found,) = run(ExportGraph(make_model(4), settings), images)
     assert [x.shape for x in found.pose_objects] == [(0, 4), (0,), (0,), (0, 4, 2)]

@@ -27,7 +27,7 @@ METADATA = ModelMetadata(
 )
 
 
-def test_what_is_read_is_what_was_written():
+def test_metadata_survives_writing_and_reading():
     text = METADATA.to_json()
     assert '\n' not in text
     assert ModelMetadata.from_json(text, 'a.onnx') == METADATA
@@ -47,6 +47,6 @@ def with_changes(**changes):
     [None, '', '{', '[]', '7', '{}', with_changes(mast=1), with_changes(settings={})],
     ids=lambda text: str(text)[:5],
 )
-def test_no_metadata_of_this_package(text):
+def test_missing_or_foreign_metadata_is_refused(text):
     with pytest.raises(InputError, match='a.onnx has no metadata .* kapao export'):
         ModelMetadata.from_json(text, 'a.onnx')

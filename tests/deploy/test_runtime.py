@@ -123,7 +123,7 @@ def runtime(model_file) -> KAPAORuntime:
 
 
 def picture(width: int = 128, height: int = 128, low: int = 90, high: int = 90) -> np.ndarray:
-    """A grey image with a darkest and a brightest area."""
+    """A gray image with a darkest and a brightest area."""
     image = np.full((height, width, 3), 90, np.uint8)
     image[: height // 2, : width // 2] = low
     image[height // 2 :, width // 2 :] = high
@@ -168,7 +168,7 @@ def test_images_of_one_input_shape_are_one_batch(runtime, monkeypatch):
     assert shapes == [(2, 128, 128, 3), (2, 64, 128, 3)]
 
 
-def test_inputs_are_square_where_the_metadata_say_so(tmp_path):
+def test_inputs_are_square_if_the_metadata_says_so(tmp_path):
     metadata = METADATA._replace(square_input=True)
     runtime = KAPAORuntime(write_model(tmp_path / 'square.onnx', metadata.to_json()))
     (found,) = runtime([picture(256, 128, high=255)])  # scale 0.5, 32 px above
@@ -180,7 +180,7 @@ def test_no_images_give_no_predictions(runtime):
     assert runtime([]) == []
 
 
-def test_input_size_can_be_another(model_file):
+def test_the_input_size_can_be_changed(model_file):
     (found,) = KAPAORuntime(model_file, input_size=256)([picture(128, 128, high=255)])
     np.testing.assert_allclose(found.bboxes, [[10, 15, 30, 55]])
     for wrong in (100, 0):
@@ -188,7 +188,7 @@ def test_input_size_can_be_another(model_file):
             KAPAORuntime(model_file, input_size=wrong)
 
 
-def test_threads_are_those_asked_for(tmp_path, monkeypatch):
+def test_the_requested_number_of_threads_is_used(tmp_path, monkeypatch):
     seen = []
     session = onnxruntime.InferenceSession
     monkeypatch.setattr(
@@ -229,14 +229,14 @@ def compiled_with(monkeypatch, path: Path, **options) -> dict:
         ({'threads': 1}, 'INFERENCE_NUM_THREADS', 1),
     ],
 )
-def test_openvino_computes_as_asked(tmp_path, monkeypatch, options, name, value):
+def test_openvino_computes_in_the_requested_precision_and_threads(
+    tmp_path, monkeypatch, options, name, value
+):
     path = write_model(tmp_path / 'a.xml')
     assert compiled_with(monkeypatch, path, **options)[name] == value
 
 
-def test_onnxruntime_takes_the_gpu_where_it_can_and_computes_in_float32_there(
-    tmp_path, monkeypatch
-):
+def test_onnxruntime_uses_an_available_gpu_in_float32(tmp_path, monkeypatch):
     seen = []
     session = onnxruntime.InferenceSession
     monkeypatch.setattr(
@@ -270,7 +270,7 @@ def test_models_that_were_not_exported_here_are_refused(tmp_path, suffix, metada
 
 
 @pytest.mark.parametrize('suffix', SUFFIXES)
-def test_files_that_are_no_model_are_refused(tmp_path, suffix):
+def test_files_that_are_not_models_are_refused(tmp_path, suffix):
     path = tmp_path / f'a{suffix}'
     with pytest.raises(InputError, match=f'{re.escape(str(path))} does not exist'):
         KAPAORuntime(path)
@@ -289,7 +289,7 @@ def test_openvino_model_without_its_weights_is_refused(tmp_path):
         KAPAORuntime(path)
 
 
-def test_checkpoints_are_no_exported_models():
+def test_checkpoints_are_refused_as_exported_models():
     with pytest.raises(InputError, match=r'a\.pth is no exported model: .*\.onnx or \.xml'):
         KAPAORuntime('a.pth')
 
@@ -301,7 +301,7 @@ def test_checkpoints_are_no_exported_models():
         ('.xml', 'float8', 'float8 is not one of float32, bfloat16'),
     ],
 )
-def test_precisions_that_a_backend_has_not_are_refused(tmp_path, suffix, precision, message):
+def test_precisions_that_a_backend_lacks_are_refused(tmp_path, suffix, precision, message):
     with pytest.raises(InputError, match=message):
         KAPAORuntime(write_model(tmp_path / f'a{suffix}'), precision)
 
@@ -314,7 +314,7 @@ def test_missing_backend_is_named(model_file, monkeypatch):
 
 
 @pytest.mark.parametrize('image', [np.zeros((8, 8, 2), np.uint8), np.zeros((0, 8, 3)), None, 'a'])
-def test_what_is_no_image_is_refused(runtime, image):
+def test_inputs_that_are_not_images_are_refused(runtime, image):
     with pytest.raises(InputError, match='an image must'):
         runtime([picture(), image])
 
@@ -342,7 +342,7 @@ def test_all_kinds_of_images_have_the_same_poses(runtime):
         np.testing.assert_array_equal(runtime.draw(kind, first), runtime.draw(image, first))
 
 
-def test_pictures_are_bgr_with_the_colours_of_the_metadata(runtime):
+def test_pictures_are_bgr_with_the_colors_of_the_metadata(runtime):
     image = picture(128, 128, low=0, high=255)
     (found,) = runtime([image])
     drawn = runtime.draw(image, found)
@@ -422,7 +422,7 @@ def test_command_takes_an_input_size_and_goes_on_after_a_broken_image(run, model
     assert 'broken.png cannot be read as an image' in errors[1]
 
 
-def test_command_passes_threads_and_precision_on(run, tmp_path):
+def test_the_command_passes_threads_and_precision_to_the_runtime(run, tmp_path):
     cv2.imwrite('a.png', picture())
     model = write_model(tmp_path / 'm.onnx')
     assert 'threads must be at least 1, got 0' in run(
@@ -432,7 +432,7 @@ def test_command_passes_threads_and_precision_on(run, tmp_path):
     assert 'onnxruntime has float32 only' in end
 
 
-def test_command_ends_with_one_line_when_there_is_no_model(run):
+def test_the_command_ends_with_one_line_if_the_model_is_missing(run):
     cv2.imwrite('a.png', picture())
     assert re.fullmatch(
         r'error: model file .*no\.onnx does not exist', run('no.onnx', 'a.png', '--out-dir', 'o')
@@ -454,7 +454,7 @@ runtime.main()
 
 
 @pytest.mark.slow
-def test_runs_without_torch_and_mm(model_file, tmp_path, repo):
+def test_the_runtime_needs_neither_torch_nor_mmpose(model_file, tmp_path, repo):
     image = tmp_path / 'a.png'
     cv2.imwrite(str(image), picture(128, 128, low=0, high=255))
     out = tmp_path / 'out'

@@ -46,7 +46,7 @@ TABLE = [
 
 
 @pytest.mark.parametrize(('image', 'resized', 'rectangle', 'pad', 'square_pad'), TABLE)
-def test_table_of_image_sizes(image, resized, rectangle, pad, square_pad):
+def test_input_sizes_of_a_table_of_image_sizes(image, resized, rectangle, pad, square_pad):
     lb = letterbox(image, 1280)
     assert lb == Letterbox(image, resized, pad)
     assert lb.input_size == rectangle
@@ -56,7 +56,7 @@ def test_table_of_image_sizes(image, resized, rectangle, pad, square_pad):
 
 
 @given(image_sizes, input_sizes, st.booleans())
-def test_geometry_of_the_spec(image_size, input_size, square):
+def test_geometry_of_the_documented_examples(image_size, input_size, square):
     lb = letterbox(image_size, input_size, square=square)
     assert max(lb.resized_size) == input_size
     for axis in (0, 1):
@@ -86,15 +86,15 @@ def test_points_keep_float32():
     assert to_image(moved, letterbox((640, 427), 1280)).dtype == np.float32
 
 
-def test_points_stay_on_the_picture():
+def test_points_stay_on_the_content_of_the_image():
     image = np.zeros((120, 200, 3), np.uint8)
     image[40:60, 150:180] = 255  # a box with corners (150, 40), (180, 60)
     for input_size in (128, 448):
         lb = letterbox((200, 120), input_size)
         weight = (resize_and_pad(image, lb)[..., 0].astype(float) - PAD_VALUE).clip(0)
         ys, xs = np.mgrid[: weight.shape[0], : weight.shape[1]] + 0.5
-        centre = np.array([(xs * weight).sum(), (ys * weight).sum()]) / weight.sum()
-        np.testing.assert_allclose(to_image(centre, lb), [165, 50], atol=0.2)
+        center = np.array([(xs * weight).sum(), (ys * weight).sum()]) / weight.sum()
+        np.testing.assert_allclose(to_image(center, lb), [165, 50], atol=0.2)
 
 
 @pytest.mark.parametrize('image_size', [(1, 1), (1, 2000), (2000, 1), (3, 64), (64, 64)])

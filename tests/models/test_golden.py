@@ -45,7 +45,7 @@ def levels(head, grids, objects):
     ]
 
 
-def test_matches_equal_as_sets(head, grids, objects, golden):
+def test_matches_equal_those_of_the_reference_as_sets(head, grids, objects, golden):
     data = golden('loss')
     for i, matches in enumerate(levels(head, grids, objects)):
         names = ('image', 'anchor', 'gy', 'gx', 'class')
@@ -70,7 +70,7 @@ def test_matches_equal_as_sets(head, grids, objects, golden):
         )
 
 
-def test_loss_terms_and_gradients(head, grids, objects, golden):
+def test_loss_terms_and_gradients_equal_the_reference(head, grids, objects, golden):
     data = golden('loss')
     matches = levels(head, grids, objects)
     losses = head.loss_module(grids, matches, head.anchors, input_size=1280)
@@ -92,7 +92,7 @@ def test_loss_terms_and_gradients(head, grids, objects, golden):
         )
 
 
-def test_gains_at_1280_px(head, golden):
+def test_gains_at_1280_px_equal_the_reference(head, golden):
     gains = head.loss_module.gains(num_classes=18, input_size=1280)
     ours = [gains[name] for name in ('box', 'obj', 'cls', 'kpt')]
     np.testing.assert_allclose(ours, golden('loss')['gains_box_obj_cls_kp'])
@@ -125,7 +125,9 @@ THRESHOLDS = dict(
 @pytest.mark.parametrize('fusion', ['', '_nofuse'])
 @pytest.mark.parametrize('setting', ['val', 'demo'])
 @pytest.mark.parametrize('crowd', ['single', 'group', 'crowd'])
-def test_kept_objects_and_fused_poses(head, model_cfg, golden, shared_dir, crowd, setting, fusion):
+def test_kept_objects_and_fused_poses_equal_the_reference(
+    head, model_cfg, golden, shared_dir, crowd, setting, fusion
+):
     data = golden('postprocess')
     info = json.loads((shared_dir / 'golden/postprocess.json').read_text())
     case = f'{crowd}_{setting}{fusion}'

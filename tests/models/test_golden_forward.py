@@ -44,7 +44,7 @@ def test_grids_and_decoded_outputs_equal_the_reference(model, golden):
     np.testing.assert_array_equal(found.labels, rows[..., 5:23].argmax(-1))
 
 
-def test_the_reference_is_read_whole(golden_checkpoint, shared_dir):
+def test_the_converted_checkpoint_keeps_names_and_dtypes(golden_checkpoint, shared_dir):
     found = load_weights_only(golden_checkpoint)
     assert found['meta']['num_keypoints'] == 17
     assert found['meta']['classes'][:3] == ['person', 'nose', 'left_eye']

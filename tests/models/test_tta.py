@@ -223,7 +223,7 @@ def test_a_batch_predicts_what_its_images_predict(wrap, images):
     assert_same_predictions(together, alone)
 
 
-def test_its_own_settings_apply(wrap, images):
+def test_the_settings_for_tta_apply(wrap, images):
     model = wrap()
     plain = len(model.module.test_step(batch(images[:1], [0, 2, 1, 4, 3]))[0].pred_instances)
     settings = model.module.settings

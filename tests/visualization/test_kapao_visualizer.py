@@ -69,7 +69,7 @@ def test_fused_keypoints_are_filled_and_unfused_ones_hollow():
     assert at(picture, TOP) == RED
     assert at(picture, BASE) == WHITE
     ring = picture[BASE[1], BASE[0] - 10 : BASE[0]].astype(int)
-    assert (ring[:, 2] - ring[:, 0]).max() > 100  # blue, not grey
+    assert (ring[:, 2] - ring[:, 0]).max() > 100  # blue, not gray
 
 
 @pytest.mark.parametrize(('kpt_thr', 'color'), [(0.8, RED), (0.81, WHITE)])
@@ -79,11 +79,11 @@ def test_fused_keypoints_of_low_score_are_hollow_too(kpt_thr, color):
     assert data.pred_instances.keypoints_fused[0, 0]  # the sample stays as it is
 
 
-def test_skeleton_has_the_link_colours_of_the_metainfo():
+def test_the_skeleton_has_the_link_colors_of_the_metainfo():
     assert at(draw(visualizer(), sample()), (120, 130)) == GREEN
 
 
-def test_picture_of_fused_poses_has_the_size_of_the_image_which_stays_as_it_was():
+def test_the_picture_has_the_size_of_the_image_and_the_image_is_not_changed():
     before = IMAGE.copy()
     assert draw(visualizer(), sample()).shape == IMAGE.shape
     np.testing.assert_array_equal(IMAGE, before)
@@ -94,7 +94,7 @@ def test_poses_below_the_threshold_are_not_drawn(score):
     np.testing.assert_array_equal(draw(visualizer(score_thr=0.3), sample([score])), IMAGE)
 
 
-def test_all_poses_of_a_picture_are_drawn():
+def test_all_poses_of_images_of_no_dataset_are_drawn():
     data = sample([0.001])
     del data.img_id
     assert (draw(visualizer(score_thr=0.3), data) != IMAGE).any()
@@ -118,7 +118,7 @@ def test_objects_give_three_titled_panels():
         assert panel.max() > 200
 
 
-def test_panel_of_keypoint_objects_is_left_out_where_the_sample_has_none():
+def test_the_panel_of_keypoint_objects_is_left_out_if_the_sample_has_none():
     merged = merge_data_samples([sample()])  # what MMPose's hook draws
     assert draw(visualizer(draw_objects=True), merged).shape[1] == 2 * IMAGE.shape[1]
 
@@ -130,7 +130,7 @@ def test_images_without_detections_are_drawn():
     assert draw(visualizer(draw_objects=True), nothing).shape[1] == 3 * IMAGE.shape[1]
 
 
-def test_grey_images_become_colour_pictures():
+def test_gray_images_become_color_pictures():
     assert at(draw(visualizer(), sample(), image=IMAGE[..., 0]), TOP) == RED
 
 
@@ -154,13 +154,13 @@ def test_keypoints_anywhere_are_drawn(x, y):
     assert draw(visualizer(), far).shape == IMAGE.shape
 
 
-def test_written_file_has_the_colours_of_the_picture(tmp_path):
+def test_the_written_file_has_the_colors_of_the_picture(tmp_path):
     path = tmp_path / 'new' / 'a.png'
     picture = draw(visualizer(), sample(), out_file=str(path))
     np.testing.assert_array_equal(mmcv.imread(path, channel_order='rgb'), picture)
 
 
-def test_ground_truth_shows_labelled_keypoints_of_people_that_are_no_crowd():
+def test_the_ground_truth_shows_labeled_keypoints_and_no_crowd_regions():
     truth = sample([])
     truth.gt_instances = InstanceData(
         bboxes=np.array([[40, 10, 200, 230], [240, 10, 360, 210]]),
