@@ -6,6 +6,7 @@ custom_imports = dict(
         'kapao_mm.apis',
         'kapao_mm.datasets',
         'kapao_mm.engine',
+        'kapao_mm.engine.setup',
         'kapao_mm.evaluation',
         'kapao_mm.models',
         'kapao_mm.visualization',

@@ -3,14 +3,11 @@
 
 import hashlib
 import io
-import pickle
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from mmengine.logging import HistoryBuffer, print_log
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from kapao_mm.errors import InputError
@@ -18,36 +15,6 @@ from kapao_mm.utils.atomic_file import check_folder
 
 from .file_backend import AtomicBackend
 from .weight_file import read_weight_file
-from .weights_only import allow_globals
-
-
-def allow_mmengine_checkpoints() -> None:
-    """Allows the classes that MMEngine writes into checkpoints for ``weights_only`` reading.
-
-    MMEngine's checkpoints contain numpy arrays from the dataset's metainfo and the history of
-    logged values (``HistoryBuffer``), which refers to its own methods by ``getattr``.
-    """
-    reconstruct, _, _ = np.empty(0).__reduce__()
-    scalar, _ = np.float64().__reduce__()
-    kinds = (np.bool_, np.uint8, np.int32, np.int64, np.float32, np.float64)
-    allow_globals(
-        [
-            HistoryBuffer,
-            np.ndarray,
-            np.dtype,
-            *(type(np.dtype(kind)) for kind in kinds),
-            reconstruct,
-            scalar,
-            (_history_method, 'builtins.getattr'),
-        ]
-    )
-
-
-def _history_method(owner: type, name: str) -> Callable:
-    """Replaces ``getattr`` in checkpoints; returns only the statistics methods of a history."""
-    if owner is not HistoryBuffer or name not in ('min', 'max', 'current', 'mean'):
-        raise pickle.UnpicklingError(f'getattr({owner!r}, {name!r}) is not allowed')
-    return getattr(owner, name)
 
 
 def read_checkpoint(place: str | Path) -> dict[str, Any]:

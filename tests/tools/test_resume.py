@@ -133,8 +133,8 @@ def test_a_run_that_is_killed_three_times_ends_as_one_that_is_not(start, tmp_pat
     assert checkpoints(killed) == checkpoints(whole)
     assert checkpoints(whole) == {'epoch_3.pth', 'epoch_4.pth', 'best_coco_AP_epoch_3.pth'}
     assert_same(load(killed / 'epoch_4.pth'), load(whole / 'epoch_4.pth'))
-    best = [torch.load(run / 'best_coco_AP_epoch_3.pth')['state_dict'] for run in (killed, whole)]
-    assert_same(*best)
+    best = (load_weights_only(run / 'best_coco_AP_epoch_3.pth') for run in (killed, whole))
+    assert_same(*(checkpoint['state_dict'] for checkpoint in best))
     expected = records(whole)
     assert before == expected[:9]
     assert records(killed)[9:] == expected[8:12] + expected[8:12] + expected[12:]

@@ -8,6 +8,7 @@ import pytest
 import torch
 from mmpose.registry import MODELS
 
+from kapao_mm.engine.weights_only import load_weights_only
 from kapao_mm.errors import InputError
 from kapao_mm.utils.config import load_config
 
@@ -114,7 +115,7 @@ def test_a_work_directory_with_checkpoints_may_be_written_over(run_tool, toy, tm
     (tmp_path / 'epoch_1.pth').write_text('old')
     flags = ['--work-dir', tmp_path, '--no-validate', '--overwrite', *QUICK]
     assert run_tool('train.py', TOY, *flags, 'batch_size=2', f'data_root={toy}') is None
-    assert torch.load(tmp_path / 'epoch_1.pth')['meta']['epoch'] == 1
+    assert load_weights_only(tmp_path / 'epoch_1.pth')['meta']['epoch'] == 1
 
 
 def test_resume_in_the_config_is_as_the_flag(applied, tmp_path):
