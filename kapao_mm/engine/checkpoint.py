@@ -29,13 +29,13 @@ def read_checkpoint(place: str | Path) -> dict[str, Any]:
     """
     checkpoint = read_weight_file(place, mmap=True)
     if not isinstance(checkpoint, dict) or 'state_dict' not in checkpoint:
-        raise InputError(f'checkpoint {place} has no state_dict; give one that kapao train wrote')
+        raise InputError(f'checkpoint {place} has no state_dict; use one that kapao train wrote')
     meta = checkpoint.get('meta') or {}
     if not isinstance(meta, dict) or not isinstance(meta.get('dataset_meta', {}), dict):
-        raise InputError(f'checkpoint {place} has a meta that is no dict; it is none of MMEngine')
+        raise InputError(f'checkpoint {place} is not from MMEngine: its meta is not a dict')
     weights = checkpoint['state_dict']
     if not isinstance(weights, dict) or not all(isinstance(name, str) for name in weights):
-        raise InputError(f'checkpoint {place} has a state_dict that is no dict of named weights')
+        raise InputError(f'checkpoint {place} is not from MMEngine: its weights have no names')
     return checkpoint
 
 
@@ -106,18 +106,18 @@ def check_output(path: Path, source: Path) -> None:
 
     Args:
         path: File that will be written.
-        source: File that it is made from.
+        source: Input file of the tool.
 
     Raises:
         InputError: If ``path`` is the same file as ``source``, is a folder, or lies in a folder
             that does not exist or cannot be written to.
     """
     if path.resolve() == source.resolve():
-        raise InputError(f'{path} would replace the file that it is made from; give another name')
+        raise InputError(f'{path} would overwrite the input file; use another name')
     if not path.parent.is_dir():
-        raise InputError(f'folder {path.parent.absolute()} does not exist; make it first')
+        raise InputError(f'folder {path.parent.absolute()} does not exist; create it first')
     if path.is_dir():
-        raise InputError(f'{path} is a folder; give the name of a file')
+        raise InputError(f'{path} is a folder; give a file name')
     check_folder(path.parent)
 
 

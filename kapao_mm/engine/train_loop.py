@@ -22,7 +22,7 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
     """
 
     def __init__(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
-        check_names(runner.cfg)  # before the datasets are built, which a wrong name would misdirect
+        check_names(runner.cfg)  # before the datasets are built from a wrong config
         super().__init__(runner, *args, **kwargs)
 
     def run_epoch(self) -> None:

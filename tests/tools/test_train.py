@@ -104,7 +104,7 @@ def test_a_work_directory_with_checkpoints_is_not_written_over(run_tool, toy, tm
     for name in ('epoch_1.pth', 'kapao_n_toy.py'):
         (tmp_path / name).write_text('precious')
     message = run_tool('train.py', TOY, '--work-dir', tmp_path, *QUICK, f'data_root={toy}')
-    assert message.startswith(f'error: {tmp_path} holds checkpoints of another run (1, as epoch_1')
+    assert message.startswith(f'error: {tmp_path} has checkpoints of another run (1, such as epo')
     for advice in ('--resume', '--work-dir', '--overwrite'):
         assert advice in message
     assert {path.read_text() for path in tmp_path.iterdir()} == {'precious'}
@@ -124,7 +124,7 @@ def test_resume_in_the_config_is_as_the_flag(applied, tmp_path):
     cfg = applied(TOY, resume=True)  # last_checkpoint is missing; MMEngine would start anew
     assert (cfg.resume, cfg.load_from) == (True, str(path))
     path.write_bytes(b'')
-    with pytest.raises(InputError, match='lacks what resuming needs'):
+    with pytest.raises(InputError, match='message_hub, optimizer missing|cannot be resumed'):
         applied(TOY, resume=True)
 
 
