@@ -81,8 +81,8 @@ def evaluate_results(
         found[category['name']] = metrics
     if len(found) == 1:
         return metrics
-    of_each = {f'{name}/{key}': part[key] for name, part in found.items() for key in part}
-    return {key: _mean(part[key] for part in found.values()) for key in metrics} | of_each
+    single = {f'{name}/{key}': part[key] for name, part in found.items() for key in part}
+    return {key: _mean(part[key] for part in found.values()) for key in metrics} | single
 
 
 def metric_names(categories: list[str], iou_type: str, box_ap: bool) -> list[str]:
@@ -116,7 +116,7 @@ def count_truths(
     for category, ids in zip(metainfo['categories'], category_ids(metainfo), strict=True):
         _, truths, _ = _take_category(annotations, [], set(ids), use_area)
         numbers = [
-            truth['num_keypoints'] if iou_type == 'keypoints_crowd' else count_labelled(truth)
+            truth['num_keypoints'] if iou_type == 'keypoints_crowd' else count_labeled(truth)
             for truth in truths
             if not truth['iscrowd']
         ]
@@ -126,15 +126,13 @@ def count_truths(
 
 def format_metrics(metrics: Mapping[str, float], categories: list[str]) -> str:
     """Formats the metrics of :func:`evaluate_results` as a table, one column for each category."""
-    several = len(categories) > 1
-    columns = {'mean': ''} | {name: f'{name}/' for name in categories} if several else {'': ''}
-    rows = [('', *columns)] if several else []
+    names = categories if len(categories) > 1 else []
+    rows = [['', 'mean', *names]] if names else []
     for key in (key for key in metrics if '/' not in key):
-        values = [metrics[f'{prefix}{key}'] for prefix in columns.values()]
-        rows.append((key, *('-' if value < 0 else f'{value:.4f}' for value in values)))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ([cell.rjust(width) for cell, width in zip(row, widths, strict=True)] for row in rows)
-    return '\n'.join('  '.join(line) for line in lines)
+        values = [metrics[key], *(metrics[f'{name}/{key}'] for name in names)]
+        rows.append([key, *('-' if value < 0 else f'{value:.4f}' for value in values)])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return '\n'.join('  '.join(map(str.rjust, row, widths)) for row in rows)
 
 
 def _take_category(
@@ -164,7 +162,7 @@ def _take_category(
             area=area_of(ann, use_area),
             iscrowd=ann.get('iscrowd', 0),
             keypoints=ann['keypoints'],
-            num_keypoints=ann.get('num_keypoints', count_labelled(ann)),
+            num_keypoints=ann.get('num_keypoints', count_labeled(ann)),
         )
         for common, ann in taken(annotations['annotations'])
     ]
@@ -175,7 +173,7 @@ def _take_category(
     return list(images.values()), truths, detections
 
 
-def count_labelled(ann: Mapping[str, Any]) -> int:
+def count_labeled(ann: Mapping[str, Any]) -> int:
     """Counts the labeled keypoints of an annotation."""
     return sum(visible > 0 for visible in ann['keypoints'][2::3])
 
@@ -199,8 +197,8 @@ def area_of(ann: Mapping[str, Any], use_area: bool) -> float:
 def _detection(result: Mapping[str, Any]) -> dict[str, Any]:
     """Returns keypoints, box and area of a result; the area is the box's, as in ``loadRes``."""
     keypoints = np.array(result['keypoints'], float).reshape(-1, 3)
-    low, size = keypoints[:, :2].min(0), np.ptp(keypoints[:, :2], 0)
-    bbox = result.get('bbox') or [*low, *size]
+    top_left, size = keypoints[:, :2].min(0), np.ptp(keypoints[:, :2], 0)
+    bbox = result.get('bbox') or [*top_left, *size]
     keypoints[:, 2] = 1  # unused score; xtcocotools drops poses whose scores are all 0
     return dict(bbox=bbox, area=bbox[2] * bbox[3], keypoints=keypoints.ravel())
 
@@ -262,7 +260,7 @@ def _box_metrics(
     # xtcocotools is not used, because its compiled part does not work with numpy 2.
     tables = [_index(images, part, pycocotools.coco.COCO) for part in (truths, detections)]
     stats = _stats(pycocotools.cocoeval.COCOeval(*tables, 'bbox'))
-    return {name: stats[place] for name, place in BOX_METRICS.items()}
+    return {name: stats[index] for name, index in BOX_METRICS.items()}
 
 
 def index_annotations(
