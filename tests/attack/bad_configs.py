@@ -15,7 +15,7 @@ from mmengine.config import Config
 from kapao_mm.datasets import read_metainfo
 from kapao_mm.utils.atomic_file import atomic_path, check_folder, check_writable
 from kapao_mm.utils.config import load_config
-from kapao_mm.utils.config_names import check_names
+from kapao_mm.utils.config_variables import check_variables
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 TAGS = (
@@ -230,7 +230,7 @@ def names_set_alone(rng: random.Random, folder: Path) -> Attempt:
         if by_option:
             cfg = Config.fromfile(path)
             cfg.merge_from_dict({name: value})
-            check_names(cfg)
+            check_variables(cfg)
         else:
             load_config(path)
         require(name not in before, 'a name without effect was accepted')
@@ -252,7 +252,7 @@ def names_set_everywhere(rng: random.Random, folder: Path) -> Attempt:
 
     def attempt() -> None:
         cfg = load_config(config, {name: value}) if by_option else load_config(path)
-        check_names(cfg)
+        check_variables(cfg)
         found: Any = cfg
         for part in key.split('.'):
             found = found[int(part) if part.isdecimal() else part]

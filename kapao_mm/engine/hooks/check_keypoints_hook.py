@@ -10,7 +10,7 @@ from mmpose.registry import HOOKS
 
 from kapao_mm.errors import InputError
 from kapao_mm.evaluation import KAPAOMetric
-from kapao_mm.utils.config_names import check_names
+from kapao_mm.utils.config_variables import check_variables
 
 
 @HOOKS.register_module()
@@ -19,7 +19,7 @@ class CheckKeypointsHook(Hook):
 
     - ``model.head.num_keypoints`` equals the number of keypoints in the metainfo of each dataset
       in use, for each category.
-    - Variables at the top level of the config have an effect, see :func:`check_names`.
+    - Variables at the top level of the config have an effect, see :func:`check_variables`.
     - The metrics that other hooks use (``save_best``, ``monitor``) exist. This is checked only if
       all metrics are :class:`KAPAOMetric`.
 
@@ -29,7 +29,7 @@ class CheckKeypointsHook(Hook):
 
     def before_run(self, runner: Runner) -> None:
         """Checks the variables at the top level of the config."""
-        check_names(runner.cfg)
+        check_variables(runner.cfg)
 
     def before_train(self, runner: Runner) -> None:
         """Checks the training dataset and, if the run validates, its dataset and metrics."""
