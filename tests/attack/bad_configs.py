@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Hostile and broken configs and metainfo files, wrong options, and outputs in wrong places."""
+"""Malicious and broken configs and metainfo files, wrong options, and unwritable outputs."""
 
 import json
 import random
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from _helpers import REPO, entries
 from mmengine.config import Config
 
 from kapao_mm.datasets import read_metainfo
@@ -17,7 +18,7 @@ from kapao_mm.utils.atomic_file import atomic_path, check_folder, check_writable
 from kapao_mm.utils.config import load_config
 from kapao_mm.utils.config_variables import check_variables
 
-CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
+CONFIGS = REPO / 'configs'
 TAGS = (
     '!!python/object/apply:os.system ["touch {mark}"]',
     '!!python/object/apply:subprocess.check_call [[touch, {mark}]]',
@@ -47,8 +48,8 @@ METAINFO = dict(
     sigmas=[0.02, 0.03, 0.04],
 )
 ODD = (None, True, -1, 0, 3.5, float('nan'), '', 'x', [], [[]], {}, dict(a=1), ['a', 1])
-# What a derived config may set without an effect, and where it belongs.
-NAMES = dict(
+# Variables of a config: a new value, and a key that must follow it.
+VARIABLES = dict(
     data_root=('elsewhere', 'train_dataloader.dataset.data_root'),
     train_ann=('a.json', 'train_dataloader.dataset.ann_file'),
     input_size=(320, 'train_dataloader.dataset.pipeline.1.input_size'),
@@ -58,21 +59,48 @@ NAMES = dict(
     num_keypoints=(5, 'model.head.num_keypoints'),
 )
 
+BROKEN = [
+    *(
+        (text, 'a.py')
+        for text in (
+            'a = (',
+            'raise SystemExit',
+            "raise BaseExceptionGroup('x', [KeyError()])",
+            'a = a',
+            'a = 1 / 0',
+            'import gone_module_x\na = gone_module_x.b()',
+            "_base_ = 'gone.py'",
+            "_base_ = 'a.py'",
+            '_base_ = 3',
+            "_base_ = ['mmpose::gone.py']",
+            "a = '{{ $GONE_VARIABLE: }}'",
+            '_base_ = []\na = {{ _base_.gone }}',
+            "custom_imports = dict(imports=['gone_module_x'], allow_failed_imports=False)",
+            "filename = 'x'",
+            'with open("x") as f:\n    pass',
+            'from .gone import *',
+            '\x00',
+        )
+    ),
+    *(('a = 1', 'a.txt'), ('a = 1', 'a'), ('3', 'a.json'), ('', 'a.json')),
+    *(('[1]', 'a.yaml'), ('', 'a.yaml')),
+]
+
 Attempt = tuple[str, Callable[[], None]]
 
 
 def attempts(count: int, seed: int, folder: Path) -> Iterator[Attempt]:
-    """Yields attempts of all kinds in turn, until there are ``count``."""
+    """Yields ``count`` attempts of all kinds in turn."""
     kinds = [
         yaml_with_tags,
         yaml_with_aliases,
         damaged_data,
         broken_python,
         odd_metainfo,
-        names_set_alone,
-        names_set_everywhere,
+        variables_set_alone,
+        variables_set_everywhere,
         wrong_options,
-        wrong_places,
+        unwritable_outputs,
     ]
     for index, kind in enumerate(islice(cycle(kinds), max(count, len(kinds)))):
         place = folder / f'{kind.__name__}_{index}'
@@ -82,7 +110,7 @@ def attempts(count: int, seed: int, folder: Path) -> Iterator[Attempt]:
 
 
 def yaml_with_tags(rng: random.Random, folder: Path) -> Attempt:
-    """A tag that would run something, somewhere in a config, a base or a metainfo file."""
+    """Makes a config, base or metainfo file with a tag that would run code."""
     mark = folder / 'mark'
     tag = rng.choice(TAGS).format(mark=mark)
     path = folder / f'evil{rng.choice([".yaml", ".yml"])}'
@@ -112,7 +140,7 @@ def yaml_with_tags(rng: random.Random, folder: Path) -> Attempt:
 
 
 def yaml_with_aliases(rng: random.Random, folder: Path) -> Attempt:
-    """Aliases that make a small file huge, or endless; few of them are fine."""
+    """Makes a file whose aliases may expand to a huge or endless content."""
     depth, width = rng.randrange(1, 60), rng.randrange(1, 5)
     lines = ['a0: &a0 [1, 2]']
     lines += [f'a{i}: &a{i} [{", ".join([f"*a{i - 1}"] * width)}]' for i in range(1, depth)]
@@ -124,7 +152,7 @@ def yaml_with_aliases(rng: random.Random, folder: Path) -> Attempt:
 
 
 def damaged_data(rng: random.Random, folder: Path) -> Attempt:
-    """A JSON or YAML file with bytes removed, changed or repeated."""
+    """Makes a JSON or YAML file in which bytes are removed, changed or repeated."""
     suffix = rng.choice(['.json', '.yaml'])
     text = json.dumps(DATA) if suffix == '.json' else yaml.safe_dump(DATA)
     content = bytearray(text.encode())
@@ -151,37 +179,8 @@ def damaged_data(rng: random.Random, folder: Path) -> Attempt:
 
 
 def broken_python(rng: random.Random, folder: Path) -> Attempt:
-    """A Python config that cannot be run, or a config of another kind or place."""
-    text, name = rng.choice(
-        [
-            ('a = (', 'a.py'),
-            ('raise SystemExit', 'a.py'),
-            ("raise BaseExceptionGroup('x', [KeyError()])", 'a.py'),
-            ('a = a', 'a.py'),
-            ('a = 1 / 0', 'a.py'),
-            ('import gone_module_x\na = gone_module_x.b()', 'a.py'),
-            ("_base_ = 'gone.py'", 'a.py'),
-            ("_base_ = 'a.py'", 'a.py'),
-            ('_base_ = 3', 'a.py'),
-            ("_base_ = ['mmpose::gone.py']", 'a.py'),
-            ("a = '{{ $GONE_VARIABLE: }}'", 'a.py'),
-            ('_base_ = []\na = {{ _base_.gone }}', 'a.py'),
-            (
-                "custom_imports = dict(imports=['gone_module_x'], allow_failed_imports=False)",
-                'a.py',
-            ),
-            ("filename = 'x'", 'a.py'),
-            ('with open("x") as f:\n    pass', 'a.py'),
-            ('from .gone import *', 'a.py'),
-            ('\x00', 'a.py'),
-            ('a = 1', 'a.txt'),
-            ('a = 1', 'a'),
-            ('3', 'a.json'),
-            ('[1]', 'a.yaml'),
-            ('', 'a.yaml'),
-            ('', 'a.json'),
-        ]
-    )
+    """Makes a Python config that cannot be run, or a config with a wrong type or path."""
+    text, name = rng.choice(BROKEN)
     path = folder / name
     path.write_bytes(text.encode())
     if rng.random() < 0.1:
@@ -195,9 +194,9 @@ def broken_python(rng: random.Random, folder: Path) -> Attempt:
 
 
 def odd_metainfo(rng: random.Random, folder: Path) -> Attempt:
-    """A metainfo in which one value is odd or missing."""
+    """Makes a metainfo file in which one value is odd or missing."""
     info = json.loads(json.dumps(METAINFO))
-    holder, key = rng.choice(list(_places(info)))
+    holder, key = rng.choice(list(entries(info)))
     value = rng.choice(ODD)
     if rng.random() < 0.2:
         del holder[key]
@@ -215,11 +214,11 @@ def odd_metainfo(rng: random.Random, folder: Path) -> Attempt:
     return f'{path.suffix}, {key}: {value!r}', attempt
 
 
-def names_set_alone(rng: random.Random, folder: Path) -> Attempt:
-    """A name at the top of a derived config or by MMEngine's options, without an effect."""
+def variables_set_alone(rng: random.Random, folder: Path) -> Attempt:
+    """Sets a variable without an effect, in a derived config or by MMEngine's options."""
     config = _config(rng)
-    name = rng.choice(list(NAMES))
-    value, _ = NAMES[name]
+    name = rng.choice(list(VARIABLES))
+    value, _ = VARIABLES[name]
     path = folder / 'derived.py'
     by_option = rng.random() < 0.5
     line = '' if by_option else f'{name} = {value!r}'
@@ -233,16 +232,16 @@ def names_set_alone(rng: random.Random, folder: Path) -> Attempt:
             check_variables(cfg)
         else:
             load_config(path)
-        require(name not in before, 'a name without effect was accepted')
+        require(name not in before, 'a variable without effect was accepted')
 
     return f'{config.stem}, {name}', attempt
 
 
-def names_set_everywhere(rng: random.Random, folder: Path) -> Attempt:
-    """A name that an option or the line for derived configs sets."""
+def variables_set_everywhere(rng: random.Random, folder: Path) -> Attempt:
+    """Sets a variable by an option or with ``set_everywhere`` in a derived config."""
     config = _config(rng)
-    name = rng.choice(list(NAMES))
-    value, key = NAMES[name]
+    name = rng.choice(list(VARIABLES))
+    value, key = VARIABLES[name]
     path = folder / 'derived.py'
     path.write_text(
         f'_base_ = {str(config)!r}\nfrom kapao_mm.utils.config import set_everywhere\n'
@@ -264,7 +263,7 @@ def names_set_everywhere(rng: random.Random, folder: Path) -> Attempt:
 
 
 def wrong_options(rng: random.Random, folder: Path) -> Attempt:
-    """An option whose key is mistyped or cut, or goes into something that has no keys."""
+    """Makes an option with a mistyped or invalid key."""
     cfg = Config.fromfile(CONFIGS / 'kapao/kapao_n_toy.py')
     key = rng.choice(
         ['train_dataloader.dataset.data_root', 'train_cfg.max_epochs', 'data_root', 'input_size']
@@ -287,8 +286,8 @@ def wrong_options(rng: random.Random, folder: Path) -> Attempt:
     return key, attempt
 
 
-def wrong_places(rng: random.Random, folder: Path) -> Attempt:
-    """An output in a place that is no folder, cannot be written, or has another ending."""
+def unwritable_outputs(rng: random.Random, folder: Path) -> Attempt:
+    """Chooses an output path whose folder, suffix or name is invalid, or a valid one."""
     (folder / 'file').write_text('')
     (folder / 'folder.json').mkdir()
     (folder / 'loop').symlink_to(folder / 'loop')
@@ -309,18 +308,10 @@ def wrong_places(rng: random.Random, folder: Path) -> Attempt:
 
 
 def require(condition: bool, message: str) -> None:
-    """Raises an AssertionError, also where Python leaves ``assert`` out."""
+    """Raises an AssertionError if a condition is false, also under ``python -O``."""
     if not condition:
         raise AssertionError(message)
 
 
 def _config(rng: random.Random) -> Path:
     return CONFIGS / f'kapao/{rng.choice(["kapao_n_toy", "kapao_n_people_wheels"])}.py'
-
-
-def _places(value: Any) -> Iterator[tuple[Any, Any]]:
-    """All holders and keys inside nested dicts and lists."""
-    for key in list(value) if isinstance(value, dict) else range(len(value)):
-        yield value, key
-        if isinstance(value[key], (dict, list)):
-            yield from _places(value[key])

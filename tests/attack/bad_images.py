@@ -1,8 +1,7 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Images of every kind and fault, given to the inferencer, the runtime and the pipeline.
+"""Gives good and bad images of many kinds to the pipeline, the inferencer and the runtime.
 
-The three ways in must agree: each ends in the network input that PIL's decoding gives, or in one
-clear error.
+All three must have the same result: the network input that PIL's decoding gives, or an InputError.
 """
 
 import contextlib
@@ -18,6 +17,7 @@ from unittest import mock
 import cv2
 import numpy as np
 import torch
+from _helpers import REPO
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.logging import MMLogger
@@ -32,7 +32,6 @@ from kapao_mm.errors import InputError
 from kapao_mm.functional.letterbox import letterbox, resize_and_pad
 from kapao_mm.utils.image_files import predict_files
 
-REPO = Path(__file__).parents[2]
 SIDE = 64  # of the network input, px
 STEPS = (
     dict(type='CheckedLoadImage'),
@@ -43,13 +42,13 @@ Rng = np.random.Generator
 
 
 class Case(NamedTuple):
-    """An image to attack with.
+    """An image and the expected result.
 
     Attributes:
-        given: The file or the array.
-        expected: BGR (h, w, 3) that the ways in must see; None where only an error is right; and
-            ``...`` where either is, as long as they agree.
-        tolerance: Mean difference of pixels, for lossy formats.
+        given: File or array.
+        expected: Decoded image, BGR (h, w, 3); None if an error is expected; ``...`` if any result
+            is accepted as long as all are equal.
+        tolerance: Accepted mean difference of pixels, for lossy formats.
     """
 
     given: Any
@@ -58,14 +57,14 @@ class Case(NamedTuple):
 
 
 def picture(rng: Rng, height: int = 0, width: int = 0) -> np.ndarray:
-    """A smooth picture, RGB (h, w, 3)."""
+    """Makes a smooth image, RGB (h, w, 3)."""
     height, width = height or int(rng.integers(8, 90)), width or int(rng.integers(8, 90))
     small = rng.integers(0, 256, (3, 3, 3), np.uint8)
     return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
 def save(path: Path, image: Image.Image, format: str, **options: Any) -> Path:
-    """Writes a PIL image, whatever its suffix says."""
+    """Writes a PIL image in a format that may differ from the suffix."""
     content = io.BytesIO()
     image.save(content, format, **options)
     path.write_bytes(content.getvalue())
@@ -73,7 +72,7 @@ def save(path: Path, image: Image.Image, format: str, **options: Any) -> Path:
 
 
 def good_file(mode: str, format: str, **options: Any) -> Callable[[Rng, Path], Case]:
-    """A file that must be read; PIL is the oracle."""
+    """A file that must be read as PIL reads it."""
 
     def make(rng: Rng, path: Path) -> Case:
         image = Image.fromarray(picture(rng)).convert(mode)
@@ -85,7 +84,7 @@ def good_file(mode: str, format: str, **options: Any) -> Callable[[Rng, Path], C
     return make
 
 
-def turned(orientation: int) -> Callable[[Rng, Path], Case]:
+def rotated(orientation: int) -> Callable[[Rng, Path], Case]:
     """A photograph with an EXIF orientation."""
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -132,7 +131,7 @@ def damaged(format: str) -> Callable[[Rng, Path], Case]:
 
 
 def bomb(rng: Rng, path: Path) -> Case:
-    """A few bytes that say they are a huge PNG."""
+    """A PNG of a few bytes whose header states a huge size."""
     size = b''.join(int(s).to_bytes(4, 'big') for s in rng.integers(20_000, 2_000_000, 2))
     chunks = [b'IHDR' + size + bytes([8, 0, 0, 0, 0]), b'IDAT' + zlib.compress(bytes(99))]
     path.write_bytes(
@@ -145,7 +144,7 @@ def bomb(rng: Rng, path: Path) -> Case:
 
 
 def content(make_bytes: Callable[[Rng], bytes]) -> Callable[[Rng, Path], Case]:
-    """A file that is no image."""
+    """A file that is not an image."""
 
     def make(rng: Rng, path: Path) -> Case:
         path.write_bytes(make_bytes(rng))
@@ -155,7 +154,7 @@ def content(make_bytes: Callable[[Rng], bytes]) -> Callable[[Rng, Path], Case]:
 
 
 def no_file(make_entry: Callable[[Path], Any]) -> Callable[[Rng, Path], Case]:
-    """A path that is no file."""
+    """A path that is not a file."""
 
     def make(rng: Rng, path: Path) -> Case:
         make_entry(path)
@@ -176,7 +175,7 @@ def sized(height: int, width: int) -> Callable[[Rng, Path], Case]:
 
 
 def named(name: bytes) -> Callable[[Rng, Path], Case]:
-    """A good image of an odd name."""
+    """A good image with an unusual name."""
 
     def make(rng: Rng, path: Path) -> Case:
         path = path.with_name(os.fsdecode(name))
@@ -187,11 +186,11 @@ def named(name: bytes) -> Callable[[Rng, Path], Case]:
 
 
 def array(change: Callable[[np.ndarray], Any], works: bool = True) -> Callable[[Rng, Path], Case]:
-    """An array or PIL image made of a BGR picture; of gray ones all channels are the first."""
+    """An array or PIL image made from a BGR image; gray ones keep only the first channel."""
 
     def make(rng: Rng, path: Path) -> Case:
         image = picture(rng)[..., ::-1].copy()
-        image[0, 0] = 255, 255, 254  # white somewhere, so that floats of 0..255 are clear
+        image[0, 0] = 255, 255, 254  # shows that the range of floats is 0..255
         given = change(image)
         if not works:
             return Case(given, None)
@@ -208,7 +207,7 @@ CASES: dict[str, Callable[[Rng, Path], Case]] = {
     **{f'{m} TIFF': good_file(m, 'TIFF') for m in ('RGB', 'L', 'P')},
     'opaque alpha': good_file('RGBA', 'PNG'),
     'CMYK': good_file('CMYK', 'TIFF'),
-    **{f'turned {o}': turned(o) for o in range(1, 9)},
+    **{f'orientation {o}': rotated(o) for o in range(1, 9)},
     **{f'16 bits {s} {c}': deep(s, c) for s in ('.png', '.tif') for c in (False, True)},
     **{f'cut {f}': cut(f) for f in ('JPEG', 'PNG', 'WEBP', 'BMP', 'TIFF', 'GIF')},
     **{f'damaged {f}': damaged(f) for f in ('JPEG', 'PNG', 'WEBP', 'BMP', 'TIFF', 'GIF')},
@@ -238,7 +237,7 @@ CASES: dict[str, Callable[[Rng, Path], Case]] = {
     'uint16': array(lambda image: image.astype(np.uint16) * 257),
     'int64': array(lambda image: image.astype(np.int64)),
     'not contiguous': array(lambda image: np.asfortranarray(image)),
-    'turned view': array(lambda image: image[::-1, ::-1].copy()[::-1, ::-1]),
+    'rotated view': array(lambda image: image[::-1, ::-1].copy()[::-1, ::-1]),
     'read only': array(lambda image: np.frombuffer(image.tobytes(), np.uint8).reshape(image.shape)),
     'PIL': array(lambda image: Image.fromarray(image[..., ::-1].copy())),
     'float 0..1': array(lambda image: image / 256, works=False),
@@ -257,8 +256,8 @@ CASES: dict[str, Callable[[Rng, Path], Case]] = {
 }
 
 
-class Ways:
-    """The ways in; each returns the network input (H, W, 3) that it makes of an image."""
+class Readers:
+    """Pipeline, inferencer and runtime; each turns an image into the network input (H, W, 3)."""
 
     def __init__(self, folder: Path) -> None:
         register_all_modules()
@@ -324,20 +323,20 @@ class Ways:
             return runtime_module.KAPAORuntime(path)
 
     def by_pipeline(self, given: Any) -> np.ndarray:
-        """Goes through the pipeline of a config."""
+        """Reads an image with the pipeline of a config."""
         is_path = isinstance(given, Path)
         data = self.pipeline(dict(img_path=str(given)) if is_path else dict(img=given))
         return data['inputs'].permute(1, 2, 0).numpy()
 
     def by_inferencer(self, given: Any) -> np.ndarray:
-        """Goes through the inferencer, and draws."""
+        """Reads an image with the inferencer, and draws the prediction."""
         result = next(self.inferencer([given], return_vis=True))
         prediction, drawn = result['predictions'][0], result['visualization'][0]
         assert drawn.shape == (prediction['height'], prediction['width'], 3)
         return self.seen
 
     def by_runtime(self, given: Any) -> np.ndarray:
-        """Goes through the runtime, and draws."""
+        """Reads an image with the runtime, and draws the prediction."""
         if isinstance(given, Path):
             prediction, drawn = self.runtime.predict_file(given, draw_objects=True)
             assert json.loads(json.dumps(prediction))['image'] == str(given)
@@ -348,7 +347,7 @@ class Ways:
         return self.seen
 
     def check(self, case: Case) -> None:
-        """Goes all three ways, and raises if one is wrong or they do not agree."""
+        """Reads an image in all three ways, and raises if a result is wrong or they differ."""
         found, errors = [], []
         for way in (self.by_pipeline, self.by_inferencer, self.by_runtime):
             try:
@@ -356,11 +355,11 @@ class Ways:
             except InputError as error:
                 errors.append(error)
         if errors:
-            assert not found, f'refused by some only: {errors[0]}'
+            assert not found, f'refused by only some: {errors[0]}'
             assert case.expected is None or case.expected is ..., f'refused: {errors[0]}'
             raise errors[0]
         assert case.expected is not None, 'accepted'
-        assert all(np.array_equal(other, found[0]) for other in found), 'seen differently'
+        assert all(np.array_equal(other, found[0]) for other in found), 'the results differ'
         if case.expected is not ...:
             box = letterbox(case.expected.shape[1::-1], SIDE)
             expected = resize_and_pad(np.ascontiguousarray(case.expected), box)
@@ -369,7 +368,7 @@ class Ways:
             assert difference <= case.tolerance, f'colors are off by {difference:.1f}'
 
     def check_folder(self, rng: Rng, folder: Path) -> None:
-        """Runs over a folder of good and bad files, of which the good ones must be predicted."""
+        """Predicts a folder of good and bad files; the good ones must be predicted."""
         given = [make(rng, folder / f'{i}.png') for i, make in enumerate(FILES)]
         good = sum(case.expected is not None for case in given)
         silence = (
@@ -398,7 +397,7 @@ FILES = [
 
 
 def check_annotated_size(rng: Rng, folder: Path) -> None:
-    """Loads an image by an annotation file that may have another size for it."""
+    """Loads an image from an annotation file that may have another size for it."""
     image = picture(rng)
     height, width = image.shape[:2]
     save(folder / 'a.png', Image.fromarray(image), 'PNG')
@@ -427,8 +426,8 @@ def check_annotated_size(rng: Rng, folder: Path) -> None:
 
 
 def attempts(count: int, seed: int, folder: Path) -> Iterator[tuple[str, Callable[[], None]]]:
-    """Yields each case once, and again with other numbers until there are ``count`` attempts."""
-    ways = Ways(folder)
+    """Yields all cases, and again with other random numbers, until there are ``count`` attempts."""
+    readers = Readers(folder)
     number = 0
     while number < count:
         for name in [*CASES, 'annotated size', 'folder run']:
@@ -438,7 +437,7 @@ def attempts(count: int, seed: int, folder: Path) -> Iterator[tuple[str, Callabl
             if name == 'annotated size':
                 yield name, lambda rng=rng, place=place: check_annotated_size(rng, place)
             elif name == 'folder run':
-                yield name, lambda rng=rng, place=place: ways.check_folder(rng, place)
+                yield name, lambda rng=rng, place=place: readers.check_folder(rng, place)
             else:
                 case = CASES[name](rng, place / 'a.png')
-                yield name, lambda case=case: ways.check(case)
+                yield name, lambda case=case: readers.check(case)

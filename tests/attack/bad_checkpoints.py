@@ -1,7 +1,7 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Hostile, damaged and strange weight files: local, from a server, and given to the converter.
+"""Malicious, damaged and unsuitable weight files: local, from a server, and for the converter.
 
-Whatever is read without an error must be bit for bit what was written, and no code may have run.
+Weights that are read must be equal to the written ones, and no code may have run.
 """
 
 import io
@@ -14,17 +14,17 @@ import time
 import types
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import redirect_stdout
-from functools import cache, partial
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 from unittest.mock import patch
 
 import torch
+from _helpers import load
 from mmengine.logging import MMLogger
 from mmengine.model import BaseModule
 from mmengine.runner import load_checkpoint
@@ -35,12 +35,12 @@ from kapao_mm.engine import checkpoint_to_resume, load_weights, write_hashed
 from kapao_mm.engine.weights_only import load_weights_only
 from kapao_mm.errors import InputError
 
-REPO = Path(__file__).resolve().parents[2]
 MAX_SECONDS = 20  # for an attempt, on a busy machine
+Attempt = tuple[str, Callable[[], None]]
 
 
 class Runs:
-    """Makes a file when it is unpickled."""
+    """Creates a folder when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = str(path)
@@ -50,7 +50,7 @@ class Runs:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers with the server's content, or with a part of it."""
+    """Sends the content of the server, or a part of it."""
 
     def do_GET(self) -> None:
         content, status = self.server.content, self.server.status
@@ -63,7 +63,7 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-def attempts(count: int, seed: int, folder: Path) -> Iterator[tuple[str, Callable[[], None]]]:
+def attempts(count: int, seed: int, folder: Path) -> Iterator[Attempt]:
     """Yields a description and a callable for each attempt."""
     register_all_modules()
     MMLogger.get_current_instance().setLevel('ERROR')
@@ -72,7 +72,7 @@ def attempts(count: int, seed: int, folder: Path) -> Iterator[tuple[str, Callabl
     server = ThreadingHTTPServer(('127.0.0.1', 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     environment = dict(TORCH_HOME=str(folder / 'torch'), no_proxy='127.0.0.1')
-    kinds = [partial(kind, server=server) for kind in (damaged, hostile, strange)] + [released]
+    kinds = [partial(kind, server=server) for kind in (damaged, malicious, unsuitable)] + [released]
     with patch.dict(os.environ, environment):
         for index in range(count):
             place = folder / str(index)
@@ -84,7 +84,7 @@ def attempts(count: int, seed: int, folder: Path) -> Iterator[tuple[str, Callabl
 
 
 def watched(attempt: Callable[[], None], canary: Path) -> None:
-    """Makes an attempt, and looks whether it took too long or ran code."""
+    """Makes an attempt, and raises AssertionError if it took too long or ran code."""
     start = time.monotonic()
     try:
         with redirect_stdout(io.StringIO()), warnings.catch_warnings(action='ignore'):
@@ -97,12 +97,12 @@ def watched(attempt: Callable[[], None], canary: Path) -> None:
 
 
 def make_model() -> nn.Module:
-    """A model with weights, statistics and a counter."""
+    """Makes a model with weights, statistics and a counter."""
     return nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 4, 1))
 
 
 def make_checkpoint(model: nn.Module) -> dict[str, Any]:
-    """What MMEngine would save of it."""
+    """Makes a checkpoint of a model as MMEngine does."""
     weights = model.state_dict()
     return dict(
         meta=dict(epoch=1, iter=4),
@@ -114,7 +114,7 @@ def make_checkpoint(model: nn.Module) -> dict[str, Any]:
 
 
 def read_somehow(rng: random.Random, path: Path, server: ThreadingHTTPServer) -> tuple[str, Any]:
-    """Chooses a way to read a file; it returns the model's weights."""
+    """Returns a random way to read a file: its name, and a function that returns the weights."""
     place = str(path)
     remote = rng.random() < 0.4
     if remote:
@@ -143,14 +143,14 @@ def read_somehow(rng: random.Random, path: Path, server: ThreadingHTTPServer) ->
 
 
 def require_equal(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    """Raises if weights are not those that were written."""
+    """Raises AssertionError if weights differ from the expected ones."""
     for name, value in expected.items():
         if not torch.equal(found[name], value):
             raise AssertionError(f'{name} was read wrongly')
 
 
 def damage(rng: random.Random, path: Path) -> str:
-    """Changes some bytes of a file, and returns how."""
+    """Changes some bytes of a file, and returns a description."""
     content = bytearray(path.read_bytes())
     at, length = rng.randrange(len(content)), rng.choice([1, 4, 64, 500])
     how = rng.choice(['inverted', 'zeroed', 'random', 'cut', 'removed', 'inserted', 'exchanged'])
@@ -173,8 +173,8 @@ def damage(rng: random.Random, path: Path) -> str:
     return f'{len(part)} bytes {how} at {at}'
 
 
-def damaged(rng: random.Random, folder: Path, server: ThreadingHTTPServer) -> tuple[str, Callable]:
-    """A good checkpoint, with or without a hash in its name, of which some bytes are changed."""
+def damaged(rng: random.Random, folder: Path, server: ThreadingHTTPServer) -> Attempt:
+    """Makes a checkpoint in which some bytes are changed, with or without a hash in its name."""
     model = make_model()
     path = folder / 'a.pth'
     if rng.random() < 0.3:
@@ -195,8 +195,8 @@ def damaged(rng: random.Random, folder: Path, server: ThreadingHTTPServer) -> tu
     return f'{what}, {how}', attempt
 
 
-def hostile(rng: random.Random, folder: Path, server: ThreadingHTTPServer) -> tuple[str, Callable]:
-    """A checkpoint with a pickle that would run code, or keep a reader busy."""
+def malicious(rng: random.Random, folder: Path, server: ThreadingHTTPServer) -> Attempt:
+    """Makes a checkpoint with a pickle that would run code or take forever to read."""
     path = folder / 'a.pth'
     checkpoint = make_checkpoint(make_model())
     what = rng.choice(['call', 'call in old format', 'opcodes', 'doubling keys', 'zip bomb'])
@@ -220,13 +220,13 @@ def hostile(rng: random.Random, folder: Path, server: ThreadingHTTPServer) -> tu
 
     def attempt() -> None:
         read()
-        raise AssertionError('a hostile file was read')
+        raise AssertionError('a malicious file was read')
 
     return f'{what}, {how}', attempt
 
 
 def pickled(rng: random.Random, what: str, canary: Path) -> bytes:
-    """A pickle that no honest program writes."""
+    """Returns a malicious pickle."""
     path = str(canary).encode()
     text = b'X' + struct.pack('<I', len(path)) + path
     if what == 'doubling keys':
@@ -247,8 +247,8 @@ def pickled(rng: random.Random, what: str, canary: Path) -> bytes:
     return b'\x80\x02' + b'(' * rng.randint(0, 3) + call + rng.randbytes(rng.randint(0, 9)) + b'.'
 
 
-def strange(rng: random.Random, folder: Path, server: ThreadingHTTPServer) -> tuple[str, Callable]:
-    """A checkpoint that can be read, but whose weights are no weights of the model."""
+def unsuitable(rng: random.Random, folder: Path, server: ThreadingHTTPServer) -> Attempt:
+    """Makes a readable checkpoint whose weights do not fit the model."""
     path = folder / 'a.pth'
     checkpoint = make_checkpoint(make_model())
     weights = dict(checkpoint['state_dict'])
@@ -279,17 +279,8 @@ def strange(rng: random.Random, folder: Path, server: ThreadingHTTPServer) -> tu
     return f'{what}: {name}', attempt
 
 
-@cache
-def load(path: str) -> ModuleType:
-    """A file outside the package as a module."""
-    spec = spec_from_file_location(Path(path).stem, REPO / path)
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def released(rng: random.Random, folder: Path) -> tuple[str, Callable]:
-    """A release for the converter, changed somewhere in its tree or in its bytes."""
+def released(rng: random.Random, folder: Path) -> Attempt:
+    """Makes a released checkpoint for the converter, with a change in its tree or bytes."""
     made = load('tests/tools/test_official_to_mm.py')
     release = made.make_release()
     expected = tensors(release)
@@ -312,22 +303,26 @@ def released(rng: random.Random, folder: Path) -> tuple[str, Callable]:
                 load('tools/model_converters/official_to_mm.py').main()
         except InputError:
             if out.exists():
-                raise AssertionError('a refused release left an output') from None
+                raise AssertionError('a refused checkpoint left an output') from None
             raise
-        found = sorted(value.double().sum().item() for value in read(out).values())
-        if found != sorted(value.double().sum().item() for value in expected):
-            raise AssertionError('converted weights are not those of the release')
+        if sums(read(out).values()) != sums(expected):
+            raise AssertionError('converted weights differ from the released ones')
 
     return f'release: {what}', attempt
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """The weights in a file."""
+    """Reads the weights in a file."""
     return load_weights_only(path)['state_dict']
 
 
+def sums(tensors: Iterable[Tensor]) -> list[float]:
+    """Returns the sorted sums of tensors."""
+    return sorted(value.double().sum().item() for value in tensors)
+
+
 def tensors(node: Any) -> list[Tensor]:
-    """The tensors of a release, but for its anchors."""
+    """Returns the tensors of a released model without its anchors."""
     own = [*node._parameters.values(), *node._buffers.values()]
     if 'anchor_grid' in node._buffers:
         own = [*node._parameters.values()]
@@ -335,7 +330,7 @@ def tensors(node: Any) -> list[Tensor]:
 
 
 def change_release(rng: random.Random, made: ModuleType, release: Any, folder: Path) -> str:
-    """Changes a release, and returns how."""
+    """Changes a released model, and returns the name of the change."""
     layers = release._modules['model']._modules
     node = layers[rng.choice(['1', '5', '33'])]
     what = rng.choice(
