@@ -29,7 +29,7 @@ DTYPES = ('float16', 'bfloat16', 'float32', 'float64', 'uint8', 'int8', 'int16',
 def _encode(text: str, encoding: str) -> bytes:
     """Replaces ``_codecs.encode``, with which pickles of protocol 2 store bytes."""
     if encoding != 'latin1':
-        raise pickle.UnpicklingError(f'it would encode to {encoding}')
+        raise pickle.UnpicklingError(f'it encodes to {encoding}, which is not allowed')
     return text.encode('latin1')
 
 
@@ -113,7 +113,7 @@ def load_restricted(
             allowed.
     """
     if not zipfile.is_zipfile(path):
-        raise pickle.UnpicklingError('it is no file of torch.save since torch 1.6')
+        raise pickle.UnpicklingError('it is not a file of torch.save (torch 1.6 or later)')
     with zipfile.ZipFile(path) as archive:
         entries = {Path(entry.filename).name: entry.file_size for entry in archive.infolist()}
     if 'constants.pkl' in entries:
@@ -181,7 +181,7 @@ class _RestrictedUnpickler(pickle._Unpickler):
         _, kind, key, _, count = self.stack[-1]
         size = torch._utils._element_size(kind.dtype)
         if not 0 <= count * size <= self.sizes.get(key, -1):
-            raise pickle.UnpicklingError(f'its storage {key} is not as long as it says')
+            raise pickle.UnpicklingError(f'its storage {key} is shorter than stated')
         super().load_binpersid()
 
     dispatch[pickle.BUILD[0]] = load_build

@@ -150,9 +150,9 @@ def _take_category(
         if ids.isdisjoint(image.get('not_exhaustive_category_ids', ()))
     }
 
-    def taken(records: Iterable[dict]) -> Iterator[tuple[dict, dict]]:
-        ours = (r for r in records if r['category_id'] in ids and r['image_id'] in images)
-        for i, record in enumerate(ours, 1):
+    def select(records: Iterable[dict]) -> Iterator[tuple[dict, dict]]:
+        selected = (r for r in records if r['category_id'] in ids and r['image_id'] in images)
+        for i, record in enumerate(selected, 1):
             yield dict(id=i, image_id=record['image_id'], category_id=1), record
 
     truths = [
@@ -164,11 +164,11 @@ def _take_category(
             keypoints=ann['keypoints'],
             num_keypoints=ann.get('num_keypoints', count_labeled(ann)),
         )
-        for common, ann in taken(annotations['annotations'])
+        for common, ann in select(annotations['annotations'])
     ]
     detections = [
         common | _detection(result) | dict(score=result['score'])
-        for common, result in taken(results)
+        for common, result in select(results)
     ]
     return list(images.values()), truths, detections
 

@@ -52,7 +52,7 @@ def predict_files(given: list[str], out_dir: Path, load: Callable[[], Predictor]
     images = [item for item in found if isinstance(item, Path)]
     errors = [item for item in found if isinstance(item, InputError)]
     for error in errors:
-        _say(f'error: {error}', sys.stderr)
+        _print(f'error: {error}', sys.stderr)
     if os.path.realpath(out_dir) in {os.path.dirname(os.path.realpath(image)) for image in images}:
         raise InputError(f'--out-dir {out_dir} contains images, which could be overwritten')
     if images:
@@ -60,13 +60,13 @@ def predict_files(given: list[str], out_dir: Path, load: Callable[[], Predictor]
         predict = load()
         for name, image in name_outputs(images).items():
             try:
-                _say(f'{image}: {_write(*predict(image), out_dir / name)}')
+                _print(f'{image}: {_write(*predict(image), out_dir / name)}')
             except (InputError, cv2.error, MemoryError) as error:
                 errors.append(error)
-                _say(f'error: {_describe(error, image)}', sys.stderr)
-        _say(f'pictures and JSON are in {out_dir.absolute()}')
+                _print(f'error: {_describe(error, image)}', sys.stderr)
+        _print(f'pictures and JSON are in {out_dir.absolute()}')
     if errors:
-        _say(f'{len(errors)} of {len(found)} failed: see the errors above', sys.stderr)
+        _print(f'{len(errors)} of {len(found)} failed: see the errors above', sys.stderr)
     return not errors
 
 
@@ -270,7 +270,7 @@ def _write(prediction: dict[str, Any], picture: np.ndarray, output: Path) -> str
     )
 
 
-def _say(text: str, file: TextIO | None = None) -> None:
+def _print(text: str, file: TextIO | None = None) -> None:
     """Prints a line; characters that the terminal cannot show are escaped."""
     encoding = getattr(sys.stdout, 'encoding', None) or 'utf-8'
     print(text.encode(encoding, 'backslashreplace').decode(encoding), file=file, flush=True)

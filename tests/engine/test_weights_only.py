@@ -67,7 +67,7 @@ def test_rare_opcodes_are_refused(tmp_path, program):
 def test_other_formats_are_refused(tmp_path):
     (tmp_path / 'old.pth').write_bytes(pickle.dumps({}))
     torch.jit.script(nn.Identity()).save(tmp_path / 'script.pth')
-    for name, reason in (('old', 'no file of torch.save'), ('script', 'TorchScript')):
+    for name, reason in (('old', 'not a file of torch.save'), ('script', 'TorchScript')):
         with pytest.raises(pickle.UnpicklingError, match=reason):
             load_restricted(tmp_path / f'{name}.pth', find_nothing)
 
@@ -81,5 +81,5 @@ def test_storage_that_is_shorter_than_stated_is_refused(tmp_path):
     assert load_restricted(path, find_nothing).tolist() == [1] * 4
     assert program.count(b'K\x04t') == 1  # the number of elements, the last part of its name
     write_program(path, program.replace(b'K\x04t', b'K\x08t'))
-    with pytest.raises(pickle.UnpicklingError, match='its storage 0 is not as long as it says'):
+    with pytest.raises(pickle.UnpicklingError, match='its storage 0 is shorter than stated'):
         load_restricted(path, find_nothing)

@@ -130,7 +130,7 @@ def test_sync_bn_is_set_in_the_config(repo, alone, tmp_path, sync_bn, kind):
     cfg = load_config(repo / 'configs/kapao/kapao_n_coco.py')
     assert cfg.sync_bn is None
     cfg.merge_from_dict(dict(sync_bn=sync_bn, launcher='pytorch', work_dir=str(tmp_path)))
-    cfg.experiment_name = tmp_path.name  # two runs of one second would share theirs
+    cfg.experiment_name = tmp_path.name  # the default is the current second
     cfg.model_wrapper_cfg = dict(type='Plain')
     model = Runner.from_cfg(cfg).model.module
     kinds = {type(m) for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}

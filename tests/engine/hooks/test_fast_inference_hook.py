@@ -46,5 +46,5 @@ def test_test_uses_an_optimized_copy_of_the_model(cfg, tta):
 
 def test_sharded_model_is_refused():
     runner = SimpleNamespace(model=object.__new__(MMFullyShardedDataParallel))
-    with pytest.raises(InputError, match='not in MMFullyShardedDataParallel'):
+    with pytest.raises(InputError, match='do not work with MMFullyShardedDataParallel'):
         FastInferenceHook().before_test_epoch(runner)
