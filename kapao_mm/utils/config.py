@@ -28,17 +28,6 @@ from .dist import join_processes
 from .plain_yaml import read_yaml_as_data
 from .project_files import find_config
 
-__all__ = [
-    'LOADERS',
-    'apply_run_options',
-    'fit_loaders',
-    'inner_datasets',
-    'load_config',
-    'read_config',
-    'set_everywhere',
-    'typed_value',
-]
-
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 

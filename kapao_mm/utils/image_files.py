@@ -57,10 +57,11 @@ def predict_files(given: list[str], out_dir: Path, load: Callable[[], Predictor]
         raise InputError(f'--out-dir {out_dir} contains images, which could be overwritten')
     if images:
         make_folder(out_dir, '--out-dir')
-        predict = load()
-        for name, image in name_outputs(images).items():
+        predict, names = load(), OutputNames()
+        for image in images:
             try:
-                _print(f'{image}: {_write(*predict(image), out_dir / name)}')
+                output = out_dir / names(image.stem, image)
+                _print(f'{image}: {_write(*predict(image), output)}')
             except (InputError, cv2.error, MemoryError) as error:
                 errors.append(error)
                 _print(f'error: {_describe(error, image)}', sys.stderr)
@@ -151,12 +152,6 @@ class OutputNames:
             self._taken.add(name)
             self._names[image] = name
         return self._names[image]
-
-
-def name_outputs(images: list[Path]) -> dict[str, Path]:
-    """Returns the images by the names of their results, see :class:`OutputNames`."""
-    names = OutputNames()
-    return {names(image.stem, image): image for image in images}
 
 
 def read_image(path: Path) -> np.ndarray:

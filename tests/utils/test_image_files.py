@@ -19,7 +19,6 @@ from kapao_mm.utils import image_files
 from kapao_mm.utils.image_files import (
     OutputNames,
     find_images,
-    name_outputs,
     predict_files,
     read_image,
     write_picture,
@@ -33,8 +32,9 @@ def write_image(path: Path, image: np.ndarray | None = None) -> Path:
 
 
 def test_output_names_are_unique_beside_numbered_images():
+    names = OutputNames()
     images = [Path('x/a.jpg'), Path('y/a.jpg'), Path('a_2.jpg')]
-    assert name_outputs(images) == dict(zip(['a', 'a_2', 'a_2_2'], images, strict=True))
+    assert [names(image.stem, image) for image in images] == ['a', 'a_2', 'a_2_2']
 
 
 def test_folders_and_patterns_are_sorted(tmp_path):
