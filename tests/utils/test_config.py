@@ -117,28 +117,57 @@ def test_nested_key_with_an_unknown_first_part_is_refused(child):
     [
         ('a = (', 'SyntaxError'),
         ('a = 1\n\nb = a / 0\n', ', line 3 cannot be read: ZeroDivisionError'),
-        ("_base_ = 'gone.py'", 'gone.py'),
-        ('import sys\n_base_ = []\nsys.exit(3)', 'SystemExit: 3'),
         ('a = b', "name 'b' is not defined"),
+        ("_base_ = 'gone.py'", 'gone.py'),
+        ("_base_ = 'a.py'", 'cannot be read'),
+        ('_base_ = 3', 'cannot be read'),
+        ("_base_ = ['mmpose::gone.py']", 'cannot be read'),
+        ('_base_ = []\na = {{ _base_.gone }}', 'cannot be read'),
+        ('import sys\n_base_ = []\nsys.exit(3)', 'SystemExit: 3'),
+        ("raise BaseExceptionGroup('x', [KeyError()])", 'ExceptionGroup'),
+        ('import gone_module_x\na = gone_module_x.b()', 'cannot be read'),
+        ("custom_imports = dict(imports=['gone_module_x'], allow_failed_imports=False)", 'gone'),
+        ("a = '{{ $GONE_VARIABLE: }}'", 'GONE_VARIABLE'),
+        ("filename = 'x'", 'filename is reserved'),
+        ('with open("x") as f:\n    pass', 'cannot be read'),
+        ('from .gone import *', 'cannot be read'),
+        ('\0', 'cannot be read'),
     ],
 )
-def test_broken_file_is_reported_with_its_error(tmp_path, text, message):
+def test_broken_python_file_is_reported_with_its_error(tmp_path, text, message):
     (tmp_path / 'a.py').write_text(text)
     with pytest.raises(InputError, match=rf'config file {tmp_path}/a.py.*{message}'):
         load_config(tmp_path / 'a.py')
 
 
 @pytest.mark.parametrize(
-    'options',
+    ('name', 'text', 'message'),
     [
-        {'train_dataloader.dataset.pipeline.9.size': 1},
-        {'work_name.a': 1},
-        {'train_dataloader.batch.a': 1},
+        ('a.txt', 'a = 1', 'must end in .py, .json'),
+        ('a', 'a = 1', 'must end in .py, .json'),
+        ('a.json', '3', 'cannot be read'),
+        ('a.json', '', 'cannot be read'),
+        ('a.yaml', '[1]', 'cannot be read'),
+        ('a.yaml', '', 'cannot be read'),
     ],
 )
-def test_unsuitable_options_are_reported(child, options):
-    with pytest.raises(InputError, match=f'--cfg-options {next(iter(options))}'):
-        load_config(child, options)
+def test_file_that_is_not_a_config_is_reported(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=f'config file {tmp_path}/{name} {message}'):
+        load_config(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    'key',
+    [
+        *(f'train_dataloader.dataset.pipeline.{index}.size' for index in ('9', '-1', 'a', '')),
+        'work_name.a',
+        'train_dataloader.batch.a',
+    ],
+)
+def test_unsuitable_option_is_reported(child, key):
+    with pytest.raises(InputError, match=f'--cfg-options {key}'):
+        load_config(child, {key: 1})
 
 
 def test_missing_file_is_reported(tmp_path):

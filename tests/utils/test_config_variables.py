@@ -234,3 +234,32 @@ def test_gains_that_older_configs_computed_follow_the_input_size(derive):
     loss = 'model = dict(head=dict(loss=dict(obj_gain=0.7 * (640 / 1280) ** 2)))'
     cfg = load_config(derive(loss), dict(input_size=320))
     assert cfg.model.head.loss.obj_gain == pytest.approx(0.7 * 4)
+
+
+@pytest.mark.parametrize('config', ['kapao_n_toy', 'kapao_n_people_wheels'])
+@pytest.mark.parametrize(
+    ('name', 'value', 'key'),
+    [
+        ('data_root', 'elsewhere', 'train_dataloader.dataset.data_root'),
+        ('train_ann', 'a.json', 'train_dataloader.dataset.ann_file'),
+        ('input_size', 320, 'train_dataloader.dataset.pipeline.1.input_size'),
+        ('max_epochs', 3, 'train_cfg.max_epochs'),
+        ('batch_size', 3, 'train_dataloader.batch_size'),
+        ('metainfo', dict(from_file='b.py'), 'train_dataloader.dataset.metainfo'),
+        ('num_keypoints', 5, 'model.head.num_keypoints'),
+    ],
+)
+def test_variables_of_the_configs_work_everywhere_or_not_at_all(
+    repo, tmp_path, config, name, value, key
+):
+    config, path = repo / f'configs/kapao/{config}.py', tmp_path / 'derived.py'
+    helper = 'from kapao_mm.utils.config import set_everywhere'
+    path.write_text(f'_base_ = {str(config)!r}\n{helper}\nset_everywhere(_base_, {name}={value!r})')
+    for cfg in (load_config(path), load_config(config, {name: value})):
+        check_variables(cfg)
+        (found,) = values(cfg, key)
+        assert found == value or dict(found, **value) == found  # MMEngine merges dicts
+    path.write_text(f'_base_ = {str(config)!r}\n{name} = {value!r}')
+    if name in Config.fromfile(config):
+        with pytest.raises(InputError, match=f'{name}=.* changes nothing'):
+            load_config(path)

@@ -9,10 +9,16 @@ from kapao_mm.utils.plain_yaml import read_yaml_as_data
 
 ATTACKS = [
     '!!python/object/apply:pathlib.Path.touch [!!python/object/apply:pathlib.Path [{mark}]]',
-    '!!python/object/new:os.system ["touch {mark}"]',
+    '!!python/object/apply:os.system ["touch {mark}"]',
     '!!python/object/apply:subprocess.run [[touch, {mark}]]',
+    '!!python/object/apply:builtins.open [{mark}, w]',
+    "!!python/object/apply:builtins.exec [\"open('{mark}', 'w')\"]",
+    '!!python/object/new:os.system ["touch {mark}"]',
+    '!!python/object/new:type {{args: [x, !!python/tuple [], {{}}]}}',
+    '!!python/object:kapao_mm.errors.InputError {{}}',
     '!!python/name:os.system',
     '!!python/module:os',
+    '!!python/module:antigravity',
     '!unknown {{a: 1}}',
 ]
 
