@@ -27,8 +27,9 @@ def model() -> nn.Linear:
 def save(tmp_path) -> Callable[..., Path]:
     """Makes a function that saves a model and further entries as a checkpoint."""
 
-    def save(model: nn.Module, name: str = 'a.pth', **entries: object) -> Path:
-        torch.save(dict(meta={}, state_dict=model.state_dict()) | entries, tmp_path / name)
+    def save(model: nn.Module, name: str = 'a.pth', zipped: bool = True, **entries: object) -> Path:
+        content = dict(meta={}, state_dict=model.state_dict()) | entries
+        torch.save(content, tmp_path / name, _use_new_zipfile_serialization=zipped)
         return tmp_path / name
 
     return save

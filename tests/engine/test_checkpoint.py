@@ -58,12 +58,20 @@ def test_unreadable_file_is_reported_with_its_path(save, model, content):
     [
         (dict(meta=[1]), 'is not from MMEngine: its meta is not a dict'),
         (dict(meta=dict(dataset_meta=3)), 'is not from MMEngine: its meta is not a dict'),
-        (dict(state_dict=[1]), 'is not from MMEngine: its weights have no names'),
-        (dict(state_dict={3: torch.zeros(2)}), 'is not from MMEngine: its weights have no names'),
-        (dict(state_dict=dict(weight='a')), 'does not fit the config: 2 weights'),
-        (
-            dict(state_dict=dict(weight=torch.zeros(20, 30, dtype=int), bias=torch.zeros(20))),
-            'does not fit the config: 1 weights',
+        *(
+            (dict(state_dict=weights), 'is not from MMEngine: its weights have no names')
+            for weights in (None, 3, 'a', [1], {3: torch.zeros(2)}, {None: torch.zeros(2)})
+        ),
+        *(
+            (dict(state_dict=weights), f'does not fit the config: {number} weights')
+            for weights, number in (
+                ({}, 2),
+                (dict(weight='a'), 2),
+                *(
+                    (dict(weight=weight, bias=torch.zeros(20)), 1)
+                    for weight in (None, 'a', [1.0], {}, torch.zeros(7), torch.zeros(20, 30).int())
+                ),
+            )
         ),
         (dict(state_dict=nn.Linear(3, 4).state_dict()), '2 weights .* the first is weight'),
     ],

@@ -1,5 +1,6 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 import pickle
+import struct
 import sys
 import types
 import zipfile
@@ -156,3 +157,40 @@ def test_code_in_a_weight_file_is_not_run(served, malicious, model, reader, remo
     torch.save(dict(meta=malicious, state_dict=model.state_dict()), folder / 'a.pth')
     with pytest.raises(InputError, match='a.pth cannot be read safely: .*posix.mkdir'):
         READERS[reader](server.url('a.pth') if remote else str(folder / 'a.pth'))
+
+
+@pytest.mark.parametrize('position', ['meta', 'state_dict', 'more', 'weight', 'name'])
+@pytest.mark.parametrize('zipped', [True, False])
+def test_code_at_any_position_in_a_checkpoint_is_not_run(save, malicious, model, position, zipped):
+    special = dict(
+        weight=dict(state_dict=model.state_dict() | dict(bias=malicious)),
+        name=dict(meta={malicious: 1}),
+    )
+    path = save(model, zipped=zipped, **special.get(position, {position: [malicious]}))
+    with pytest.raises(InputError, match='a.pth cannot be read safely'):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    'program',
+    [
+        b'cos\nmkdir\nTEXT\x85R',
+        b'cposix\nmkdir\nTEXT\x85R',
+        b'(TEXTios\nmkdir\n',
+        b'(cos\nmkdir\nTEXTo',
+        b'cbuiltins\ngetattr\ncos\nsystem\nTEXT\x86R',
+        b'cbuiltins\neval\nTEXT\x85R',
+        b'cpathlib\nPath\nTEXT\x85R',
+        b'cmmengine.logging.history_buffer\nHistoryBuffer\nTEXT\x85R',
+        b'cnumpy.core.multiarray\n_reconstruct\nTEXT\x85R',
+    ],
+)
+def test_pickle_that_calls_is_refused(tmp_path, program):
+    canary = str(tmp_path / 'ran').encode()
+    text = b'X' + struct.pack('<I', len(canary)) + canary
+    with zipfile.ZipFile(tmp_path / 'a.pth', 'w') as archive:
+        archive.writestr('a/data.pkl', b'\x80\x02' + program.replace(b'TEXT', text) + b'.')
+        archive.writestr('a/version', '3')
+    with pytest.raises(InputError, match='a.pth '):
+        read_checkpoint(tmp_path / 'a.pth')
+    assert not (tmp_path / 'ran').exists()

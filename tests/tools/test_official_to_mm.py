@@ -356,6 +356,29 @@ def remove_batch_norm(model):
     del layers(model)['20']._modules['bn']
 
 
+def set_attribute(name, value):
+    return lambda model: setattr(layers(model)['5'], name, value)
+
+
+def set_parameter(value):
+    def change(model):
+        parameters = layers(model)['5']._modules['conv']._parameters
+        parameters['weight'] = value
+        if value is MISSING:
+            del parameters['weight']
+
+    return change
+
+
+def set_head(number_of_classes=18, anchors=None):
+    def change(model):
+        layers(model)['33'].nc = number_of_classes
+        if anchors is not None:
+            layers(model)['33']._buffers['anchors'] = anchors
+
+    return change
+
+
 def add_doubling_modules(model):
     """Adds a tree with 2 ** 60 leaves, of which the file has 60 modules."""
     shared = conv(8, 8)
@@ -382,6 +405,8 @@ def make_a_bias_infinite(model):
     layers(model)['33']._modules['m']._modules['1']._parameters['bias'].data[2] = torch.inf
 
 
+MISSING = object()
+UNKNOWN = 'is not a released checkpoint of KAPAO or YOLOv5-P6: '
 TOO_MANY = 'it has more modules than any released model'
 OTHER_MODELS = [
     (remove_the_last_level, 'its layers are 0 to 24; P6 has 0 to 33'),
@@ -391,13 +416,26 @@ OTHER_MODELS = [
     (set_layer('0', 3, 8, 6), 'its first layer is a convolution (later YOLOv5) instead of Focus'),
     (lambda model: model._modules.clear(), "KeyError('model')"),
     (add_doubling_modules, TOO_MANY if TORCH_CAN else 'are larger than the file'),
-    (add_itself, 'is not a released checkpoint of KAPAO or YOLOv5-P6: '),
+    (add_itself, UNKNOWN),
     (add_long_names, TOO_MANY),
     (enlarge_a_weight, 'its weights are larger than the file'),
     (
         make_a_bias_infinite,
         '1 of its weights are not finite, the first is head.head_module.convs.1.bias',
     ),
+    *((set_layer(number, 8, 8), UNKNOWN) for number in ('34', 'a', '-1', '9' * 5000)),
+    *(
+        (set_attribute(name, value), UNKNOWN)
+        for name in ('_parameters', '_buffers', '_modules')
+        for value in (None, 3)
+    ),
+    *((set_parameter(value), UNKNOWN) for value in (MISSING, 3, 'a', [])),
+    *((set_head(value), UNKNOWN) for value in (None, -1, 0, 10**30, 'a', 1.5, torch.ones(3))),
+    *(
+        (set_head(anchors=value), UNKNOWN)
+        for value in (3, torch.zeros(0), torch.zeros(1).expand(4, 2**30, 2))
+    ),
+    (lambda model: setattr(model, 'names', 3), UNKNOWN),
 ]
 
 
