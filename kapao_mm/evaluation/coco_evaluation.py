@@ -13,7 +13,6 @@ import xtcocotools.coco
 import xtcocotools.cocoeval
 
 from kapao_mm.datasets.metainfo import category_ids
-from kapao_mm.errors import InputError
 
 # MMPose's names of the metrics of xtcocotools, in the same order.
 KEYPOINT_METRICS = dict(
@@ -48,7 +47,8 @@ def evaluate_results(
     labeled.
 
     Args:
-        annotations: Content of a COCO-format annotation file; not changed.
+        annotations: Content of a COCO-format annotation file that :func:`label_faults` accepts; not
+            changed.
         results: Records that :func:`check_results` accepts.
         metainfo: Metainfo with ``categories``, ``CLASSES`` (see :func:`category_ids`) and
             ``sigmas`` (K,).
@@ -64,9 +64,6 @@ def evaluate_results(
         The keypoint metrics, then the box metrics, then 'AP without fusion'. Values are in 0..1, or
         :data:`NO_TRUTH`. With several categories these are means over the categories with ground
         truth, followed by the metrics of each category as 'category/AP'.
-
-    Raises:
-        InputError: If an annotation or an image lacks something that its evaluation needs.
     """
     found = {}
     for category, ids in zip(metainfo['categories'], category_ids(metainfo), strict=True):
@@ -159,7 +156,7 @@ def _take_category(
         common
         | dict(
             bbox=ann['bbox'],
-            area=area_of(ann, use_area),
+            area=ann['area'] if use_area else ann['bbox'][2] * ann['bbox'][3],
             iscrowd=ann.get('iscrowd', 0),
             keypoints=ann['keypoints'],
             num_keypoints=ann.get('num_keypoints', count_labeled(ann)),
@@ -178,22 +175,6 @@ def count_labeled(ann: Mapping[str, Any]) -> int:
     return sum(visible > 0 for visible in ann['keypoints'][2::3])
 
 
-def area_of(ann: Mapping[str, Any], use_area: bool) -> float:
-    """Returns the area of an annotation, px, or that of its box without ``use_area``.
-
-    Raises:
-        InputError: If the area is needed and missing.
-    """
-    if not use_area:
-        return ann['bbox'][2] * ann['bbox'][3]
-    if 'area' not in ann:
-        raise InputError(
-            f"annotation {ann['id']} has no 'area', which OKS needs: add it, or have it estimated "
-            'from the box with test_evaluator.use_area=False'
-        )
-    return ann['area']
-
-
 def _detection(result: Mapping[str, Any]) -> dict[str, Any]:
     """Returns keypoints, box and area of a result; the area is the box's, as in ``loadRes``."""
     keypoints = np.array(result['keypoints'], float).reshape(-1, 3)
@@ -210,11 +191,6 @@ class _PoseEval(xtcocotools.cocoeval.COCOeval):
         """Returns the ids of the easy, medium and hard images."""
         parts = [], [], []
         for image in self.cocoGt.dataset['images']:
-            if 'crowdIndex' not in image:
-                raise InputError(
-                    f"image {image['id']} of the annotation file has no 'crowdIndex', which "
-                    "iou_type='keypoints_crowd' needs"
-                )
             level = np.searchsorted((first, second), image['crowdIndex'], side='right')
             parts[level].append(image['id'])
         return parts

@@ -8,7 +8,6 @@ import pycocotools.coco
 import pycocotools.cocoeval
 import pytest
 
-from kapao_mm.errors import InputError
 from kapao_mm.evaluation import evaluate_results
 from kapao_mm.evaluation.coco_evaluation import format_metrics
 
@@ -211,21 +210,6 @@ def test_inputs_are_not_changed(two_categories, records):
     first = evaluate_results(content, results, metainfo)
     assert (content, results) == before
     assert evaluate_results(content, results, metainfo) == first
-
-
-def test_annotation_without_area_is_reported(two_categories):
-    content, metainfo = copy.deepcopy(two_categories)
-    del content['annotations'][7]['area']
-    with pytest.raises(InputError, match=r"annotation 7 has no 'area'.*use_area=False"):
-        evaluate_results(content, [], metainfo)
-    evaluate_results(content, [], metainfo, use_area=False)
-
-
-def test_image_without_crowd_index_is_reported(two_categories):
-    content, metainfo = copy.deepcopy(two_categories)
-    del content['images'][3]['crowdIndex']
-    with pytest.raises(InputError, match="image 3 .* has no 'crowdIndex'"):
-        evaluate_results(content, [], metainfo, iou_type='keypoints_crowd')
 
 
 def test_evaluation_prints_nothing(two_categories, capsys):
