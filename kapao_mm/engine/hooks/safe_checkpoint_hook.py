@@ -3,8 +3,8 @@
 
 import os
 import re
-import shutil
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -77,10 +77,12 @@ class SafeCheckpointHook(CheckpointHook):
             runner.val_loop.run()
 
     def _remove_partial_files(self, folder: Path) -> None:
-        """Removes what a killed run left of a file of its own, see :func:`atomic_path`."""
+        """Removes the incomplete files of a killed run, which :func:`atomic_path` leaves."""
         for file in folder.glob(f'.*{PARTIAL}/*'):
             if re.fullmatch(rf'{self._names}|last_checkpoint|non_finite_iter_\d+\.pth', file.name):
-                shutil.rmtree(file.parent, ignore_errors=True)
+                file.unlink()
+                with suppress(OSError):  # it also has files of others
+                    file.parent.rmdir()
 
     def _resumes_here(self, runner: Runner) -> bool:
         """Returns whether the run was resumed from a checkpoint in the folder that it writes to."""

@@ -138,12 +138,14 @@ def test_outdated_checkpoint_of_a_killed_run_is_removed_by_the_resumed_run(
 
 def test_partial_files_of_a_killed_run_are_removed_and_others_are_kept(make_run, tmp_path):
     own = ('epoch_9.pth', 'best_coco_AP_epoch_2.pth', 'last_checkpoint', 'non_finite_iter_3.pth')
-    for name in (*own, 'thesis.pdf'):
-        partial = tmp_path / f'.{name[:4]}.partial'
-        partial.mkdir()
+    for folder, name in (*enumerate(own), (0, 'thesis.pdf')):
+        partial = tmp_path / f'.{folder}.partial'
+        partial.mkdir(exist_ok=True)
         (partial / name).touch()
     make_run(tmp_path, max_epochs=1, save_best=None).train()
-    assert [path.name for path in tmp_path.glob('.*/*')] == ['thesis.pdf']
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.glob('.*/*')] == [
+        '.0.partial/thesis.pdf'
+    ]
     assert len(list(tmp_path.glob('.*.partial'))) == 1
 
 
