@@ -78,8 +78,9 @@ class SafeCheckpointHook(CheckpointHook):
 
     def _remove_partial_files(self, folder: Path) -> None:
         """Removes the incomplete files of a killed run, which :func:`atomic_path` leaves."""
+        names = rf'{self._names}|last_checkpoint|non_finite_iter_\d+\.pth'
         for file in folder.glob(f'.*{PARTIAL}/*'):
-            if re.fullmatch(rf'{self._names}|last_checkpoint|non_finite_iter_\d+\.pth', file.name):
+            if re.fullmatch(names, file.name) and not file.is_dir():
                 file.unlink()
                 with suppress(OSError):  # it also has files of others
                     file.parent.rmdir()
