@@ -13,12 +13,15 @@ install_stand_ins()
 
 
 def register_all_modules() -> None:
-    """Registers every KAPAO part with MMPose's registries and makes MMPose the default scope."""
+    """Registers every KAPAO part with MMPose's registries and makes MMPose the default scope.
+
+    It also makes MMEngine read weight files safely, see :mod:`kapao_mm.engine.setup`.
+    """
     from mmengine.registry import init_default_scope
 
     import kapao_mm.apis
     import kapao_mm.datasets
-    import kapao_mm.engine
+    import kapao_mm.engine.setup
     import kapao_mm.evaluation
     import kapao_mm.models
     import kapao_mm.visualization  # noqa: F401

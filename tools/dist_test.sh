@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 #
-# Tests with one process on each of GPUS GPUs of this machine; without GPUs, on the CPU.
-# On several machines: run it on each, with the same GPUS and MASTER_ADDR, and its own NODE_RANK.
+# Tests with one process per GPU on this machine; without GPUs, the processes use the CPU.
+# On several machines: run it on each, with the same GPUS and MASTER_ADDR, and another NODE_RANK.
 set -euo pipefail
 
 if (($# < 3)); then
     echo "usage: $0 CONFIG CHECKPOINT GPUS [flags of tools/test.py]" >&2
-    echo "several machines: NNODES=2 NODE_RANK=0|1 MASTER_ADDR=address of 0 [PORT=29500] $0 ..." >&2
+    echo "several machines: NNODES=2 NODE_RANK=0|1 MASTER_ADDR=ADDRESS_OF_0 [PORT=29500] $0 ..." >&2
     [[ ${1:-} == -h || ${1:-} == --help ]] && exit
     exit 2
 fi

@@ -1,28 +1,28 @@
 #!/usr/bin/env bash
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 #
-# Makes .venv hold what requirements/*.txt say, and kapao_mm itself (editable). Called by the Makefile.
-# Does nothing, in well under a second, when nothing changed. Environment:
-#   PYTHON           the Python to make .venv with (default: python3.11, else python3)
-#   MMCV             light: without compiled operators, which KAPAO does not use; full: compile them, 16 minutes divided
-#                    by the cores (default: what .venv has, light in a new one)
-#   MAX_JOBS         compiler processes for MMCV=full (default: one a core)
-#   XDG_CACHE_HOME   compiled wheels are kept in its folder kapao-mm (default: ~/.cache)
+# Installs requirements/*.txt and kapao_mm itself (editable) in .venv. Called by the Makefile.
+# Returns in less than a second if nothing changed. Environment variables:
+#   PYTHON           Python for .venv (default: python3.11, else python3)
+#   MMCV             light: without compiled operators, which KAPAO does not use; full: compile them, which takes
+#                    16 minutes divided by the number of cores (default: as in .venv, light in a new one)
+#   MAX_JOBS         number of compiler processes for MMCV=full (default: one per core)
+#   XDG_CACHE_HOME   folder whose subfolder kapao-mm keeps compiled wheels (default: ~/.cache)
 set -euo pipefail
 cd -P "$(dirname "${BASH_SOURCE[0]}")/.."
 
 readonly python=.venv/bin/python log=.venv/install.log stamp=.venv/install.stamp mmcv_choice=.venv/mmcv
 readonly wheels=${XDG_CACHE_HOME:-~/.cache}/kapao-mm/wheels
-readonly disk_gb=8 # .venv itself takes 5.7
+readonly disk_gb=8 # .venv takes 5.7
 
-exec 3>&1 # what the user sees; everything else goes to the log
+exec 3>&1 # for the user; all other output goes to the log
 say() { echo "set-up: $*" >&3; }
 die() { say "$@"; exit 1; }
 
-# The inputs of the set-up; while they stay, .venv stays.
+# Hash of everything that the set-up depends on.
 state() { { "$python" -VV && echo "$mmcv" && cat requirements.txt requirements/*.txt pyproject.toml setup.py tools/install.sh; } | sha256sum; }
 
-# Sets PYTHON to a Python of a version that pyproject.toml lists for training.
+# Sets PYTHON to a Python of the version that training was tested with.
 choose_python() {
     local name version tried='' candidates=(python3.11 python3)
     [[ -z ${PYTHON:-} ]] || candidates=("$PYTHON")
@@ -53,7 +53,7 @@ check_compiler() {
         die "MMCV=full needs a C++ compiler ('${CXX:-c++}'). Install one (Debian, Ubuntu: apt install g++)."
 }
 
-# A .venv works only where it was made, with the Python it was made with.
+# A .venv works only in the folder and with the Python that it was created with.
 venv_is_usable() {
     "$python" -c '' 2>/dev/null && grep -qF " $PWD/.venv" .venv/pyvenv.cfg || return 1
     [[ -z ${PYTHON:-} || $("$PYTHON" -V 2>/dev/null) == $("$python" -V) ]]
@@ -61,9 +61,9 @@ venv_is_usable() {
 
 pip() { "$python" -m pip --disable-pip-version-check --no-input "$@"; }
 
-# cached_wheel NAME==VERSION: sets $wheel, compiling it first unless that was done before.
-# pip's own cache forgets which torch a wheel was compiled for (and MMCV then fails on import with an undefined symbol),
-# hence --no-cache-dir and a cache of our own, one folder for each Python, platform and torch.
+# cached_wheel NAME==VERSION: sets $wheel, and compiles it if it is not in the cache.
+# pip's cache ignores the torch that a wheel was compiled for, so that importing MMCV may fail with an undefined symbol.
+# Therefore wheels are cached here, in a folder for each Python, platform and torch, and pip gets --no-cache-dir.
 cached_wheel() {
     local folder key prefix=${1/==/-}
     key=$("$python" -c 'import sys, sysconfig, torch
@@ -75,12 +75,12 @@ print(sys.implementation.cache_tag, sysconfig.get_platform(), "torch", torch.__v
         rm -f "$wheel"
     fi
     if [[ $1 == mmcv==* ]]; then
-        say "    compiling $1: once, about 16 minutes divided by the cores; watch it with tail -f $log"
+        say "    compiling $1: about 16 minutes divided by the number of cores, only once; to watch: tail -f $log"
     fi
     mkdir -p "$folder"
-    unfinished=$(mktemp -d "$folder/unfinished.XXXX") # moved only when whole
-    # --no-build-isolation: the builds import torch and numpy of .venv.
-    # MMCV's compiled CUDA ops are not needed: with the GPU hidden it compiles without nvcc, and for every machine alike.
+    unfinished=$(mktemp -d "$folder/unfinished.XXXX") # moved when it is complete
+    # --no-build-isolation: the builds import torch and numpy from .venv.
+    # MMCV's CUDA operators are not needed; with the GPU hidden it compiles without nvcc, the same on every machine.
     CUDA_VISIBLE_DEVICES='' FORCE_CUDA=0 MMCV_WITH_OPS=1 MAX_JOBS=${MAX_JOBS:-$(nproc)} \
         pip wheel --verbose --no-deps --no-build-isolation --no-cache-dir --no-binary :all: -w "$unfinished" "$1"
     mv "$unfinished"/*.whl "$folder/"
@@ -97,14 +97,14 @@ install_full_mmcv() {
     done
 }
 
-# One line for what the end of the log shows.
+# Prints one line on the cause of a failure, found at the end of the log.
 cause() {
     local end
     end=$(tail -n 60 "$log")
     case $end in
         *'No space left on device'*) echo "the disk is full: free $disk_gb GB" ;;
         *'NewConnectionError'* | *'name resolution'* | *'Connection refused'* | *'timed out'* | *'from versions: none'*)
-            echo 'no package index answers: check the network, a proxy (HTTPS_PROXY) and `pip config list`' ;;
+            echo 'no package index answers: check the network, the proxy (HTTPS_PROXY) and `pip config list`' ;;
         *'undefined symbol'*) echo "MMCV was compiled for another torch: rm -r $wheels" ;;
         *'Killed'*) echo 'a compiler was killed for lack of memory: make setup MMCV=full MAX_JOBS=1' ;;
         *) echo "see the end of $log, above" ;;
@@ -116,13 +116,13 @@ finish() {
     [[ -z ${unfinished:-} ]] || rm -rf "$unfinished"
     ((status == 0)) || {
         tail -n 12 "$log" >&3
-        say "failed while $doing; $(cause). Then give the same command again: what is done stays done."
+        say "failed while $doing; $(cause). Then run the same command again; finished steps are kept."
     }
 }
 
-# --- nothing to do? --------------------------------------------------------------------------------------------------
+# --- is there anything to do? -----------------------------------------------------------------------------------------
 exec 9<tools/install.sh
-flock 9 2>/dev/null || true # two set-ups of one checkout take turns
+flock 9 2>/dev/null || true # set-ups of the same checkout wait for each other
 mmcv=${MMCV:-$(cat "$mmcv_choice" 2>/dev/null || echo light)}
 [[ $mmcv == light || $mmcv == full ]] || die "MMCV=$mmcv is neither light nor full."
 venv_is_usable && [[ -f $stamp && $(state) == "$(<"$stamp")" ]] && exit
@@ -139,7 +139,7 @@ doing='preparing .venv'
 exec >"$log" 2>&1
 trap finish EXIT
 
-if [[ $mmcv != "$(cat "$mmcv_choice" 2>/dev/null)" ]]; then # the two share their files
+if [[ $mmcv != "$(cat "$mmcv_choice" 2>/dev/null)" ]]; then # both packages have the same files
     pip uninstall --yes mmcv mmcv-lite
     echo "$mmcv" >"$mmcv_choice"
 fi
@@ -152,7 +152,7 @@ if [[ $mmcv == light ]]; then
 else
     pip install "${requirements[@]}"
     doing='compiling MMCV and xtcocotools'
-    say "    $doing (seconds when they are in $wheels)"
+    say "    $doing (seconds if they are in $wheels)"
     install_full_mmcv
 fi
 
@@ -161,7 +161,7 @@ say "2/3 $doing (10 seconds)"
 pip install --no-deps -r requirements/no_deps.txt
 pip install --no-deps --no-build-isolation -e .
 
-doing='loading it all once'
+doing='importing everything once'
 say "3/3 $doing (10 seconds)"
 "$python" -c 'import kapao_mm; kapao_mm.register_all_modules()'
 state >"$stamp"

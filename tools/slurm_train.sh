@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 #
-# Trains on a Slurm cluster; tools/misc/srun.sh says what the environment changes.
+# Trains on a Slurm cluster; tools/misc/srun.sh lists the environment variables.
 set -euo pipefail
 
 if (($# < 4)); then

@@ -5,7 +5,7 @@ custom_imports = dict(
     imports=[
         'kapao_mm.apis',
         'kapao_mm.datasets',
-        'kapao_mm.engine',
+        'kapao_mm.engine.setup',  # and with it kapao_mm.engine
         'kapao_mm.evaluation',
         'kapao_mm.models',
         'kapao_mm.visualization',

@@ -2,8 +2,8 @@
 """Reads checkpoints that contain pickled objects without importing or running their classes.
 
 ``torch.load(weights_only=True)`` accepts only tensors, storages and plain containers, and refuses
-any other class or function that a file names. Here each of these names is replaced by a stand-in
-without behavior. A file is refused only if it calls a stand-in.
+any other class or function that a file refers to. Here each of these is replaced by an inert class
+without behavior. A file is refused only if it calls an inert class.
 """
 
 import pickle
@@ -19,7 +19,7 @@ from kapao_mm.engine.weight_file import check_integrity, reason
 from kapao_mm.engine.weights_only import TORCH_CAN, load_restricted, unknown_globals
 from kapao_mm.errors import InputError
 
-# Constructors of numpy arrays and numbers. Their stand-ins may be called and give empty objects.
+# Constructors of numpy arrays and numbers, which may be called; they give empty objects.
 NUMPY_CALLS = frozenset(
     {
         'numpy.dtype',
@@ -32,7 +32,7 @@ NUMPY_CALLS = frozenset(
 
 
 class InertClass(type):
-    """Metaclass of the stand-ins for classes and functions; refuses calls to them."""
+    """Metaclass of the classes that replace those in a file; refuses calls to them."""
 
     def __call__(cls, *args: Any) -> 'InertObject':
         """Raises UnpicklingError, except for numpy's constructors, which give an empty object."""
@@ -42,7 +42,7 @@ class InertClass(type):
 
 
 class InertObject(metaclass=InertClass):
-    """Stand-in for a pickled object of a class that is not imported.
+    """Replacement for a pickled object, whose class is not imported.
 
     Attributes:
         state: Pickled state of the object, usually a dict of its attributes; None if the file has
@@ -78,10 +78,10 @@ def load_inert(path: str | Path) -> Any:
     check_integrity(Path(path))
     try:
         if not TORCH_CAN:
-            return load_restricted(path, _stand_in)
+            return load_restricted(path, _make_inert_class)
         with _nothing_allowed():
             names = unknown_globals(path)
-            serialization.add_safe_globals([(_stand_in(name), name) for name in names])
+            serialization.add_safe_globals([(_make_inert_class(name), name) for name in names])
             return torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:  # a hostile file can make the reader raise anything
         raise InputError(f'{path} cannot be read safely: {reason(error)}') from error
@@ -99,5 +99,5 @@ def _nothing_allowed() -> Iterator[None]:
         serialization.add_safe_globals(allowed)
 
 
-def _stand_in(name: str) -> InertClass:
+def _make_inert_class(name: str) -> InertClass:
     return InertClass(name, (InertObject,), {})

@@ -2,7 +2,6 @@
 """Training hooks and checkpoint handling; importing this package registers them with MMPose."""
 
 from .checkpoint import (
-    allow_mmengine_checkpoints,
     check_checkpoint,
     check_output,
     check_training_start,
@@ -30,10 +29,6 @@ from .optim_wrapper import KAPAOOptimWrapper
 from .optim_wrapper_constructor import KAPAOOptimWrapperConstructor
 from .resume import checkpoint_to_resume, latest_checkpoint, require_no_checkpoints
 from .train_loop import ResumableTrainLoop
-from .weight_file import use_safe_reader
-
-allow_mmengine_checkpoints()
-use_safe_reader()
 
 __all__ = [
     'AtomicBackend',
@@ -50,7 +45,6 @@ __all__ = [
     'ResumableTrainLoop',
     'SafeCheckpointHook',
     'StepEMAHook',
-    'allow_mmengine_checkpoints',
     'check_checkpoint',
     'check_output',
     'check_training_start',
@@ -62,6 +56,5 @@ __all__ = [
     'load_weights',
     'read_checkpoint',
     'require_no_checkpoints',
-    'use_safe_reader',
     'write_hashed',
 ]

@@ -3,14 +3,11 @@
 
 import hashlib
 import io
-import pickle
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from mmengine.logging import HistoryBuffer, print_log
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from kapao_mm.errors import InputError
@@ -18,36 +15,6 @@ from kapao_mm.utils.atomic_file import check_folder
 
 from .file_backend import AtomicBackend
 from .weight_file import read_weight_file
-from .weights_only import allow_globals
-
-
-def allow_mmengine_checkpoints() -> None:
-    """Allows the classes that MMEngine writes into checkpoints for ``weights_only`` reading.
-
-    MMEngine's checkpoints contain numpy arrays from the dataset's metainfo and the history of
-    logged values (``HistoryBuffer``), which refers to its own methods by ``getattr``.
-    """
-    reconstruct, _, _ = np.empty(0).__reduce__()
-    scalar, _ = np.float64().__reduce__()
-    kinds = (np.bool_, np.uint8, np.int32, np.int64, np.float32, np.float64)
-    allow_globals(
-        [
-            HistoryBuffer,
-            np.ndarray,
-            np.dtype,
-            *(type(np.dtype(kind)) for kind in kinds),
-            reconstruct,
-            scalar,
-            (_history_method, 'builtins.getattr'),
-        ]
-    )
-
-
-def _history_method(owner: type, name: str) -> Callable:
-    """Replaces ``getattr`` in checkpoints; returns only the statistics methods of a history."""
-    if owner is not HistoryBuffer or name not in ('min', 'max', 'current', 'mean'):
-        raise pickle.UnpicklingError(f'getattr({owner!r}, {name!r}) is not allowed')
-    return getattr(owner, name)
 
 
 def read_checkpoint(place: str | Path) -> dict[str, Any]:
@@ -62,13 +29,13 @@ def read_checkpoint(place: str | Path) -> dict[str, Any]:
     """
     checkpoint = read_weight_file(place, mmap=True)
     if not isinstance(checkpoint, dict) or 'state_dict' not in checkpoint:
-        raise InputError(f'checkpoint {place} has no state_dict; give one that kapao train wrote')
+        raise InputError(f'checkpoint {place} has no state_dict; use one that kapao train wrote')
     meta = checkpoint.get('meta') or {}
     if not isinstance(meta, dict) or not isinstance(meta.get('dataset_meta', {}), dict):
-        raise InputError(f'checkpoint {place} has a meta that is no dict; it is none of MMEngine')
+        raise InputError(f'checkpoint {place} is not from MMEngine: its meta is not a dict')
     weights = checkpoint['state_dict']
     if not isinstance(weights, dict) or not all(isinstance(name, str) for name in weights):
-        raise InputError(f'checkpoint {place} has a state_dict that is no dict of named weights')
+        raise InputError(f'checkpoint {place} is not from MMEngine: its weights have no names')
     return checkpoint
 
 
@@ -139,18 +106,18 @@ def check_output(path: Path, source: Path) -> None:
 
     Args:
         path: File that will be written.
-        source: File that it is made from.
+        source: Input file of the tool.
 
     Raises:
         InputError: If ``path`` is the same file as ``source``, is a folder, or lies in a folder
             that does not exist or cannot be written to.
     """
     if path.resolve() == source.resolve():
-        raise InputError(f'{path} would replace the file that it is made from; give another name')
+        raise InputError(f'{path} would overwrite the input file; use another name')
     if not path.parent.is_dir():
-        raise InputError(f'folder {path.parent.absolute()} does not exist; make it first')
+        raise InputError(f'folder {path.parent.absolute()} does not exist; create it first')
     if path.is_dir():
-        raise InputError(f'{path} is a folder; give the name of a file')
+        raise InputError(f'{path} is a folder; give a file name')
     check_folder(path.parent)
 
 

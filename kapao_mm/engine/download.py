@@ -74,7 +74,7 @@ def _look_up(place: str) -> str:
                 home = checkpoint._get_mmengine_home()
                 return found if '://' in found else str(Path(home) / found)
     except KeyError as error:
-        raise InputError(f'checkpoint {place} does not exist: no such name is known') from error
+        raise InputError(f'checkpoint {place} does not exist: the name is unknown') from error
     raise InputError(
         f'checkpoint {place}: {scheme}:// cannot be read; download the file and give its path'
     )

@@ -17,8 +17,8 @@ from .schedule import ema_decay
 class RampedEMA(BaseAveragedModel):
     """Exponential moving average of weights and floating-point buffers (docs/method.md, Training).
 
-    MMPose's ExpMomentumEMA has the same decay, but its first update only copies the model.
-    Integer buffers are copied from the model.
+    Use it with :class:`StepEMAHook`. MMPose's ExpMomentumEMA has the same decay, but its first
+    update only copies the model. Integer buffers are copied from the model.
 
     Args:
         model: Model to average.
@@ -32,8 +32,8 @@ class RampedEMA(BaseAveragedModel):
     def __init__(self, model: nn.Module, decay: float, ramp: float) -> None:
         if not (0 <= decay <= 1 and ramp > 0):  # also True for NaN
             raise InputError(
-                f'RampedEMA has decay={decay} and ramp={ramp}; decay must be 0 to 1 and ramp above '
-                '0, or the averaged weights are no numbers'
+                f'RampedEMA has decay={decay} and ramp={ramp}; decay must be between 0 and 1, and '
+                'ramp above 0'
             )
         super().__init__(model, update_buffers=True)
         self.decay = decay

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from kapao_mm.errors import InputError
-
-PRECISIONS = ('auto', 'float32', 'float16', 'bfloat16')
+from kapao_mm.utils.cli import PRECISIONS
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -52,7 +51,7 @@ class KAPAOOptimWrapper(AmpOptimWrapper):
             precision = 'float16' if self.device == 'cuda' else 'float32'
         if precision not in PRECISIONS:
             raise InputError(
-                f'optim_wrapper.precision is {precision!r}; set one of {", ".join(PRECISIONS)}'
+                f'optim_wrapper.precision is {precision!r}; set auto, {" or ".join(PRECISIONS)}'
             )
         if precision == 'float16' and self.device != 'cuda':
             raise InputError(

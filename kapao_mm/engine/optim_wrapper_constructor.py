@@ -25,8 +25,8 @@ class KAPAOOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         """
         if self.paramwise_cfg:
             raise InputError(
-                'paramwise_cfg has no effect with constructor=KAPAOOptimWrapperConstructor, whose '
-                'groups are weights, norms and biases; remove one of the two'
+                'paramwise_cfg does not work with constructor=KAPAOOptimWrapperConstructor, which '
+                'makes the groups weights, norms and biases; remove one of the two'
             )
         model = model.module if is_model_wrapper(model) else model
         optimizer = OPTIMIZERS.build(dict(self.optimizer_cfg, params=parameter_groups(model)))

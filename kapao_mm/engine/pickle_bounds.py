@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Refuses pickles whose nested tuples would keep a reader busy forever."""
+"""Refuses pickles with nested tuples that would take forever to read."""
 
 import pickle
 import pickletools
@@ -17,7 +17,7 @@ def require_bounded_tuples(pickled: BinaryIO, limit: int) -> None:
 
     Args:
         pickled: File positioned at the start of a pickle; it is read to the end of the pickle.
-        limit: Maximum number of objects; no honest tuple needs more than the file has bytes.
+        limit: Maximum number of objects; no regular tuple has more objects than the file has bytes.
 
     Raises:
         UnpicklingError: If a tuple exceeds the limit.

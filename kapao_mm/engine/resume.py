@@ -64,7 +64,7 @@ def checkpoint_to_resume(work_dir: str | Path, given: str = 'auto') -> str | Non
         _check_resumable(path)
     except InputError as error:
         good = _newest_resumable(folder)
-        advice = f'use --resume {good}' if good else f'no other in {folder} can be resumed'
+        advice = f'use --resume {good}' if good else f'{folder} has no checkpoint to resume'
         raise InputError(f'{error}; {advice}') from error
     return str(path)
 
@@ -79,11 +79,10 @@ def require_no_checkpoints(folder: str | Path, names: str = RUN_NAMES) -> None:
     Raises:
         InputError: If the folder holds files with such names.
     """
-    found = _matching(Path(folder), names)
-    if found:
+    if found := _matching(Path(folder), names):
         raise InputError(
-            f'{folder} holds checkpoints of another run ({len(found)}, as {found[0]}); go on with '
-            'it by --resume, give another --work-dir, or write over them by --overwrite '
+            f'{folder} has checkpoints of another run ({len(found)}, such as {found[0]}); continue '
+            'it with --resume, choose another --work-dir, or overwrite them with --overwrite '
             '(default_hooks.checkpoint.overwrite=True)'
         )
 
@@ -97,15 +96,11 @@ def _newest_without_pointer(folder: Path) -> str | None:
     Raises:
         InputError: If the folder has checkpoints, but none can be resumed.
     """
-    newest = _newest_resumable(folder)
-    if newest:
+    if newest := _newest_resumable(folder):
         print_log(f'{folder} has no last_checkpoint; resuming its newest, {newest}', 'current')
         return str(newest)
-    found = _matching(folder, RUN_NAMES)
-    if found:
-        raise InputError(
-            f'{folder} has no last_checkpoint, and {found[0]} lacks what resuming needs'
-        )
+    if found := _matching(folder, RUN_NAMES):
+        raise InputError(f'{folder} has no last_checkpoint, and {found[0]} cannot be resumed')
     return None
 
 
@@ -113,9 +108,9 @@ def _check_resumable(path: str | Path) -> None:
     """Raises InputError if a checkpoint cannot be read or lacks a part of the run's state."""
     checkpoint = read_checkpoint(path)
     needed = ('meta', 'message_hub', 'optimizer')
-    lacks = [key for key in needed if not isinstance(checkpoint.get(key), dict)]
-    if lacks:
-        raise InputError(f'checkpoint {path} cannot be resumed, it has no {" and no ".join(lacks)}')
+    missing = [key for key in needed if not isinstance(checkpoint.get(key), dict)]
+    if missing:
+        raise InputError(f'checkpoint {path} cannot be resumed: {", ".join(missing)} missing')
 
 
 def _newest_resumable(folder: Path) -> Path | None:
@@ -125,7 +120,7 @@ def _newest_resumable(folder: Path) -> Path | None:
     """
     for path in sorted(folder.glob('*.pth'), key=_progress, reverse=True):
         with suppress(InputError):
-            if not path.name.startswith('non_finite'):  # its run would stop again
+            if not path.name.startswith('non_finite'):  # the run would stop again
                 _check_resumable(path)
                 return path
     return None

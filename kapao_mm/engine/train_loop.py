@@ -6,7 +6,7 @@ from typing import Any
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmpose.registry import LOOPS
 
-from kapao_mm.utils.config_names import check_names
+from kapao_mm.utils.config_variables import check_variables
 
 # Key in the message hub: the number of batches of the epoch before the checkpoint was saved.
 BATCHES_DONE = 'batches_done'
@@ -22,7 +22,7 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
     """
 
     def __init__(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
-        check_names(runner.cfg)  # before the datasets are built, which a wrong name would misdirect
+        check_variables(runner.cfg)  # before the datasets are built from a wrong config
         super().__init__(runner, *args, **kwargs)
 
     def run_epoch(self) -> None:

@@ -87,15 +87,15 @@ def check_integrity(path: Path) -> None:
             found = hashlib.file_digest(file, 'sha256').hexdigest()
         if not found.startswith(expected):
             raise InputError(
-                f'{path} is damaged, or another file than its name says: its SHA-256 begins with '
-                f'{found[: len(expected)]}; rename it if you trust it'
+                f'{path} is damaged or was renamed: its name has a hash, but not that of its '
+                f'content ({found[: len(expected)]}); remove it from the name if you trust the file'
             )
     try:
         if _starts_with_zip(path):
             _check_zip(path, size)
         else:
             with path.open('rb') as file:
-                for _ in range(5):  # a file of torch before 1.6 begins with five pickles
+                for _ in range(5):  # a file of torch before 1.6 starts with five pickles
                     _check_pickle(file, size)
     except Exception as error:  # a damaged file can make the reader raise anything
         raise InputError(f'{path} cannot be read safely: {error}') from error
@@ -107,11 +107,11 @@ def _check_zip(path: Path, size: int) -> None:
             entries = archive.infolist()
             names = [entry.filename for entry in entries]
             if any(name.endswith('/constants.pkl') for name in names):
-                raise UnpicklingError('it is a torchscript file; give what it was exported from')
+                raise UnpicklingError('it is a TorchScript file; use the checkpoint of the model')
             if sum(entry.file_size for entry in entries) > size:
                 raise UnpicklingError('its parts are compressed or overlap')
             if damaged := archive.testzip():
-                raise UnpicklingError(f'it is damaged, the checksum of {damaged} is wrong')
+                raise UnpicklingError(f'it is damaged: the checksum of {damaged} is wrong')
             for name in names:
                 if name.endswith('.pkl'):
                     with archive.open(name) as file:
@@ -174,7 +174,7 @@ def _describe(path: Path, error: Exception) -> str:
     with suppress(Exception):
         if any(name.startswith('models.') for name in unknown_globals(path)):
             return (
-                f'checkpoint {path} is a pickled model, as KAPAO and YOLOv5 are released; convert '
+                f'checkpoint {path} is a pickled model like those of KAPAO and YOLOv5; convert '
                 f'it first: {CONVERTER} {path} {path.stem}.pth'
             )
     return f'checkpoint {path} cannot be read safely: {reason(error)}'

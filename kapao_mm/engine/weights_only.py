@@ -1,7 +1,7 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 """Reads files of ``torch.save`` without running code in them.
 
-torch 2.6 and later supports a list of allowed classes for ``weights_only`` reading. For older
+torch 2.6 and later accepts a list of allowed classes for ``weights_only`` reading. For older
 versions this module has a restricted unpickler with the same behavior.
 """
 
@@ -10,13 +10,15 @@ import pickletools
 import zipfile
 from _compat_pickle import IMPORT_MAPPING
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
+from mmengine.logging import HistoryBuffer
 
 FindClass = Callable[[str], Any]  # returns the object for a name such as 'numpy.ndarray'
 
@@ -27,10 +29,33 @@ DTYPES = ('float16', 'bfloat16', 'float32', 'float64', 'uint8', 'int8', 'int16',
 def _encode(text: str, encoding: str) -> bytes:
     """Replaces ``_codecs.encode``, with which pickles of protocol 2 store bytes."""
     if encoding != 'latin1':
-        raise pickle.UnpicklingError(f'it would encode to {encoding}')
+        raise pickle.UnpicklingError(f'it encodes to {encoding}, which is not allowed')
     return text.encode('latin1')
 
 
+def _history_method(owner: type, name: str) -> Callable:
+    """Replaces ``getattr`` in checkpoints; returns only the statistics methods of a history."""
+    if owner is not HistoryBuffer or name not in ('min', 'max', 'current', 'mean'):
+        raise pickle.UnpicklingError(f'getattr({owner!r}, {name!r}) is not allowed')
+    return getattr(owner, name)
+
+
+def _mmengine_globals() -> dict[str, Any]:
+    """Returns the classes and functions in MMEngine's checkpoints by their names in files.
+
+    These are numpy arrays of the dataset's metainfo, and the history of logged values, which refers
+    to its own methods by ``getattr``.
+    """
+    kinds = (np.bool_, np.uint8, np.int32, np.int64, np.float32, np.float64)
+    found = [
+        *(HistoryBuffer, np.ndarray, np.dtype, *(type(np.dtype(kind)) for kind in kinds)),
+        *(np.empty(0).__reduce__()[0], np.float64().__reduce__()[0]),
+    ]
+    names = {f'{value.__module__}.{value.__qualname__}': value for value in found}
+    return names | {'builtins.getattr': _history_method}
+
+
+ALLOWED = _mmengine_globals()
 # Functions and classes that create tensors and containers, as in torch's own reader.
 TENSORS: dict[str, Any] = {
     '_codecs.encode': _encode,
@@ -52,25 +77,9 @@ TENSORS: dict[str, Any] = {
 # Opcodes that torch never writes and that create objects in ways that are not checked here.
 REFUSED = ('INST', 'OBJ', 'EXT1', 'EXT2', 'EXT4', 'NEWOBJ_EX', 'PERSID', 'STACK_GLOBAL')
 
-_allowed: dict[str, Any] = {}  # for older versions of torch; newer ones have a list
-
-
-def allow_globals(objects: Sequence[Any]) -> None:
-    """Allows :func:`load_weights_only` to read further classes and functions.
-
-    Args:
-        objects: Classes and functions. An entry may also be a tuple of an object and the name in
-            files that it replaces.
-    """
-    if TORCH_CAN:
-        torch.serialization.add_safe_globals(list(objects))
-    for entry in objects:
-        value, name = entry if isinstance(entry, tuple) else (entry, None)
-        _allowed[name or f'{value.__module__}.{value.__qualname__}'] = value
-
 
 def load_weights_only(path: str | Path, map_location: Any = 'cpu', mmap: bool = False) -> Any:
-    """Reads a file with tensors, plain containers and classes allowed by :func:`allow_globals`.
+    """Reads a file with tensors, plain containers and the objects of MMEngine's checkpoints.
 
     Args:
         path: File of ``torch.save``.
@@ -82,7 +91,8 @@ def load_weights_only(path: str | Path, map_location: Any = 'cpu', mmap: bool = 
             torch raises other errors.
     """
     if TORCH_CAN:
-        return torch.load(path, map_location, weights_only=True, mmap=mmap)
+        with torch.serialization.safe_globals([(value, name) for name, value in ALLOWED.items()]):
+            return torch.load(path, map_location, weights_only=True, mmap=mmap)
     return load_restricted(path, _find_allowed, map_location, mmap)
 
 
@@ -103,7 +113,7 @@ def load_restricted(
             allowed.
     """
     if not zipfile.is_zipfile(path):
-        raise pickle.UnpicklingError('it is no file of torch.save since torch 1.6')
+        raise pickle.UnpicklingError('it is not a file of torch.save (torch 1.6 or later)')
     with zipfile.ZipFile(path) as archive:
         entries = {Path(entry.filename).name: entry.file_size for entry in archive.infolist()}
     if 'constants.pkl' in entries:
@@ -134,13 +144,13 @@ def unknown_globals(path: str | Path) -> set[str]:
         (program,) = (name for name in archive.namelist() if Path(name).name == 'data.pkl')
         opcodes = pickletools.genops(archive.read(program))
         names = {arg.replace(' ', '.') for op, arg, _ in opcodes if op.name == 'GLOBAL'}
-    return {name for name in names if name not in TENSORS and name not in _allowed}
+    return {name for name in names if name not in TENSORS and name not in ALLOWED}
 
 
 def _find_allowed(name: str) -> Any:
-    if name not in _allowed:
+    if name not in ALLOWED:
         raise pickle.UnpicklingError(f'{name} is not allowed')
-    return _allowed[name]
+    return ALLOWED[name]
 
 
 def _refuse(opcode: str, unpickler: pickle._Unpickler) -> None:
@@ -171,7 +181,7 @@ class _RestrictedUnpickler(pickle._Unpickler):
         _, kind, key, _, count = self.stack[-1]
         size = torch._utils._element_size(kind.dtype)
         if not 0 <= count * size <= self.sizes.get(key, -1):
-            raise pickle.UnpicklingError(f'its storage {key} is not as long as it says')
+            raise pickle.UnpicklingError(f'its storage {key} is shorter than stated')
         super().load_binpersid()
 
     dispatch[pickle.BUILD[0]] = load_build

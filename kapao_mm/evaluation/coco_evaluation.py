@@ -13,7 +13,6 @@ import xtcocotools.coco
 import xtcocotools.cocoeval
 
 from kapao_mm.datasets.metainfo import category_ids
-from kapao_mm.errors import InputError
 
 # MMPose's names of the metrics of xtcocotools, in the same order.
 KEYPOINT_METRICS = dict(
@@ -48,7 +47,8 @@ def evaluate_results(
     labeled.
 
     Args:
-        annotations: Content of a COCO-format annotation file; not changed.
+        annotations: Content of a COCO-format annotation file that :func:`label_faults` accepts; not
+            changed.
         results: Records that :func:`check_results` accepts.
         metainfo: Metainfo with ``categories``, ``CLASSES`` (see :func:`category_ids`) and
             ``sigmas`` (K,).
@@ -64,9 +64,6 @@ def evaluate_results(
         The keypoint metrics, then the box metrics, then 'AP without fusion'. Values are in 0..1, or
         :data:`NO_TRUTH`. With several categories these are means over the categories with ground
         truth, followed by the metrics of each category as 'category/AP'.
-
-    Raises:
-        InputError: If an annotation or an image lacks something that its evaluation needs.
     """
     found = {}
     for category, ids in zip(metainfo['categories'], category_ids(metainfo), strict=True):
@@ -81,8 +78,8 @@ def evaluate_results(
         found[category['name']] = metrics
     if len(found) == 1:
         return metrics
-    of_each = {f'{name}/{key}': part[key] for name, part in found.items() for key in part}
-    return {key: _mean(part[key] for part in found.values()) for key in metrics} | of_each
+    single = {f'{name}/{key}': part[key] for name, part in found.items() for key in part}
+    return {key: _mean(part[key] for part in found.values()) for key in metrics} | single
 
 
 def metric_names(categories: list[str], iou_type: str, box_ap: bool) -> list[str]:
@@ -116,7 +113,7 @@ def count_truths(
     for category, ids in zip(metainfo['categories'], category_ids(metainfo), strict=True):
         _, truths, _ = _take_category(annotations, [], set(ids), use_area)
         numbers = [
-            truth['num_keypoints'] if iou_type == 'keypoints_crowd' else count_labelled(truth)
+            truth['num_keypoints'] if iou_type == 'keypoints_crowd' else count_labeled(truth)
             for truth in truths
             if not truth['iscrowd']
         ]
@@ -126,15 +123,13 @@ def count_truths(
 
 def format_metrics(metrics: Mapping[str, float], categories: list[str]) -> str:
     """Formats the metrics of :func:`evaluate_results` as a table, one column for each category."""
-    several = len(categories) > 1
-    columns = {'mean': ''} | {name: f'{name}/' for name in categories} if several else {'': ''}
-    rows = [('', *columns)] if several else []
+    names = categories if len(categories) > 1 else []
+    rows = [['', 'mean', *names]] if names else []
     for key in (key for key in metrics if '/' not in key):
-        values = [metrics[f'{prefix}{key}'] for prefix in columns.values()]
-        rows.append((key, *('-' if value < 0 else f'{value:.4f}' for value in values)))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ([cell.rjust(width) for cell, width in zip(row, widths, strict=True)] for row in rows)
-    return '\n'.join('  '.join(line) for line in lines)
+        values = [metrics[key], *(metrics[f'{name}/{key}'] for name in names)]
+        rows.append([key, *('-' if value < 0 else f'{value:.4f}' for value in values)])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return '\n'.join('  '.join(map(str.rjust, row, widths)) for row in rows)
 
 
 def _take_category(
@@ -152,55 +147,39 @@ def _take_category(
         if ids.isdisjoint(image.get('not_exhaustive_category_ids', ()))
     }
 
-    def taken(records: Iterable[dict]) -> Iterator[tuple[dict, dict]]:
-        ours = (r for r in records if r['category_id'] in ids and r['image_id'] in images)
-        for i, record in enumerate(ours, 1):
+    def select(records: Iterable[dict]) -> Iterator[tuple[dict, dict]]:
+        selected = (r for r in records if r['category_id'] in ids and r['image_id'] in images)
+        for i, record in enumerate(selected, 1):
             yield dict(id=i, image_id=record['image_id'], category_id=1), record
 
     truths = [
         common
         | dict(
             bbox=ann['bbox'],
-            area=area_of(ann, use_area),
+            area=ann['area'] if use_area else ann['bbox'][2] * ann['bbox'][3],
             iscrowd=ann.get('iscrowd', 0),
             keypoints=ann['keypoints'],
-            num_keypoints=ann.get('num_keypoints', count_labelled(ann)),
+            num_keypoints=ann.get('num_keypoints', count_labeled(ann)),
         )
-        for common, ann in taken(annotations['annotations'])
+        for common, ann in select(annotations['annotations'])
     ]
     detections = [
         common | _detection(result) | dict(score=result['score'])
-        for common, result in taken(results)
+        for common, result in select(results)
     ]
     return list(images.values()), truths, detections
 
 
-def count_labelled(ann: Mapping[str, Any]) -> int:
+def count_labeled(ann: Mapping[str, Any]) -> int:
     """Counts the labeled keypoints of an annotation."""
     return sum(visible > 0 for visible in ann['keypoints'][2::3])
-
-
-def area_of(ann: Mapping[str, Any], use_area: bool) -> float:
-    """Returns the area of an annotation, px, or that of its box without ``use_area``.
-
-    Raises:
-        InputError: If the area is needed and missing.
-    """
-    if not use_area:
-        return ann['bbox'][2] * ann['bbox'][3]
-    if 'area' not in ann:
-        raise InputError(
-            f"annotation {ann['id']} has no 'area', which OKS needs: add it, or have it estimated "
-            'from the box with test_evaluator.use_area=False'
-        )
-    return ann['area']
 
 
 def _detection(result: Mapping[str, Any]) -> dict[str, Any]:
     """Returns keypoints, box and area of a result; the area is the box's, as in ``loadRes``."""
     keypoints = np.array(result['keypoints'], float).reshape(-1, 3)
-    low, size = keypoints[:, :2].min(0), np.ptp(keypoints[:, :2], 0)
-    bbox = result.get('bbox') or [*low, *size]
+    top_left, size = keypoints[:, :2].min(0), np.ptp(keypoints[:, :2], 0)
+    bbox = result.get('bbox') or [*top_left, *size]
     keypoints[:, 2] = 1  # unused score; xtcocotools drops poses whose scores are all 0
     return dict(bbox=bbox, area=bbox[2] * bbox[3], keypoints=keypoints.ravel())
 
@@ -212,11 +191,6 @@ class _PoseEval(xtcocotools.cocoeval.COCOeval):
         """Returns the ids of the easy, medium and hard images."""
         parts = [], [], []
         for image in self.cocoGt.dataset['images']:
-            if 'crowdIndex' not in image:
-                raise InputError(
-                    f"image {image['id']} of the annotation file has no 'crowdIndex', which "
-                    "iou_type='keypoints_crowd' needs"
-                )
             level = np.searchsorted((first, second), image['crowdIndex'], side='right')
             parts[level].append(image['id'])
         return parts
@@ -262,7 +236,7 @@ def _box_metrics(
     # xtcocotools is not used, because its compiled part does not work with numpy 2.
     tables = [_index(images, part, pycocotools.coco.COCO) for part in (truths, detections)]
     stats = _stats(pycocotools.cocoeval.COCOeval(*tables, 'bbox'))
-    return {name: stats[place] for name, place in BOX_METRICS.items()}
+    return {name: stats[index] for name, index in BOX_METRICS.items()}
 
 
 def index_annotations(

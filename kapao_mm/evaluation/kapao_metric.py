@@ -77,9 +77,9 @@ class KAPAOMetric(CocoMetric):
         prefix: str | None = None,
     ) -> None:
         if iou_type not in KEYPOINT_METRICS:
-            raise InputError(f'iou_type is one of {", ".join(KEYPOINT_METRICS)}, not {iou_type!r}')
+            raise InputError(f'iou_type is {iou_type!r}; set {" or ".join(KEYPOINT_METRICS)}')
         if format_only and not outfile_prefix:
-            raise InputError('format_only needs outfile_prefix, where the results go')
+            raise InputError('format_only needs outfile_prefix, the path of the results')
         if outfile_prefix:
             check_writable(f'{outfile_prefix}{RESULT_SUFFIX}')
         if ann_file and not Path(ann_file).is_file():
@@ -105,10 +105,21 @@ class KAPAOMetric(CocoMetric):
 
         The metainfo of MMPose's own datasets lacks ``categories``. It is treated as one category.
         """
-        meta = _with_categories(dataset_meta)  # a copy, because MMPose changes it
-        path = self._annotation_path(meta['dataset_name'])
+        meta = _with_categories(dataset_meta)
+        self._check_annotations(meta)
+        CocoMetric.dataset_meta.fset(self, meta)  # changes meta if there is a gt_converter
+        meta.update(_with_categories(meta))
+        self._warn_of_empty_categories()
+
+    def _check_annotations(self, meta: dict[str, Any]) -> None:
+        """Loads the annotation file, checks it, and adds its categories to the metainfo.
+
+        Raises:
+            InputError: If the file has errors or does not fit the metainfo or the arguments.
+        """
         if len(meta['categories']) > 1 and (self.gt_converter or self.pred_converter):
-            raise InputError('gt_converter and pred_converter are for one category')
+            raise InputError('gt_converter and pred_converter work with a single category only')
+        path = self._annotation_path(meta)
         content = read_annotations(path) if self.coco is None else self.coco.dataset
         faults = file_faults(content, meta, test_mode=True)
         raise_faults(path, faults or found_only(id_faults('images', content['images'])))
@@ -116,28 +127,22 @@ class KAPAOMetric(CocoMetric):
         self._check_categories(path, meta)
         if self.format_only:
             content = dict(images=content['images'], categories=content['categories'])
-        elif 'annotations' not in content:
+        elif 'annotations' in content:
+            raise_faults(path, label_faults(content, meta, self.use_area, self.iou_type))
+        else:
             raise InputError(
                 f'annotation file {path} has no annotations to evaluate against; '
-                'kapao test --format-only writes results without'
+                'kapao test --format-only writes results without them'
             )
-        else:
-            raise_faults(path, label_faults(content, meta, self.use_area, self.iou_type))
         self.coco = index_annotations(content)
-        CocoMetric.dataset_meta.fset(self, meta)
-        if self.gt_converter:
-            meta.update(_with_categories(meta | dict(categories=())))
-        if not self.format_only:
-            self._say_what_is_not_found(path)
 
-    def _annotation_path(self, dataset_name: str) -> str:
+    def _annotation_path(self, meta: Mapping[str, Any]) -> str:
         """Returns the path of the annotation file: the metric's own, or that of the dataset."""
-        hub = MessageHub.get_current_instance()
-        path = self.ann_file or hub.get_info(f'{dataset_name}_ann_file', None)
+        name = meta['dataset_name']
+        path = self.ann_file or MessageHub.get_current_instance().get_info(f'{name}_ann_file', None)
         if path is None:
             raise InputError(
-                f'the annotation file of dataset {dataset_name!r} is not known: give '
-                'test_evaluator.ann_file'
+                f'the annotation file of dataset {name!r} is not known: set test_evaluator.ann_file'
             )
         return path
 
@@ -159,29 +164,31 @@ class KAPAOMetric(CocoMetric):
                 f'annotation file {path} has no category {", ".join(missing)}: not evaluated'
             )
 
-    def _say_what_is_not_found(self, path: str) -> None:
+    def _warn_of_empty_categories(self) -> None:
         """Warns of categories without labeled keypoints, for which there is no keypoint AP."""
-        options = dict(iou_type=self.iou_type, use_area=self.use_area)
-        counts = count_truths(self._ground_truth(), self.dataset_meta, **options)
+        if self.format_only:
+            return
+        meta = self.dataset_meta
+        counts = count_truths(self._ground_truth(), meta, self.iou_type, self.use_area)
         empty = [name for name, count in counts.items() if not count]
         if empty:
             lost = ', and no checkpoint becomes the best' if len(empty) == len(counts) else ''
             MMLogger.get_current_instance().warning(
-                f'annotation file {path} has no object of {", ".join(empty)} with labelled '
-                f'keypoints that is no crowd region: there is no keypoint AP{lost}'
+                f'annotation file {self._annotation_path(meta)} has no labeled keypoints outside '
+                f'crowd regions for {", ".join(empty)}: there is no keypoint AP{lost}'
             )
 
     def _ground_truth(self) -> dict[str, Any]:
         """Returns the annotations to evaluate against, converted if ``gt_converter`` is given."""
         annotations = self.coco.dataset
         if self.gt_converter:
-            # MMPose's conversion changes annotations, and counts unlabeled keypoints too.
-            light = [
+            # Copied because MMPose changes them; it would count unlabeled keypoints as well.
+            copies = [
                 {key: value for key, value in ann.items() if key != 'num_keypoints'}
                 for ann in annotations['annotations']
             ]
-            transform_ann(light, *self._conversion(self.gt_converter))
-            annotations = {**annotations, 'annotations': light}
+            transform_ann(copies, *_conversion(self.gt_converter))
+            annotations = {**annotations, 'annotations': copies}
         return annotations
 
     def process(self, data_batch: Sequence[dict], data_samples: Sequence[dict]) -> None:
@@ -200,7 +207,7 @@ class KAPAOMetric(CocoMetric):
         expected = self.dataset_meta['num_keypoints']
         if self.pred_converter:
             poses = dict(poses)
-            transform_pred(poses, *self._conversion(self.pred_converter))
+            transform_pred(poses, *_conversion(self.pred_converter))
         if (count := poses['keypoints'].shape[1]) != expected:
             raise InputError(
                 f'predictions have {count} keypoints, the dataset '
@@ -225,8 +232,8 @@ class KAPAOMetric(CocoMetric):
         records = [record for fused, _ in results for record in fused]
         unfused = None
         if any(before is not None for _, before in results):
-            pairs = (after if before is None else before for after, before in results)
-            unfused = [record for image in pairs for record in image]
+            parts = (fused if before is None else before for fused, before in results)
+            unfused = [record for part in parts for record in part]
         if not records:
             logger.warning(
                 f'no pose in {len(results)} images scored above model.test_cfg.pose_score_thr'
@@ -284,9 +291,9 @@ class KAPAOMetric(CocoMetric):
         names = [category['name'] for category in self.dataset_meta['categories']]
         return format_metrics(metrics, names)
 
-    @staticmethod
-    def _conversion(converter: dict) -> tuple[int, list]:
-        return converter['num_keypoints'], converter['mapping']
+
+def _conversion(converter: dict) -> tuple[int, list]:
+    return converter['num_keypoints'], converter['mapping']
 
 
 def _with_categories(metainfo: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 """Finds faults in labels that would silently change the results of COCO's evaluation."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from kapao_mm.datasets.annotations.checks import (
@@ -51,23 +52,19 @@ def label_faults(
 
 def _image_faults(images: list[dict], iou_type: str) -> list[Finding]:
     """Checks the images; findings have no ids if there is no fault."""
+    find = partial(find_entries, 'images', images)
+    needs_crowd_index = iou_type == 'keypoints_crowd'
     return [
         *id_faults('images', images),
-        find_entries(
-            'images',
-            images,
+        find(
             "images whose 'not_exhaustive_category_ids' is not a list of ids",
-            'list the ids of the categories that nobody looked for in the image',
+            'list the ids of the categories that were not labeled in the image',
             lambda image: not _are_ids(image.get('not_exhaustive_category_ids', [])),
         ),
-        find_entries(
-            'images',
-            images,
+        find(
             "images without a number 'crowdIndex', which iou_type='keypoints_crowd' needs",
             "add it, or evaluate with iou_type='keypoints'",
-            lambda image: (
-                iou_type == 'keypoints_crowd' and not are_numbers([image.get('crowdIndex')])
-            ),
+            lambda image: needs_crowd_index and not are_numbers([image.get('crowdIndex')]),
         ),
     ]
 
@@ -78,20 +75,28 @@ def _area_faults(annotations: dict, use_area: bool) -> list[Finding]:
     With an area of NaN every pose would be correct, with 0 none would be, and with an area larger
     than the image OKS would accept any distance.
     """
+    find = partial(find_entries, 'annotations', annotations['annotations'])
+    negative = find(
+        "annotations whose 'bbox' has a negative width or height",
+        'write x, y, width and height',
+        lambda entry: min(entry['bbox'][2:]) < 0,
+    )
+    if not use_area:
+        empty_box = find(
+            "annotations whose 'bbox' has no area, which OKS needs with use_area=False",
+            'correct the boxes, or remove the annotations',
+            lambda entry: any(entry['keypoints'][2::3]) and not _is_area(_box_area(entry)),
+        )
+        return [negative, empty_box]
     sizes = {im['id']: [im.get('width'), im.get('height')] for im in annotations['images']}
     image_areas = {key: w * h for key, (w, h) in sizes.items() if are_numbers([w, h])}
 
-    def find(what: str, remedy: str, wrong: Callable[[dict], bool]) -> Finding:
-        return find_entries('annotations', annotations['annotations'], what, remedy, wrong)
-
-    def of_box(entry: dict) -> float:
-        return entry['bbox'][2] * entry['bbox'][3]
-
     def is_too_large(entry: dict) -> bool:
-        limit = max(image_areas.get(entry['image_id'], LARGEST_AREA), of_box(entry))
+        limit = max(image_areas.get(entry['image_id'], LARGEST_AREA), _box_area(entry))
         return _is_area(entry.get('area')) and entry['area'] > limit
 
-    of_area = [
+    return [
+        negative,
         find(
             "annotations without 'area', which OKS needs",
             f'add it, {OR_FROM_BOX}',
@@ -108,17 +113,10 @@ def _area_faults(annotations: dict, use_area: bool) -> list[Finding]:
             is_too_large,
         ),
     ]
-    of_boxes = find(
-        "annotations whose 'bbox' has no area, from which use_area=False takes that of OKS",
-        'correct it, or take the annotations out',
-        lambda entry: any(entry['keypoints'][2::3]) and not _is_area(of_box(entry)),
-    )
-    negative = find(
-        "annotations whose 'bbox' has a negative width or height",
-        'write x, y, width and height',
-        lambda entry: min(entry['bbox'][2:]) < 0,
-    )
-    return [negative, *(of_area if use_area else [of_boxes])]
+
+
+def _box_area(entry: dict) -> float:
+    return entry['bbox'][2] * entry['bbox'][3]
 
 
 def _is_area(value: Any) -> bool:

@@ -13,7 +13,7 @@ from kapao_mm.datasets.annotations.checks import are_numbers, categories_by_id
 from kapao_mm.datasets.annotations.reader import read_json
 from kapao_mm.datasets.metainfo import category_ids
 from kapao_mm.errors import InputError
-from kapao_mm.utils.atomic_file import atomic_path
+from kapao_mm.utils.atomic_file import atomic_path, check_folder
 
 RESULT_SUFFIX = '.keypoints.json'
 MAX_POSES = 100  # per category and image, as many as COCO's box AP uses
@@ -49,16 +49,16 @@ def make_results(
         then by falling score.
     """
     # Rounded as float64, because a rounded float32 has more digits as a Python float.
-    points = np.asarray(poses['keypoints'], float).round(COORDINATE_DECIMALS)
-    point_scores = np.asarray(poses['keypoint_scores'], float).clip(UNFUSED_SCORE)
-    keypoints = np.dstack((points, point_scores.round(SCORE_DECIMALS)))  # (P, K, 3)
+    coordinates = np.asarray(poses['keypoints'], float).round(COORDINATE_DECIMALS)
+    keypoint_scores = np.asarray(poses['keypoint_scores'], float).clip(UNFUSED_SCORE)
+    keypoints = np.dstack((coordinates, keypoint_scores.round(SCORE_DECIMALS)))  # (P, K, 3)
     boxes = bbox_xyxy2xywh(np.asarray(poses['bboxes'], float)).round(COORDINATE_DECIMALS)
     scores = np.asarray(poses['bbox_scores'], float).round(SCORE_DECIMALS)
     order = np.argsort(-scores, kind='stable')  # as COCO's tools sort
 
     results = []
-    in_file = zip(metainfo['categories'], category_ids(metainfo), strict=True)
-    for label, (category, ids) in enumerate(in_file):
+    categories = zip(metainfo['categories'], category_ids(metainfo), strict=True)
+    for label, (category, ids) in enumerate(categories):
         best = order[poses['labels'][order] == label][:max_poses] if ids else ()
         results += [
             dict(
@@ -74,17 +74,14 @@ def make_results(
 
 
 def write_results(results: list[dict], path: Path) -> None:
-    """Writes records as a compact JSON list, one record per line.
+    """Writes records as a compact JSON list with one record per line, and creates the folder.
 
-    The file is written completely or not at all. Its folder is made if it is missing.
+    The file is written completely or not at all.
 
     Raises:
         InputError: If the file cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f'{path.absolute()} cannot be written: {error.strerror}') from error
+    check_folder(path.parent)
     with atomic_path(path) as temporary, temporary.open('w') as file:
         file.write('[')
         for i, result in enumerate(results):
@@ -101,7 +98,7 @@ def read_results(path: Path) -> list[dict]:
     results = read_json(path, 'result file')
     if not isinstance(results, list):
         raise InputError(
-            f'result file {path.absolute()} is no list of results, but a {type(results).__name__}; '
+            f'result file {path.absolute()} has a {type(results).__name__} instead of a list; '
             'kapao test --format-only writes one'
         )
     return results
@@ -128,37 +125,59 @@ def check_results(
             number of keypoints is wrong, or a value is not a finite number.
     """
     images = {image['id'] for image in annotations['images']}
-    known = categories_by_id(annotations, metainfo)
-    keys = ('image_id', 'category_id', 'keypoints', *['bbox'] * boxes, 'score')
+    lengths = {
+        category_id: 3 * len(metainfo['categories'][label]['keypoint_ids'])
+        for category_id, label in categories_by_id(annotations, metainfo).items()
+    }
     for index, result in enumerate(results):
-        where = f'result {index} of {source}'
-        if not isinstance(result, dict):
-            raise InputError(f'{where} is no object with {", ".join(keys)}')
-        for key in keys:
-            if key not in result:
-                hint = '; evaluate without boxes: test_evaluator.box_ap=False' * (key == 'bbox')
-                raise InputError(f'{where} has no {key!r}{hint}')
-        image_id, category_id = result['image_id'], result['category_id']
-        where += f' (image {image_id!r})'
-        if not _is_among(image_id, images):
-            raise InputError(f'{where}: the annotation file has no image of that id')
-        if not _is_among(category_id, known):
-            shown = ', '.join(map(repr, [*known][:10])) + ', ...' * (len(known) > 10)
-            raise InputError(
-                f'{where} has category_id {category_id!r}, which is none of {shown}, those that '
-                'annotation file and metainfo share'
-            )
-        category = metainfo['categories'][known[category_id]]
-        lengths = dict(keypoints=3 * len(category['keypoint_ids']), bbox=4)
-        unused_box = ['bbox'] * (not boxes and result.get('bbox') is not None)  # gives the area
-        for key in (*keys[2:], *unused_box):
-            numbers = [result[key]] if key == 'score' else result[key]
-            if not are_numbers(numbers):
-                raise InputError(f'{where}: {key} holds something that is no finite number')
-            if (count := lengths.get(key, 1)) != len(numbers):
-                raise InputError(f'{where}: {key} has {len(numbers)} numbers instead of {count}')
-            if key == 'bbox' and min(numbers[2:]) < 0:
-                raise InputError(f'{where}: bbox has a negative width or height: {numbers}')
+        _check_result(f'result {index} of {source}', result, images, lengths, boxes)
+
+
+def _check_result(
+    name: str, result: Any, images: set, lengths: Mapping[Any, int], boxes: bool
+) -> None:
+    """Checks a record.
+
+    Args:
+        name: Name of the record for messages.
+        result: Record to check.
+        images: Ids of the images.
+        lengths: Length of ``keypoints`` by category id.
+        boxes: Whether the record needs a bbox.
+    """
+    keys = ('image_id', 'category_id', 'keypoints', *['bbox'] * boxes, 'score')
+    if not isinstance(result, dict):
+        raise InputError(f'{name} is not an object with {", ".join(keys)}')
+    for key in keys:
+        if key not in result:
+            hint = '; evaluate without boxes: test_evaluator.box_ap=False' * (key == 'bbox')
+            raise InputError(f'{name} has no {key!r}{hint}')
+    image_id, category_id = result['image_id'], result['category_id']
+    name += f' (image {image_id!r})'
+    if not _is_among(image_id, images):
+        raise InputError(f'{name}: the annotation file has no image with that id')
+    if not _is_among(category_id, lengths):
+        known = ', '.join(map(repr, [*lengths][:10])) + ', ...' * (len(lengths) > 10)
+        raise InputError(
+            f'{name} has category_id {category_id!r}, but annotation file and metainfo share only '
+            f'{known}'
+        )
+    # A box is checked even if it is not needed, because it gives the area of the result.
+    expected = dict(keypoints=lengths[category_id], bbox=4, score=1)
+    for key, count in expected.items():
+        if key in keys or result.get(key) is not None:
+            _check_numbers(f'{name}: {key}', result[key], count)
+
+
+def _check_numbers(name: str, value: Any, count: int) -> None:
+    """Checks a value of a record: a number, or a list of ``count`` numbers."""
+    numbers = [value] if count == 1 else value
+    if not are_numbers(numbers):
+        raise InputError(f'{name} holds something that is not a finite number')
+    if len(numbers) != count:
+        raise InputError(f'{name} has {len(numbers)} numbers instead of {count}')
+    if count == 4 and min(numbers[2:]) < 0:  # bbox
+        raise InputError(f'{name} has a negative width or height: {numbers}')
 
 
 def _is_among(value: Any, ids: Container) -> bool:

@@ -1,17 +1,12 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 """Contains KAPAO's model parts; importing this package registers them with MMPose."""
 
-import warnings
-
 from .heads import KAPAOHead, KAPAOHeadModule
 from .kapao import KAPAO
 from .losses import KAPAOLoss
 from .necks import KAPAOPAFPN
 from .task_modules import AnchorRatioAssigner
 from .tta import KAPAOTTA
-
-# MMDetection's SPP uses the deprecated name of autocast.
-warnings.filterwarnings('ignore', message='.torch.cuda.amp.autocast', category=FutureWarning)
 
 __all__ = [
     'KAPAO',

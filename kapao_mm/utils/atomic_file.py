@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kapao_mm.errors import InputError
 
-PARTIAL = '.partial'  # suffix of the temporary folder; a killed process leaves it behind
+PARTIAL = '.partial'  # suffix of the temporary folder, which a killed process leaves behind
 
 
 @contextmanager
@@ -86,5 +86,5 @@ def check_folder(folder: str | Path) -> None:
 
 def _flush(file: Path) -> None:
     """Forces a file's content onto the disk."""
-    with file.open('rb') as opened:
+    with file.open('r+b') as opened:
         os.fsync(opened.fileno())

@@ -17,27 +17,16 @@ from kapao_mm.errors import InputError
 
 from .atomic_file import check_folder
 from .cli import OptionText
-from .config_names import (
-    PLACES,
+from .config_variables import (
+    DERIVED_KEYS,
     RUNNER_KEYS,
-    check_names,
-    has_followers,
+    check_variables,
+    has_derived_values,
     set_everywhere,
 )
 from .dist import join_processes
 from .plain_yaml import read_yaml_as_data
 from .project_files import find_config
-
-__all__ = [
-    'LOADERS',
-    'apply_run_options',
-    'fit_loaders',
-    'inner_datasets',
-    'load_config',
-    'read_config',
-    'set_everywhere',
-    'typed_value',
-]
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
@@ -67,13 +56,13 @@ def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
             key: typed_value(value) if isinstance(value, OptionText) else value
             for key, value in options.items()
         }
-        for line in _set_names(cfg, options):
+        for line in _set_variables(cfg, options):
             print_log(line, 'current')
         cfg.merge_from_dict(options)
     except (TypeError, KeyError, IndexError, AssertionError) as error:
-        given = ', '.join(options)
-        raise InputError(f'--cfg-options {given} do not fit {path}: {error}') from error
-    check_names(cfg)
+        keys = ', '.join(options)
+        raise InputError(f'--cfg-options {keys} do not fit {path}: {error}') from error
+    check_variables(cfg)
     return cfg
 
 
@@ -164,7 +153,7 @@ def inner_datasets(cfg: dict, outer: Sequence[dict] = ()) -> Iterator[tuple[dict
 
 def _check_keys(cfg: Config, options: dict[str, Any]) -> None:
     """Raises InputError if the first part of a key is unknown to the config and the Runner."""
-    known = list(dict.fromkeys([*cfg, *PLACES, *RUNNER_KEYS]))
+    known = list(dict.fromkeys([*cfg, *DERIVED_KEYS, *RUNNER_KEYS]))
     for key in options:
         root = key.partition('.')[0]
         if root not in known:
@@ -173,18 +162,18 @@ def _check_keys(cfg: Config, options: dict[str, Any]) -> None:
             raise InputError(f'{cfg.filename} has no key {root!r} (--cfg-options {key}=...){hint}')
 
 
-def _set_names(cfg: Config, options: dict[str, Any]) -> list[str]:
+def _set_variables(cfg: Config, options: dict[str, Any]) -> list[str]:
     """Applies the options for variables at the top level or keys inside them.
 
     Returns:
         Messages that say what changed.
     """
-    names = {
+    chosen = {
         key: value
         for key, value in options.items()
-        if (root := key.partition('.')[0]) not in RUNNER_KEYS and has_followers(cfg, root)
+        if (root := key.partition('.')[0]) not in RUNNER_KEYS and has_derived_values(cfg, root)
     }
-    roots = dict.fromkeys(key.partition('.')[0] for key in names)
+    roots = dict.fromkeys(key.partition('.')[0] for key in chosen)
     values = Config({root: deepcopy(cfg[root]) for root in roots if root in cfg})
-    values.merge_from_dict(names)
+    values.merge_from_dict(chosen)
     return set_everywhere(cfg, **{root: values[root] for root in roots})

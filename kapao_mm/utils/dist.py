@@ -44,8 +44,8 @@ def join_processes(launcher: str) -> None:
         distributed.init_process_group('gloo')
     elif int(os.environ['LOCAL_RANK']) >= gpus:
         raise InputError(
-            f'torch sees {gpus} GPUs, too few for the processes of this machine; start {gpus} at '
-            'most on each machine'
+            f'torch sees {gpus} GPUs, but this machine has more processes; start at most {gpus} on '
+            'each machine'
         )
 
 
@@ -71,11 +71,11 @@ def _set_torch_variables(launcher: str) -> None:
     missing = [name for name in needed if name not in os.environ]
     if missing:
         raise InputError(
-            f'--launcher {launcher}: {", ".join(missing)} not in the environment; start with '
-            f'{COMMANDS[launcher]}, or leave --launcher out for a single process'
+            f'--launcher {launcher}: {", ".join(missing)} missing in the environment; start with '
+            f'{COMMANDS[launcher]}, or omit --launcher for a single process'
         )
-    for name, theirs in zip(VARIABLES['pytorch'], VARIABLES[launcher], strict=True):
-        os.environ[name] = os.environ[theirs]
+    for name, source in zip(VARIABLES['pytorch'], VARIABLES[launcher], strict=True):
+        os.environ[name] = os.environ[source]
     if 'MASTER_ADDR' not in os.environ:
         hosts = ('scontrol', 'show', 'hostnames', os.environ['SLURM_NODELIST'])
         os.environ['MASTER_ADDR'] = subprocess.check_output(hosts, text=True).split()[0]

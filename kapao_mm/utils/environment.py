@@ -9,6 +9,7 @@ import importlib.util
 import shutil
 import sys
 import sysconfig
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
@@ -19,19 +20,15 @@ from packaging.version import Version
 from kapao_mm.errors import InputError
 
 TRAINING_PYTHON = (3, 11)  # the version that training was tested with
-USES = {  # extra in pyproject.toml -> purpose
-    'train': 'training, testing and prediction',
-    'export': 'export to ONNX',
-    'onnxruntime': 'exported .onnx files',
-    'openvino': 'exported .xml files',
-}
+EXTRAS = ('train', 'export', 'onnxruntime', 'openvino')  # extras in pyproject.toml
 OPENCV = (
     'opencv-python',
     'opencv-python-headless',
     'opencv-contrib-python',
     'opencv-contrib-python-headless',
 )
-FULL_MMCV = 'pip uninstall mmcv-lite; pip install mmcv==2.1.0'
+LIGHT_MMCV = 'pip uninstall mmcv mmcv-lite; pip install mmcv-lite==2.1.0'
+FULL_MMCV = 'pip uninstall mmcv mmcv-lite; pip install mmcv==2.1.0'
 
 
 class Part(NamedTuple):
@@ -56,12 +53,7 @@ def check_environment() -> list[Part]:
     """Checks Python, the required packages, and their compatibility."""
     return [
         _python(),
-        *(
-            _package(requirement, needed=use == 'train')
-            for use in USES
-            for requirement in _requirements(use)
-            if requirement.name != 'mmcv-lite'
-        ),
+        *_packages(),
         _package(Requirement('mmpose>=1.3.2,<1.4'), options='--no-deps '),
         _mmcv(),
         _opencv(),
@@ -78,7 +70,21 @@ def _python() -> Part:
     return Part('Python', found, wanted, '' if fits else remedy)
 
 
-def _requirements(use: str) -> list[Requirement]:
+def _packages() -> Iterator[Part]:
+    for extra in EXTRAS:
+        for requirement in _requirements(extra):
+            if requirement.name != 'mmcv-lite':  # see _mmcv
+                yield _package(requirement, needed=extra == 'train')
+
+
+def _package(requirement: Requirement, needed: bool = True, options: str = '') -> Part:
+    found = _installed(requirement.name)
+    fits = found and requirement.specifier.contains(found, prereleases=True)
+    remedy = '' if fits else f"pip install {options}'{requirement.name}{requirement.specifier}'"
+    return Part(requirement.name, found, str(requirement.specifier), remedy, needed)
+
+
+def _requirements(extra: str) -> list[Requirement]:
     """Returns the requirements of an extra of this package.
 
     Raises:
@@ -89,7 +95,7 @@ def _requirements(use: str) -> list[Requirement]:
     except metadata.PackageNotFoundError as error:
         raise InputError('kapao-mm is not installed: pip install --no-deps .') from error
     requirements = map(Requirement, lines)
-    return [r for r in requirements if r.marker and r.marker.evaluate({'extra': use})]
+    return [r for r in requirements if r.marker and r.marker.evaluate({'extra': extra})]
 
 
 def _installed(name: str) -> str:
@@ -100,79 +106,62 @@ def _installed(name: str) -> str:
         return ''
 
 
-def _package(requirement: Requirement, needed: bool = True, options: str = '') -> Part:
-    found = _installed(requirement.name)
-    fits = found and requirement.specifier.contains(found, prereleases=True)
-    remedy = '' if fits else f"pip install {options}'{requirement.name}{requirement.specifier}'"
-    return Part(requirement.name, found, str(requirement.specifier), remedy, needed)
+def _load_error(module: str) -> str:
+    """Imports a module, and returns the error text if that fails."""
+    try:
+        importlib.import_module(module)
+    except (ImportError, ValueError) as error:  # ValueError: compiled for another numpy
+        return str(error) or 'it cannot be imported'
+    return ''
 
 
 def _mmcv() -> Part:
     light, full = _installed('mmcv-lite'), _installed('mmcv')
-    wanted = str(next(r.specifier for r in _requirements('train') if r.name == 'mmcv-lite'))
-    found = ' and '.join([*[f'{light} light'] * bool(light), *[f'{full} full'] * bool(full)])
+    accepted = next(r.specifier for r in _requirements('train') if r.name == 'mmcv-lite')
     remedy = ''
-    if light and full:
-        remedy = 'pip uninstall mmcv mmcv-lite; pip install mmcv-lite==2.1.0'
-    elif not Requirement(f'mmcv{wanted}').specifier.contains(light or full or '0'):
-        remedy = 'pip uninstall mmcv; pip install mmcv-lite==2.1.0'
+    if (light and full) or not accepted.contains(light or full or '0'):
+        remedy = LIGHT_MMCV
     elif full and importlib.util.find_spec('mmcv._ext') is None:
         remedy = f'its operators are missing: {FULL_MMCV}'
-    elif full:
-        try:
-            importlib.import_module('mmcv._ext')
-        except ImportError:
-            remedy = (
-                f'its operators were compiled for another torch: pip uninstall mmcv; {FULL_MMCV}'
-            )
-    return Part('mmcv', found, f'{wanted}, light or full', remedy)
+    elif full and _load_error('mmcv._ext'):
+        remedy = f'its operators were compiled for another torch: {FULL_MMCV}'
+    found = [f'{light} light'] * bool(light) + [f'{full} full'] * bool(full)
+    return Part('mmcv', ' and '.join(found), f'{accepted}, light or full', remedy)
 
 
 def _opencv() -> Part:
-    found = [f'{name} {_installed(name)}' for name in OPENCV if _installed(name)]
-    remedy = ''
-    if not found:
-        remedy = 'pip install opencv-python'
-    elif len(found) > 1:
-        names = ' '.join(entry.split()[0] for entry in found)
-        remedy = f'keep one: pip uninstall {names}; pip install opencv-python'
-    return Part('OpenCV', ', '.join(found), '>=4.8,<6, one of its packages', remedy)
+    found = {name: version for name in OPENCV if (version := _installed(name))}
+    remedy = '' if found else 'pip install opencv-python'
+    if len(found) > 1:
+        remedy = f'keep one: pip uninstall {" ".join(found)}; pip install opencv-python'
+    names = ', '.join(map(' '.join, found.items()))
+    return Part('OpenCV', names, '>=4.8,<6, one of its packages', remedy)
 
 
-def _mismatches() -> list[Part]:
+def _mismatches() -> Iterator[Part]:
     """Checks pairs of installed packages that must be compatible with each other."""
-    parts = []
     torch, torchvision = _installed('torch'), _installed('torchvision')
     if torch and torchvision:
         minor = Version(torch).minor + 15  # torch 2.1 and torchvision 0.16 belong together
         fits = Version(torchvision).minor == minor
-        parts.append(
-            Part(
-                'torchvision for torch',
-                torchvision,
-                f'0.{minor}.*',
-                '' if fits else f"pip install 'torchvision==0.{minor}.*'",
-            )
-        )
+        remedy = '' if fits else f"pip install 'torchvision==0.{minor}.*'"
+        yield Part('torchvision for torch', torchvision, f'0.{minor}.*', remedy)
     if _installed('xtcocotools'):
-        try:
-            importlib.import_module('xtcocotools.mask')
-            state, remedy = 'loads', ''
-        except (ImportError, ValueError):
-            state, remedy = 'does not load', 'pip install pycocotools'
-        parts.append(Part('xtcocotools with numpy', state, 'loads', remedy))
-    return parts
+        broken = _load_error('xtcocotools.mask')
+        state, remedy = ('does not load', 'pip install pycocotools') if broken else ('loads', '')
+        yield Part('xtcocotools with numpy', state, 'loads', remedy)
 
 
 def _compiler() -> Part:
-    headers = Path(sysconfig.get_path('include'), 'Python.h').is_file()
-    compiler = shutil.which('c++') is not None
-    lacks = [*['Python headers'] * (not headers), *['a C++ compiler'] * (not compiler)]
-    packages = [*['python3-dev'] * (not headers), *['g++'] * (not compiler)]
+    packages = {
+        'python3-dev': Path(sysconfig.get_path('include'), 'Python.h').is_file(),
+        'g++': shutil.which('c++') is not None,
+    }
+    missing = [name for name, exists in packages.items() if not exists]
     return Part(
         'to compile MMCV (full)',
-        'possible' if not lacks else f'lacks {" and ".join(lacks)}',
+        f'{" and ".join(missing)} missing' if missing else 'possible',
         'only for other models of MMPose',
-        f'apt install {" ".join(packages)}' if lacks else '',
+        f'apt install {" ".join(missing)}' if missing else '',
         needed=False,
     )

@@ -38,56 +38,60 @@ def predict_files(given: list[str], out_dir: Path, load: Callable[[], Predictor]
     Args:
         given: Images, folders and patterns.
         out_dir: Folder of the pictures and JSON files.
-        load: Makes the predictor. It is called only if there is an image. The predictor returns the
+        load: Builds the predictor; called only if there is an image. The predictor returns the
             :meth:`Prediction.to_dict` of an image file and its picture, BGR (H, W, 3) uint8.
 
     Returns:
-        Whether everything that is given was predicted.
+        Whether all images were predicted.
 
     Raises:
-        InputError: If ``out_dir`` cannot be made, or contains the images. Errors of ``load`` are
+        InputError: If ``out_dir`` cannot be created, or contains the images. Errors of ``load`` are
             raised too.
     """
     found = list(dict.fromkeys(find_images(given)))
     images = [item for item in found if isinstance(item, Path)]
     errors = [item for item in found if isinstance(item, InputError)]
     for error in errors:
-        _say(f'error: {error}', sys.stderr)
+        _print(f'error: {error}', sys.stderr)
     if os.path.realpath(out_dir) in {os.path.dirname(os.path.realpath(image)) for image in images}:
-        raise InputError(f'--out-dir {out_dir} is where images come from, and would overwrite them')
+        raise InputError(f'--out-dir {out_dir} contains images, which could be overwritten')
     if images:
         make_folder(out_dir, '--out-dir')
-        predict = load()
-        for name, image in name_outputs(images).items():
+        predict, names = load(), OutputNames()
+        for image in images:
             try:
-                _say(f'{image}: {_write(*predict(image), out_dir / name)}')
-            except InputError as error:
+                output = out_dir / names(image.stem, image)
+                _print(f'{image}: {_write(*predict(image), output)}')
+            except (InputError, cv2.error, MemoryError) as error:
                 errors.append(error)
-                _say(f'error: {error}', sys.stderr)
-            except (cv2.error, MemoryError) as error:
-                errors.append(error)
-                reason = ' '.join(str(error).split()) or type(error).__name__
-                _say(f'error: image {image.absolute()} cannot be predicted: {reason}', sys.stderr)
-        _say(f'pictures and JSON are in {out_dir.absolute()}')
+                _print(f'error: {_describe(error, image)}', sys.stderr)
+        _print(f'pictures and JSON are in {out_dir.absolute()}')
     if errors:
-        _say(f'{len(errors)} of {len(found)} failed: see the errors above', sys.stderr)
+        _print(f'{len(errors)} of {len(found)} failed: see the errors above', sys.stderr)
     return not errors
 
 
+def _describe(error: Exception, image: Path) -> str:
+    if isinstance(error, InputError):
+        return str(error)
+    reason = ' '.join(str(error).split()) or type(error).__name__
+    return f'image {image.absolute()} cannot be predicted: {reason}'
+
+
 def make_folder(folder: Path, name: str = 'folder') -> None:
-    """Makes a folder and its parents, if they are missing.
+    """Creates a folder and its parents.
 
     Args:
         folder: Path of the folder.
         name: Name of the folder in the message of an error.
 
     Raises:
-        InputError: If the folder cannot be made.
+        InputError: If the folder cannot be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f'{name} {folder} cannot be made: {error.strerror}') from error
+        raise InputError(f'{name} {folder} cannot be created: {error.strerror}') from error
 
 
 def find_images(given: list[str]) -> Iterator[Path | InputError]:
@@ -116,7 +120,7 @@ def _only_images(paths: Iterable[Path]) -> list[Path]:
 
 
 class OutputNames:
-    """Names the results of images after the images, and numbers names that are taken.
+    """Gives the results of each image a unique name: that of the image, with a number if needed.
 
     Names that are too long for a file system are cut.
 
@@ -148,12 +152,6 @@ class OutputNames:
             self._taken.add(name)
             self._names[image] = name
         return self._names[image]
-
-
-def name_outputs(images: list[Path]) -> dict[str, Path]:
-    """Returns the images by the names of their results, see :class:`OutputNames`."""
-    names = OutputNames()
-    return {names(image.stem, image): image for image in images}
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -216,8 +214,8 @@ def _check_size(content: bytes, name: str) -> None:
             Image.open(io.BytesIO(content)).close()
     except Image.DecompressionBombError as error:
         limit = 2 * Image.MAX_IMAGE_PIXELS
-        raise InputError(f'image {name} has more than {limit:,} px: make it smaller') from error
-    except Exception:  # OpenCV knows more formats, or reports the error
+        raise InputError(f'image {name} has more than {limit:,} px: reduce it') from error
+    except Exception:  # OpenCV knows more formats, and its error is reported
         return
 
 
@@ -242,13 +240,13 @@ def write_picture(picture: np.ndarray, path: Path) -> Path:
         path = path.with_suffix('.png')
     try:
         encoded, content = cv2.imencode(path.suffix, picture)
-    except cv2.error:  # OpenCV has no such format
+    except cv2.error:  # OpenCV does not know the format
         encoded = False
     if not encoded:
         height, width = picture.shape[:2]
         raise InputError(
-            f'{path.absolute()} cannot be written: OpenCV has no such format, or it cannot have '
-            f'{width} x {height} px'
+            f'{path.absolute()} cannot be written: OpenCV does not know the format, or the format '
+            f'does not allow {width} x {height} px'
         )
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
@@ -267,7 +265,7 @@ def _write(prediction: dict[str, Any], picture: np.ndarray, output: Path) -> str
     )
 
 
-def _say(text: str, file: TextIO | None = None) -> None:
+def _print(text: str, file: TextIO | None = None) -> None:
     """Prints a line; characters that the terminal cannot show are escaped."""
     encoding = getattr(sys.stdout, 'encoding', None) or 'utf-8'
     print(text.encode(encoding, 'backslashreplace').decode(encoding), file=file, flush=True)

@@ -34,12 +34,12 @@ class PlainYamlHandler(YamlHandler):
         try:
             value = yaml.load(file, Loader=_Loader)
         except yaml.constructor.ConstructorError as error:
-            raise InputError(f'YAML is read as data here: {error.problem}{_line(error)}') from error
+            raise InputError(f'YAML may hold only data: {error.problem}{_line(error)}') from error
         except (yaml.YAMLError, RecursionError, ValueError) as error:
             problem = getattr(error, 'problem', None) or error
-            raise InputError(f'it is not YAML: {problem}{_line(error)}') from error
+            raise InputError(f'not valid YAML: {problem}{_line(error)}') from error
         if _count(value, {}) > MAX_VALUES:
-            raise InputError(f'its aliases (*name) make more than {MAX_VALUES:,} values of it')
+            raise InputError(f'its aliases (*name) expand to more than {MAX_VALUES:,} values')
         return value
 
 

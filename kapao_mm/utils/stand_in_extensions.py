@@ -13,6 +13,7 @@ Modules that exist and can be loaded are never replaced.
 import importlib
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import module_from_spec
@@ -43,41 +44,41 @@ class _StandInFinder(MetaPathFinder):
             return None
         real = PathFinder.find_spec(name, path, target)
         if name == OPERATORS:
-            return None if real else ModuleSpec(name, _OperatorLoader())
-        return ModuleSpec(name, _MaskLoader(real)) if real else None
+            return None if real else ModuleSpec(name, _Loader(_make_operators))
+        return ModuleSpec(name, _Loader(partial(_load_masks, real))) if real else None
 
 
-class _OperatorLoader(Loader):
-    """Loads a module that has every operator, each of which raises an error when called."""
+class _Loader(Loader):
+    """Loads a module that a function makes from its name."""
+
+    def __init__(self, make: Callable[[str], ModuleType]) -> None:
+        self.make = make
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        """Creates the module."""
-        module = ModuleType(spec.name)
-        module.__getattr__ = _missing_operator  # PEP 562
-        return module
+        """Makes the module."""
+        return self.make(spec.name)
 
     def exec_module(self, module: ModuleType) -> None:
         """Does nothing; the module is complete."""
 
 
-class _MaskLoader(Loader):
+def _make_operators(name: str) -> ModuleType:
+    """Makes a module that has every operator, each of which raises an error when called."""
+    module = ModuleType(name)
+    module.__getattr__ = _missing_operator  # PEP 562
+    return module
+
+
+def _load_masks(real: ModuleSpec, name: str) -> ModuleType:
     """Loads the real mask module if it fits the installed numpy, else that of pycocotools."""
-
-    def __init__(self, real: ModuleSpec) -> None:
-        self.real = real
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType:
-        """Creates and fills the module."""
-        try:
-            module = module_from_spec(self.real)
-            self.real.loader.exec_module(module)
-        except (ImportError, ValueError):  # raised for an extension compiled for numpy 1
-            module = ModuleType(spec.name)
-            module.__dict__.update(_public(importlib.import_module('pycocotools._mask')))
-        return module
-
-    def exec_module(self, module: ModuleType) -> None:
-        """Does nothing; the module is complete."""
+    try:
+        module = module_from_spec(real)
+        real.loader.exec_module(module)
+    except (ImportError, ValueError):  # raised for an extension compiled for numpy 1
+        module = ModuleType(name)
+        masks = vars(importlib.import_module('pycocotools._mask'))
+        vars(module).update({key: masks[key] for key in masks if not key.startswith('__')})
+    return module
 
 
 def _missing_operator(name: str) -> Callable:
@@ -91,7 +92,3 @@ def _missing_operator(name: str) -> Callable:
         )
 
     return operator
-
-
-def _public(module: ModuleType) -> dict[str, Any]:
-    return {name: value for name, value in vars(module).items() if not name.startswith('__')}

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import nn
 
 from kapao_mm.apis import KAPAOInferencer
+from kapao_mm.engine.weights_only import load_weights_only
 from kapao_mm.errors import InputError
 from kapao_mm.utils.config import load_config
 
@@ -163,7 +164,7 @@ def test_a_checkpoint_on_a_server_that_runs_code_or_is_another_model_is_refused(
     crowdpose = load_config(repo / 'configs/kapao/kapao_s_crowdpose.py')
     with pytest.raises(InputError, match='does not fit'):
         KAPAOInferencer(crowdpose, server.url('a.pth'), device='cpu')
-    torch.save(torch.load(checkpoint) | {'extra': Runs()}, folder / 'b.pth')
+    torch.save(load_weights_only(checkpoint) | {'extra': Runs()}, folder / 'b.pth')
     with pytest.raises(InputError, match='cannot be read safely'):
         KAPAOInferencer(cfg, server.url('b.pth'), device='cpu')
     assert not (tmp_path / 'ran').exists()

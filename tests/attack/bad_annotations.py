@@ -3,7 +3,6 @@
 
 import contextlib
 import copy
-import importlib.util
 import io
 import itertools
 import json
@@ -15,6 +14,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from _helpers import REPO, entries, load
 from mmpose.registry import DATASETS
 
 from kapao_mm import register_all_modules
@@ -24,7 +24,6 @@ from kapao_mm.errors import InputError
 from kapao_mm.evaluation import KAPAOMetric
 from kapao_mm.utils.config import load_config
 
-REPO = Path(__file__).resolve().parents[2]
 KEYPOINTS = ['top', 'left_end', 'right_end']
 METAINFO = dict(
     dataset_name='triples',
@@ -63,46 +62,17 @@ test_evaluator = val_evaluator
 NESTED = [[]]
 for _ in range(200):
     NESTED = [NESTED]
-VALUES = (
+VALUES = [
     *(None, True, False, 0, 1, 2, -1, 0.5, 1.0, 7.0, float('nan'), float('inf'), -float('inf')),
-    *(
-        1e300,
-        1e10,
-        -1e10,
-        2**31,
-        2**63,
-        -(2**63),
-        10**400,
-        '',
-        '0',
-        '1',
-        '12',
-        'nan',
-        'x',
-        '/',
-        '..',
-    ),
-    *(
-        'a/b.png',
-        'a\0b',
-        '\ud800',
-        'é',
-        '$a_{',
-        '{{a}}',
-        'x' * 300,
-        '\n',
-        [],
-        {},
-        [[]],
-        [None],
-        [1],
-    ),
-    *([1, 2, 3, 4], [1, 2, 2] * 3, ['a', 'b', 'c'], [[1, 2]], [[1, 99]], dict(id=1), NESTED),
-)
+    *(1e300, 1e10, -1e10, 2**31, 2**63, -(2**63), 10**400, '', '0', '1', '12'),
+    *('nan', 'x', '/', '..', 'a/b.png', 'a\0b', '\ud800', 'é', '$a_{', '{{a}}', 'x' * 300, '\n'),
+    *([], {}, [[]], [None], [1], [1, 2, 3, 4], [1, 2, 2] * 3, ['a', 'b', 'c']),
+    *([[1, 2]], [[1, 99]], dict(id=1), NESTED),
+]
 
 
 def make_content() -> dict[str, Any]:
-    """A sound file of three images and six objects, one of them a crowd region."""
+    """Makes a correct file with three images and six objects, one of them a crowd region."""
     annotations = [
         dict(
             id=i,
@@ -125,7 +95,7 @@ def make_content() -> dict[str, Any]:
 
 
 def make_results(content: dict[str, Any]) -> list[dict]:
-    """The labels as result records."""
+    """Returns the labels as result records."""
     return [
         dict(
             image_id=a['image_id'], category_id=1, keypoints=a['keypoints'], bbox=a['bbox'], score=1
@@ -135,19 +105,11 @@ def make_results(content: dict[str, Any]) -> list[dict]:
     ]
 
 
-def places(content: Any) -> Iterator[tuple[Any, Any]]:
-    """Yields each list and object inside a JSON value with each of its keys or indices."""
-    keys = {dict: list, list: lambda value: range(len(value))}.get(type(content), lambda _: ())
-    for key in keys(content):
-        yield content, key
-        yield from places(content[key])
-
-
 def mutate(content: Any, rng: random.Random) -> tuple[str, Any]:
-    """Changes one to three places of a JSON value; returns what was done, and the value."""
+    """Changes one to three entries of a JSON value; returns a description and the value."""
     content, done = copy.deepcopy(content), []
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
-        owner, key = rng.choice(list(places(content)) or [([0], 0)])
+        owner, key = rng.choice(list(entries(content)) or [([0], 0)])
         action = rng.choice(('value', 'value', 'value', 'delete', 'double', 'add'))
         if action == 'delete':
             del owner[key]
@@ -163,7 +125,7 @@ def mutate(content: Any, rng: random.Random) -> tuple[str, Any]:
 
 
 def spoil(text: str, rng: random.Random) -> tuple[str, bytes | None]:
-    """Turns the text of a file into a bad or odd one; None stands for a folder."""
+    """Turns the text of a file into a bad or unusual one; None means a folder."""
     kinds = dict(
         empty=b'',
         blank=b' \n',
@@ -193,10 +155,10 @@ def spoil(text: str, rng: random.Random) -> tuple[str, bytes | None]:
 
 
 class Attack:
-    """Runs what reads annotations on files in a folder, and checks what comes out.
+    """Runs everything that reads annotations on files in a folder, and checks the results.
 
     Args:
-        folder: Where the files go; it gets images and a config.
+        folder: Folder for the files; images and a config are added.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -210,37 +172,33 @@ class Attack:
         config = CONFIG.replace("'bad.json'", repr(str(self.file)))
         (folder / 'config.py').write_text(config.replace("'images'", repr(str(folder / 'images'))))
         self.cfg = load_config(folder / 'config.py')
-        self.tools = {}
 
     def run_tool(self, path: str, *args: Any) -> str:
         """Runs a tool in this process and returns what it printed.
 
         Raises:
-            InputError: If it ends so, or with another exit code than 0.
+            InputError: If the tool raises it, or its exit code is not 0.
         """
-        if path not in self.tools:
-            spec = importlib.util.spec_from_file_location(Path(path).stem, REPO / 'tools' / path)
-            self.tools[path] = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(self.tools[path])
+        tool = load(f'tools/{path}')
         before, sys.argv = sys.argv, [path, *map(str, args)]
         printed = io.StringIO()
         try:
             with contextlib.redirect_stdout(printed):
-                self.tools[path].main()
+                tool.main()
         except SystemExit as stop:
             if stop.code:
                 raise InputError(f'exit code {stop.code}') from stop
         finally:
             sys.argv = before
-        printed.getvalue().encode()  # what cannot be printed would fail here
+        printed.getvalue().encode()  # fails if the text cannot be printed
         return printed.getvalue()
 
     def read(self, needed: tuple[str, ...]) -> dict:
-        """The content of the bad file, for checks of what was made from it."""
+        """Reads the bad file, to check what was made from it."""
         return read_annotations(self.file, needed, say=lambda line: None)
 
     def train_set(self) -> None:
-        """Loads the file for training and looks at every sample."""
+        """Loads the file for training, and checks every sample."""
         dataset = DATASETS.build({**self.cfg.train_dataloader.dataset, 'pipeline': []})
         content = self.read(('images', 'annotations'))
         assert len(dataset) == len(content['images'])
@@ -258,12 +216,12 @@ class Attack:
         assert len(dataset) == len(self.read(('images',))['images'])
 
     def metric(self, **options: Any) -> None:
-        """Evaluates the labels as predictions, which is an AP of 1, and far from them, of 0."""
+        """Evaluates the labels as predictions (AP is 1), and shifted ones (AP is 0)."""
         metric = KAPAOMetric(ann_file=str(self.file), **options)
         metric.dataset_meta = read_metainfo(METAINFO)
         content = metric.coco.dataset
         records = make_results(content)
-        labelled = [
+        labeled = [
             a['num_keypoints'] if metric.iou_type != 'keypoints' and 'num_keypoints' in a else
             any(v > 0 for v in a['keypoints'][2::3])
             for a in content['annotations'] if not a.get('iscrowd')
@@ -271,21 +229,21 @@ class Attack:
         ids = {c['id'] for c in content['categories']}
         for record in records:
             record['category_id'] = min(ids)
-        unlabelled = any('not_exhaustive_category_ids' in image for image in content['images'])
+        unlabeled = any('not_exhaustive_category_ids' in image for image in content['images'])
         found = metric.score(records, 'the labels')['AP']
-        if any(labelled) and not unlabelled and len(records) < 20:
+        if any(labeled) and not unlabeled and len(records) < 20:
             assert found > 0.999, found
-            far = [r | dict(keypoints=[x + 1e6 for x in r['keypoints']]) for r in records]
-            assert metric.score(far, 'far')['AP'] < 0.001
-        elif not any(labelled):
+            shifted = [r | dict(keypoints=[x + 1e6 for x in r['keypoints']]) for r in records]
+            assert metric.score(shifted, 'shifted')['AP'] < 0.001
+        elif not any(labeled):
             assert found == -1, found
 
     def metric_by_boxes(self) -> None:
-        """The same with the areas of boxes."""
+        """Evaluates with the areas of the boxes."""
         self.metric(use_area=False)
 
     def metric_by_crowds(self) -> None:
-        """The same as CrowdPose does."""
+        """Evaluates as CrowdPose does."""
         self.metric(iou_type='keypoints_crowd', use_area=False)
 
     def new_dataset(self) -> None:
@@ -302,7 +260,7 @@ class Attack:
         assert cfg.model.test_cfg.fusion_distance >= 1
 
     def split(self) -> None:
-        """Makes a config from the file, and validation data."""
+        """Makes a config from the file, and splits off validation data."""
         out = self.folder / 'out'
         self.run_tool(
             'dataset_converters/new_dataset.py',
@@ -314,7 +272,7 @@ class Attack:
             assert sum(len(part[key]) for part in parts) == len(content[key])
 
     def check_dataset(self) -> None:
-        """Checks the file; a fault is an exit code."""
+        """Checks the file."""
         out = self.folder / 'out'
         self.run_tool('misc/check_dataset.py', self.folder / 'config.py', '--out-dir', out)
         report = json.loads((out / 'report.json').read_text())
@@ -323,15 +281,15 @@ class Attack:
             assert part['statistics']['annotations'] == len(content['annotations'])
 
     def merge(self) -> None:
-        """Merges the file with a sound one."""
-        sound = make_content()
-        (self.folder / 'sound.json').write_text(json.dumps(sound))
-        sources = [x for name in ('sound.json', 'bad.json') for x in ('--add', name, 'images')]
+        """Merges the file with a correct one."""
+        correct = make_content()
+        (self.folder / 'correct.json').write_text(json.dumps(correct))
+        sources = [x for name in ('correct.json', 'bad.json') for x in ('--add', name, 'images')]
         self.run_tool('dataset_converters/merge_coco.py', self.folder, 'merged.json', *sources)
         merged, content = json.loads((self.folder / 'merged.json').read_text()), self.read(())
         for key in ('images', 'annotations'):
             ids = [entry['id'] for entry in merged[key]]
-            assert ids == list(range(1, 1 + len(sound[key]) + len(content[key])))
+            assert ids == list(range(1, 1 + len(correct[key]) + len(content[key])))
         assert {a['image_id'] for a in merged['annotations']} <= {i['id'] for i in merged['images']}
 
     def subset(self) -> None:
@@ -352,18 +310,18 @@ class Attack:
         for value in json.loads(out.read_text()).values():
             assert value == -1 or 0 <= value <= 1, value
 
-    def leaves_nothing(self) -> None:
-        """Makes sure that no half-written file is left."""
+    def check_leftovers(self) -> None:
+        """Checks that no partial file is left."""
         assert not list(self.folder.rglob('*.partial')), 'a temporary folder is left'
 
 
 def attempts(count: int, seed: int, folder: Path) -> Iterator[tuple[str, Callable[[], None]]]:
-    """Yields the name of each attempt, and what makes it.
+    """Yields a description and a callable for each attempt.
 
     Args:
-        count: How many; at least one for each reader.
+        count: Number of attempts; at least one for each reader.
         seed: Seed of the random generator.
-        folder: Where the files go.
+        folder: Folder for the files.
     """
     attack, rng = Attack(folder), random.Random(seed)
     readers = [
@@ -392,6 +350,6 @@ def attempts(count: int, seed: int, folder: Path) -> Iterator[tuple[str, Callabl
             try:
                 reader()
             finally:
-                attack.leaves_nothing()
+                attack.check_leftovers()
 
         yield f'{number} {reader.__name__}, {what}', attempt

@@ -1,9 +1,9 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Attacks the package with bad input and counts what happens.
+"""Gives bad input to the package, and counts the outcomes.
 
-Each kind of attack is a module beside this file with one function,
-``attempts(count, seed, folder)``, which yields a description and a callable for each attempt. An
-attempt may return, if its result is right, or raise an InputError. Everything else is a fault.
+Each kind of attack is a module beside this file with a function ``attempts(count, seed, folder)``,
+which yields a description and a callable for each attempt. An attempt must return with a correct
+result, or raise an InputError. Everything else is a fault.
 
     python tests/attack/run.py --count 1000
 """
@@ -28,7 +28,8 @@ def run(kind: str, count: int, seed: int) -> tuple[Counter, list[str]]:
         seed: Seed of the random generator.
 
     Returns:
-        How many attempts ended in a result, an error and a fault; and a line for each fault.
+        The numbers of attempts that ended with a result, an error and a fault, and a line for each
+        fault.
     """
     outcomes, faults = Counter(), []
     with tempfile.TemporaryDirectory() as folder:
@@ -38,7 +39,7 @@ def run(kind: str, count: int, seed: int) -> tuple[Counter, list[str]]:
                 outcome = 'result'
             except InputError:
                 outcome = 'error'
-            except Exception as error:  # whatever is left is what the attack looks for
+            except Exception as error:  # a fault may be anything
                 outcome = 'fault'
                 faults.append(f'{kind}, {name}: {type(error).__name__}: {error}')
             outcomes[outcome] += 1

@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Hostile pickles are written opcode by opcode; obeyed, it would make a file `ran`."""
+"""Malicious pickles are written opcode by opcode; if executed, they would create a file `ran`."""
 
 import collections
 import os
@@ -22,7 +22,7 @@ COMMAND = b'X' + struct.pack('<I', 9) + b'touch ran'
 
 @pytest.fixture
 def write(tmp_path, monkeypatch):
-    """Makes a function that writes a pickle and one storage of four floats as torch.save does."""
+    """Makes a function that writes a pickle and a storage of four floats as torch.save does."""
     monkeypatch.chdir(tmp_path)
 
     def write(pickled, protocol=2):
@@ -37,7 +37,7 @@ def write(tmp_path, monkeypatch):
 
 
 def refused(path, match=None):
-    """Makes sure that a file is refused for a reason, before anything of it ran."""
+    """Checks that a file is refused for a reason and that nothing in it was run."""
     with pytest.raises(InputError, match=match) as caught:
         load_inert(path)
     message = str(caught.value)
@@ -83,7 +83,7 @@ def tensor(size, stride, offset=0, count=4):
     )
 
 
-def test_tensors_are_read_and_the_rest_stands_still(write):
+def test_tensors_are_read_and_other_objects_are_replaced(write):
     foreign = reference('models.yolo', 'Model') + b')\x81' + b'}' + text('nc') + b'K\x05s' + b'b'
     found = load_inert(write(sequence(tensor([2, 2], [2, 1]), foreign)))
     torch.testing.assert_close(found[0], torch.arange(4.0).view(2, 2))
@@ -92,7 +92,7 @@ def test_tensors_are_read_and_the_rest_stands_still(write):
     assert found[1].state == dict(nc=5)
 
 
-def test_what_torch_saves_is_read_though_its_class_is_gone_and_never_runs(tmp_path, monkeypatch):
+def test_objects_are_read_without_their_class_and_never_run(tmp_path, monkeypatch):
     class Foreign:
         def __init__(self):
             self.weights = torch.ones(2, dtype=torch.half)
@@ -112,7 +112,7 @@ def test_what_torch_saves_is_read_though_its_class_is_gone_and_never_runs(tmp_pa
         monkeypatch.delitem(sys.modules, 'foreign', raising=False)
 
 
-def test_numbers_of_numpy_stand_still_too(tmp_path):
+def test_numpy_objects_are_replaced(tmp_path):
     values = dict(best=np.float64(0.5), all=np.zeros(2), old=1)
     torch.save(values, tmp_path / 'a.pt')
     found = load_inert(tmp_path / 'a.pt')
@@ -121,25 +121,24 @@ def test_numbers_of_numpy_stand_still_too(tmp_path):
     assert found['old'] == 1
 
 
-def test_calls_of_older_numpys_are_known(write):
+def test_constructors_of_older_numpy_are_accepted(write):
     for name in ('scalar', '_reconstruct'):
         path = write(call(reference('numpy.core.multiarray', name), text('any')))
         assert isinstance(load_inert(path), InertObject)
 
 
 @pytest.mark.skipif(not TORCH_CAN, reason='older versions of torch keep no such list')
-def test_what_other_checkpoints_may_hold_is_not_let_through(tmp_path):
-    """MMEngine's are read with a few classes more, in the same process."""
+def test_classes_that_torch_is_told_to_allow_are_not_created(tmp_path):
     torch.save(HistoryBuffer([1.0], [1]), tmp_path / 'a.pt')
-    before = set(torch.serialization.get_safe_globals())
-    assert HistoryBuffer in before
-    with pytest.raises(InputError, match='it would call builtins.getattr'):
-        load_inert(tmp_path / 'a.pt')
-    assert set(torch.serialization.get_safe_globals()) == before
+    with torch.serialization.safe_globals([HistoryBuffer, getattr]):
+        before = set(torch.serialization.get_safe_globals())
+        with pytest.raises(InputError, match='it would call builtins.getattr'):
+            load_inert(tmp_path / 'a.pt')
+        assert set(torch.serialization.get_safe_globals()) == before
 
 
 @pytest.mark.parametrize(
-    ('module', 'name', 'said'),
+    ('module', 'name', 'message'),
     [
         ('os', 'system', 'os.system'),
         ('posix', 'system', 'posix.system'),
@@ -155,8 +154,8 @@ def test_what_other_checkpoints_may_hold_is_not_let_through(tmp_path):
         ('pathlib', 'PosixPath', 'it would call pathlib.PosixPath'),
     ],
 )
-def test_a_call_is_refused_and_named(write, module, name, said):
-    refused(write(call(reference(module, name), COMMAND)), said)
+def test_call_is_refused_with_its_name(write, module, name, message):
+    refused(write(call(reference(module, name), COMMAND)), message)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +171,7 @@ def test_a_call_is_refused_and_named(write, module, name, said):
         (b'P0\n', 'PERSID'),
     ],
 )
-def test_other_ways_to_call_are_refused(write, pickled, opcode):
+def test_other_opcodes_that_call_are_refused(write, pickled, opcode):
     refused(write(pickled, protocol=4), f'opcode {opcode}, which is not allowed')
 
 
@@ -187,13 +186,13 @@ def test_other_ways_to_call_are_refused(write, pickled, opcode):
     ],
     ids=['function', 'class', 'storage type', 'stand-in', 'dict'],
 )
-def test_state_is_given_to_objects_only(write, target):
+def test_state_is_set_on_objects_only(write, target):
     state = b'}' + text('__call__') + reference('os.path', 'join') + b's'
     refused(write(target + state + b'b'), 'Can only build')
 
 
-def test_a_state_cannot_give_a_stand_in_methods(write):
-    """Its own __setstate__, to be called by a second state."""
+def test_state_cannot_define_methods_of_a_replaced_object(write):
+    """The first state holds a __setstate__, which the second state would call."""
     method = reference('models.yolo', 'Model')
     state = b'}' + text('__setstate__') + method + b's'
     pickled = reference('models.yolo', 'Model') + b')\x81' + state + b'b' + COMMAND + b'b'
@@ -204,7 +203,7 @@ def test_a_state_cannot_give_a_stand_in_methods(write):
     'identity',
     [storage(kind='module'), COMMAND + b'Q', integer(1) + b'Q', b')Q', sequence(COMMAND) + b'Q'],
 )
-def test_only_storages_are_kept_outside_the_pickle(write, identity):
+def test_only_storages_may_be_stored_outside_the_pickle(write, identity):
     refused(write(identity))
 
 
@@ -222,38 +221,38 @@ def test_only_storages_are_kept_outside_the_pickle(write, identity):
         tensor([1], [1], count=2**60),
     ],
 )
-def test_tensors_cannot_reach_outside_their_storage(write, pickled):
+def test_tensors_beyond_their_storage_are_refused(write, pickled):
     refused(write(pickled))
 
 
 @pytest.mark.parametrize('content', [b'', b'text', b'\x89PNG\r\n\x1a\n', b'PK\x03\x04 cut'])
-def test_a_foreign_file_is_named(tmp_path, content):
+def test_file_of_another_kind_is_refused(tmp_path, content):
     path = tmp_path / 'a.pt'
     path.write_bytes(content)
     refused(path, 'torch.save|zip')
 
 
-def test_a_zip_without_a_pickle_is_named(tmp_path):
+def test_zip_archive_without_a_pickle_is_refused(tmp_path):
     path = tmp_path / 'a.pt'
     with zipfile.ZipFile(path, 'w') as file:
         file.writestr('a/version', '3')
     refused(path, 'data.pkl')
 
 
-def test_a_file_of_torch_script_is_refused(write):
+def test_torchscript_file_is_refused(write):
     path = write(b'N')
     with zipfile.ZipFile(path, 'a') as file:
         file.writestr('a/constants.pkl', b'')
-    refused(path, 'torchscript')
+    refused(path, 'TorchScript')
 
 
-def test_a_truncated_file_is_named(write):
+def test_truncated_file_is_refused(write):
     path = write(tensor([4], [1]))
     path.write_bytes(path.read_bytes()[:-40])
     refused(path, 'zip archive')
 
 
-def test_a_missing_file_says_where_it_was_looked_for(tmp_path, monkeypatch):
+def test_missing_file_is_reported_with_its_absolute_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=f'a.pt does not exist .*{tmp_path}/a.pt'):
         load_inert('a.pt')

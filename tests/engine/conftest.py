@@ -1,7 +1,9 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""A short training run in memory, by the published recipe."""
+"""Checkpoint files, and a short training run in memory with the published recipe."""
 
-from collections.abc import Callable
+import hashlib
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -15,8 +17,49 @@ from torch import nn
 from torch.utils.data import default_collate
 
 
+@pytest.fixture
+def model() -> nn.Linear:
+    """A model with two weights, ``weight`` and ``bias``."""
+    return nn.Linear(30, 20)
+
+
+@pytest.fixture
+def save(tmp_path) -> Callable[..., Path]:
+    """Makes a function that saves a model and further entries as a checkpoint."""
+
+    def save(model: nn.Module, name: str = 'a.pth', zipped: bool = True, **entries: object) -> Path:
+        content = dict(meta={}, state_dict=model.state_dict()) | entries
+        torch.save(content, tmp_path / name, _use_new_zipfile_serialization=zipped)
+        return tmp_path / name
+
+    return save
+
+
+@pytest.fixture
+def add_hash() -> Callable[..., Path]:
+    """Makes a function that renames a file as publish_model.py does, or with a given hash."""
+
+    def rename(path: Path, digest: str | None = None) -> Path:
+        digest = digest or hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+        return path.rename(path.with_stem(f'{path.stem}-{digest}'))
+
+    return rename
+
+
+@pytest.fixture
+def malicious(tmp_path) -> Iterator[object]:
+    """An object whose pickle would create a folder; the test fails if the folder exists."""
+
+    class Malicious:
+        def __reduce__(self) -> tuple:
+            return os.mkdir, (str(tmp_path / 'ran'),)
+
+    yield Malicious()
+    assert not (tmp_path / 'ran').exists()
+
+
 class TinyModel(BaseModel):
-    """Convolution, batch normalisation, and a convolution with a bias."""
+    """Convolution, batch normalization, and a convolution with a bias."""
 
     def __init__(self):
         super().__init__()
@@ -41,7 +84,7 @@ def recipe_cfg(repo) -> Config:
 
 @pytest.fixture
 def tiny_runner(recipe_cfg) -> Callable[..., Runner]:
-    """Makes a run: 5 iterations an epoch, 8 images an iteration, no validation."""
+    """Makes a function that builds a run of 5 iterations of 8 images per epoch, no validation."""
 
     def make(
         work_dir: Path,

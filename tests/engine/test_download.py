@@ -1,6 +1,4 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-import hashlib
-import os
 from pathlib import Path
 
 import pytest
@@ -11,35 +9,6 @@ from torch import nn
 from kapao_mm.engine import download, fetch, load_weights, read_checkpoint
 from kapao_mm.engine.download import hash_in_name
 from kapao_mm.errors import InputError
-
-
-@pytest.fixture
-def model():
-    return nn.Linear(30, 20)
-
-
-@pytest.fixture
-def file(tmp_path, model):
-    """A good checkpoint."""
-    path = tmp_path / 'a.pth'
-    torch.save(dict(meta={}, state_dict=model.state_dict()), path)
-    return path
-
-
-def with_hash(path, digest=None):
-    """Renames a file as publish_model.py names it."""
-    digest = digest or hashlib.sha256(path.read_bytes()).hexdigest()[:8]
-    return path.rename(path.with_stem(f'{path.stem}-{digest}'))
-
-
-class Runs:
-    """A pickle that would make a folder."""
-
-    def __init__(self, folder):
-        self.folder = str(folder)
-
-    def __reduce__(self):
-        return os.mkdir, (self.folder,)
 
 
 @pytest.mark.parametrize(
@@ -53,37 +22,39 @@ class Runs:
         ('epoch_3.pth', None),
     ],
 )
-def test_the_hash_in_a_name_is_found(name, found):
+def test_hash_in_a_file_name_is_found(name, found):
     assert hash_in_name(name) == found
 
 
-def test_good_weights_are_downloaded_and_loaded(served, file, model):
+def test_weights_are_downloaded_once_and_loaded(served, save, model):
     folder, server = served
     other = nn.Linear(30, 20)
-    file.rename(folder / 'a.pth')
+    save(model).rename(folder / 'a.pth')
     load_weights(other, server.url('a.pth'))
     assert torch.equal(other.weight, model.weight)
-    assert server.asked == ['/a.pth']  # once, though it was checked before it was loaded
+    assert server.asked == ['/a.pth']  # once, although it was checked before it was loaded
 
 
-def test_a_download_is_kept_if_its_name_tells_what_it_is(served, file):
+def test_download_with_a_hash_in_its_name_is_reused_by_later_processes(
+    served, save, model, add_hash
+):
     folder, server = served
-    name = with_hash(file.rename(folder / 'a.pth')).name
+    name = add_hash(save(model).rename(folder / 'a.pth')).name
     for _ in range(2):
-        download._download.cache_clear()  # as in the next process
+        download._download.cache_clear()  # as in a new process
         assert fetch(server.url(name)).is_file()
     assert len(server.asked) == 1
 
 
-def test_a_download_that_is_not_what_its_name_says_is_not_kept(served, file):
+def test_download_that_does_not_match_its_hash_is_removed(served, save, model):
     folder, server = served
-    file.rename(folder / 'a-1a2b3c4d.pth')
+    save(model).rename(folder / 'a-1a2b3c4d.pth')
     with pytest.raises(InputError, match='cannot be downloaded: invalid hash value'):
         fetch(server.url('a-1a2b3c4d.pth'))
     assert not [path for path in Path(torch.hub.get_dir()).rglob('*') if path.is_file()]
 
 
-def test_files_of_one_name_from_two_places_are_two(served, file):
+def test_files_with_equal_names_from_two_folders_are_kept_apart(served):
     folder, server = served
     for name in 'xy':
         (folder / name).mkdir()
@@ -93,11 +64,11 @@ def test_files_of_one_name_from_two_places_are_two(served, file):
 
 
 @pytest.mark.parametrize(
-    ('place', 'said'),
+    ('place', 'message'),
     [
-        ('torchvision://no_such_net', 'no such name is known'),
-        ('open-mmlab://no_such_net', 'no such name is known'),
-        ('mmcls://no_such_net', 'no such name is known'),
+        ('torchvision://no_such_net', 'the name is unknown'),
+        ('open-mmlab://no_such_net', 'the name is unknown'),
+        ('mmcls://no_such_net', 'the name is unknown'),
         ('s3://bucket/a.pth', 's3:// cannot be read; download the file'),
         ('file:///tmp/a.pth', 'file:// cannot be read; download the file'),
         ('http://[', r'http://\[ cannot be downloaded: '),
@@ -106,18 +77,17 @@ def test_files_of_one_name_from_two_places_are_two(served, file):
         ('http://127.0.0.1:9/a.pth', 'http://127.0.0.1:9/a.pth cannot be downloaded: '),
     ],
 )
-def test_places_that_hold_nothing_are_named(place, said, monkeypatch):
+def test_failed_download_is_reported(place, message, monkeypatch):
     monkeypatch.setenv('no_proxy', '127.0.0.1')
     for read in (read_checkpoint, lambda place: load_checkpoint(nn.Module(), place)):
-        with pytest.raises(InputError, match=said):
+        with pytest.raises(InputError, match=message):
             read(place)
 
 
-def test_a_model_of_the_openmmlab_list_is_read_safely(served, tmp_path, model, monkeypatch):
+def test_model_from_the_openmmlab_list_is_read_safely(served, malicious, model, monkeypatch):
     folder, server = served
-    torch.save(dict(state_dict=Runs(tmp_path / 'ran')), folder / 'a.pth')
-    listed = dict(net=server.url('a.pth'))
-    monkeypatch.setattr(download.checkpoint, 'get_external_models', lambda: listed)
+    torch.save(dict(state_dict=malicious), folder / 'a.pth')
+    models = dict(net=server.url('a.pth'))
+    monkeypatch.setattr(download.checkpoint, 'get_external_models', lambda: models)
     with pytest.raises(InputError, match='cannot be read safely'):
         load_checkpoint(model, 'open-mmlab://net')
-    assert not (tmp_path / 'ran').exists()

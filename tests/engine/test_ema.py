@@ -21,14 +21,14 @@ def ema_of(model):
 
 
 def disturb(model):
-    """What training does to weights and buffers."""
+    """Changes weights and buffers as training does."""
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter))
     model(torch.randn(2, 3, 4, 4))
 
 
-def test_it_averages_from_the_first_update_on(model):
+def test_every_update_is_averaged(model):
     ema = ema_of(model)
     expected = {name: tensor.double() for name, tensor in model.state_dict().items()}
     for update in range(1, 20):
@@ -45,7 +45,7 @@ def test_it_averages_from_the_first_update_on(model):
     assert ema.module[1].num_batches_tracked == 19
 
 
-def test_it_starts_from_a_model_that_was_initialised_after_it(model):
+def test_average_starts_from_a_model_that_was_initialized_later(model):
     ema = ema_of(model)
     disturb(model)
     ema.start_from(model)
@@ -54,7 +54,7 @@ def test_it_starts_from_a_model_that_was_initialised_after_it(model):
     assert ema.steps == 0
 
 
-def test_it_resumes_exactly(model):
+def test_resumed_average_is_exact(model):
     ema = ema_of(model)
     for _ in range(3):
         disturb(model)
@@ -72,6 +72,6 @@ def test_it_resumes_exactly(model):
 @pytest.mark.parametrize(
     ('decay', 'ramp'), [(0.9, 0), (0.9, -2000), (1.1, 5), (-0.1, 5), (math.nan, 5), (0.9, math.nan)]
 )
-def test_numbers_that_make_no_average_are_refused(model, decay, ramp):
+def test_invalid_decay_or_ramp_is_refused(model, decay, ramp):
     with pytest.raises(InputError, match=f'RampedEMA has decay={decay} and ramp={ramp}; decay'):
         MODELS.build(dict(type='RampedEMA', model=model, decay=decay, ramp=ramp))

@@ -13,7 +13,7 @@ def backend():
     return get_file_backend(backend_args=dict(backend='atomic'))
 
 
-def test_bytes_and_text_are_written(backend, tmp_path):
+def test_bytes_and_text_are_written_and_the_folder_is_created(backend, tmp_path):
     backend.put(b'weights', tmp_path / 'new/a.pth')
     backend.put_text('ä', tmp_path / 'b')
     assert (tmp_path / 'new/a.pth').read_bytes() == b'weights'
@@ -22,32 +22,28 @@ def test_bytes_and_text_are_written(backend, tmp_path):
 
 
 @pytest.mark.parametrize('write', ['put', 'put_text'])
-def test_a_kill_while_writing_leaves_the_old_content(backend, tmp_path, monkeypatch, write):
-    path = tmp_path / 'last_checkpoint'
-    path.write_text('old')
-
-    def kill(file):
-        raise KeyboardInterrupt
-
-    content = b'new' if write == 'put' else 'new'
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(os, 'fsync', kill)
-        getattr(backend, write)(content, path)
-    assert path.read_text() == 'old'
-    getattr(backend, write)(content, path)  # over what the kill left
-    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
-    assert path.read_text() == 'new'
-
-
-def test_a_full_disk_leaves_the_old_content_and_names_the_file(backend, tmp_path, monkeypatch):
-    path = tmp_path / 'epoch_1.pth'
+@pytest.mark.parametrize(
+    ('failure', 'error', 'message'),
+    [
+        (KeyboardInterrupt(), KeyboardInterrupt, None),
+        (
+            OSError(errno.ENOSPC, 'No space left on device'),
+            InputError,
+            'a.pth cannot be written: No space left on device',
+        ),
+    ],
+)
+def test_failed_write_keeps_the_old_content(
+    backend, tmp_path, monkeypatch, write, failure, error, message
+):
+    path = tmp_path / 'a.pth'
     path.write_text('old')
 
     def fail(file):
-        raise OSError(errno.ENOSPC, 'No space left on device')
+        raise failure
 
     monkeypatch.setattr(os, 'fsync', fail)
-    with pytest.raises(InputError, match=f'{path} cannot be written: No space left on device'):
-        backend.put(b'new', path)
-    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+    with pytest.raises(error, match=message):
+        getattr(backend, write)(b'new' if write == 'put' else 'new', path)
     assert path.read_text() == 'old'
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]

@@ -29,24 +29,24 @@ def recipe(epoch_length=925, total_batch=128, **changes):
     ('total_batch', 'accumulation', 'weight_decay'),
     [(128, 1, 1e-3), (72, 1, 5.625e-4), (48, 1, 3.75e-4), (16, 4, 5e-4), (24, 3, 5.625e-4)],
 )
-def test_the_weight_decay_follows_the_images_of_a_step(total_batch, accumulation, weight_decay):
+def test_weight_decay_is_scaled_to_the_images_of_a_step(total_batch, accumulation, weight_decay):
     run = recipe(total_batch=total_batch)
     assert run.accumulation == accumulation
     assert run.scaled_weight_decay == pytest.approx(weight_decay, rel=1e-12)
 
 
 @pytest.mark.parametrize(('epoch_length', 'length'), [(925, 2775), (334, 1002), (100, 1000)])
-def test_the_warmup_takes_three_epochs_but_at_least_a_thousand_iterations(epoch_length, length):
+def test_warmup_takes_three_epochs_and_at_least_1000_iterations(epoch_length, length):
     assert recipe(epoch_length).warmup_length == length
 
 
-def test_the_cosine_falls_from_the_lr_towards_a_fifth_of_it():
+def test_lr_falls_to_a_fifth():
     assert recipe().cosine_lr(0) == 0.01
     assert recipe().cosine_lr(250) == pytest.approx(0.006)
     assert recipe().cosine_lr(500) == pytest.approx(0.002)
 
 
-def test_the_warmup_goes_from_its_start_to_the_settings_of_its_epoch():
+def test_warmup_is_linear():
     run = recipe(epoch_length=100, total_batch=16)  # 10 epochs of warm-up
     start, end = run.settings(0, 0), run.settings(1000, 10)
     assert start.lr == dict(weights=0, norms=0, biases=0.1)
@@ -59,7 +59,7 @@ def test_the_warmup_goes_from_its_start_to_the_settings_of_its_epoch():
     assert half.momentum == pytest.approx((0.8 + 0.937) / 2)
 
 
-def test_without_a_warmup_the_first_iteration_has_the_full_settings():
+def test_first_iteration_without_warmup_has_the_final_settings():
     run = recipe(warmup_epochs=0, warmup_iterations=0, total_batch=32)
     settings = run.settings(0, 0)
     assert settings.lr == dict(weights=0.01, norms=0.01, biases=0.01)
@@ -67,7 +67,7 @@ def test_without_a_warmup_the_first_iteration_has_the_full_settings():
 
 
 @given(st.integers(1, 300), st.integers(1, 3000), st.data())
-def test_accumulation_never_falls_and_ends_where_the_weight_decay_says(total_batch, length, data):
+def test_accumulation_rises_to_the_value_that_scales_the_weight_decay(total_batch, length, data):
     run = recipe(length, total_batch)
     first = data.draw(st.integers(0, run.warmup_length))
     second = data.draw(st.integers(first, 2 * run.warmup_length))
@@ -77,7 +77,7 @@ def test_accumulation_never_falls_and_ends_where_the_weight_decay_says(total_bat
 
 
 @given(st.integers(1, 10**6))
-def test_the_decay_of_the_average_rises(updates):
+def test_ema_decay_rises(updates):
     decay = ema_decay(updates, decay=0.9999, ramp=2000)
     assert decay == pytest.approx(0.9999 * (1 - math.e ** (-updates / 2000)), rel=1e-9)
     assert 0 < decay <= ema_decay(updates + 1, decay=0.9999, ramp=2000) <= 0.9999

@@ -16,7 +16,7 @@ def find_nothing(name: str) -> Any:
 
 
 class Thing:
-    """A class that a file may name."""
+    """A class that is allowed in files."""
 
 
 def write_program(path, opcodes: bytes) -> None:
@@ -41,15 +41,14 @@ def test_tensors_and_containers_are_read(tmp_path):
         assert torch.equal(read['state_dict'][name], value)
 
 
-def test_a_call_of_anything_else_is_refused(tmp_path):
+def test_call_of_another_function_is_refused(tmp_path):
     write_program(tmp_path / 'a.pth', b'cbuiltins\nprint\n(Vhello\ntR.')
     with pytest.raises(pickle.UnpicklingError, match='builtins.print is not allowed'):
         load_restricted(tmp_path / 'a.pth', find_nothing)
 
 
-def test_state_is_set_on_objects_and_never_on_classes(tmp_path):
-    of_class = b'cx\nThing\n}Vy\nI1\nsb.'
-    write_program(tmp_path / 'class.pth', of_class)
+def test_state_is_set_on_objects_only(tmp_path):
+    write_program(tmp_path / 'class.pth', b'cx\nThing\n}Vy\nI1\nsb.')
     with pytest.raises(pickle.UnpicklingError, match='Can only build'):
         load_restricted(tmp_path / 'class.pth', lambda name: Thing)
     write_program(tmp_path / 'object.pth', b'cx\nThing\n)R}Vy\nI1\nsb.')
@@ -68,13 +67,13 @@ def test_rare_opcodes_are_refused(tmp_path, program):
 def test_other_formats_are_refused(tmp_path):
     (tmp_path / 'old.pth').write_bytes(pickle.dumps({}))
     torch.jit.script(nn.Identity()).save(tmp_path / 'script.pth')
-    for name, reason in (('old', 'no file of torch.save'), ('script', 'TorchScript')):
+    for name, reason in (('old', 'not a file of torch.save'), ('script', 'TorchScript')):
         with pytest.raises(pickle.UnpicklingError, match=reason):
             load_restricted(tmp_path / f'{name}.pth', find_nothing)
 
 
-def test_storages_end_where_the_file_does(tmp_path):
-    """torch before 2.6 does not check it."""
+def test_storage_that_is_shorter_than_stated_is_refused(tmp_path):
+    """torch before 2.6 does not check this."""
     path = tmp_path / 'a.pth'
     torch.save(torch.ones(4), path)
     with zipfile.ZipFile(path) as archive:
@@ -82,5 +81,5 @@ def test_storages_end_where_the_file_does(tmp_path):
     assert load_restricted(path, find_nothing).tolist() == [1] * 4
     assert program.count(b'K\x04t') == 1  # the number of elements, the last part of its name
     write_program(path, program.replace(b'K\x04t', b'K\x08t'))
-    with pytest.raises(pickle.UnpicklingError, match='its storage 0 is not as long as it says'):
+    with pytest.raises(pickle.UnpicklingError, match='its storage 0 is shorter than stated'):
         load_restricted(path, find_nothing)

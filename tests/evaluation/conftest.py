@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Annotations, and predictions that are wrong by known amounts."""
+"""Annotations, and predictions made from them with errors."""
 
 import json
 from collections.abc import Callable
@@ -19,15 +19,16 @@ SAMPLES = dict(
 
 
 def shake(content: dict, seed: int = 0, categories: list[list[int]] | None = None) -> list[dict]:
-    """Annotations as predictions: some left out, some several times, shifted by some px.
+    """Turns annotations into predictions: some missing, some repeated, all shifted by some px.
 
     Args:
-        content: of an annotation file.
-        seed: of what is left out, repeated and shifted.
-        categories: the ids of each; a single one by default.
+        content: Content of an annotation file.
+        seed: Seed of the random generator.
+        categories: Ids of each category; by default a single category with all ids.
 
     Returns:
-        What a metric's ``process`` gets, for each image; K is that of all categories together.
+        A data sample for each image, as ``process`` of a metric receives it. K is the number of
+        keypoint types of all categories together.
     """
     rng = np.random.default_rng(seed)
     found = content['annotations']
@@ -69,13 +70,13 @@ def shake(content: dict, seed: int = 0, categories: list[list[int]] | None = Non
 
 @pytest.fixture(scope='session')
 def shaken() -> Callable[..., list[dict]]:
-    """Turns annotations into predictions, see :func:`shake`."""
+    """The function :func:`shake`."""
     return shake
 
 
 @pytest.fixture(scope='session')
 def records() -> Callable[..., list[dict]]:
-    """Turns them into COCO result records: ``records(content, metainfo, categories)``."""
+    """Makes a function that turns annotations into COCO result records, see :func:`shake`."""
 
     def make(content: dict, metainfo: dict, categories: list[list[int]] | None = None) -> list:
         return [
@@ -89,7 +90,7 @@ def records() -> Callable[..., list[dict]]:
 
 @pytest.fixture(scope='session')
 def sample_file(shared_dir) -> Callable[[str], tuple[Path, dict]]:
-    """Gives the annotation file of real images, by dataset, and its metainfo."""
+    """Makes a function that returns the annotation file of real images and its metainfo."""
 
     def get(name: str) -> tuple[Path, dict]:
         path = shared_dir / 'data' / SAMPLES[name]
@@ -101,7 +102,7 @@ def sample_file(shared_dir) -> Callable[[str], tuple[Path, dict]]:
 
 @pytest.fixture(scope='session')
 def two_categories() -> tuple[dict, dict]:
-    """Drawn annotations of people (id 2, 3 keypoints) and wheels (ids 5 and 9, 2), and metainfo."""
+    """Random annotations of people (id 2, K=3) and wheels (ids 5 and 9, K=2), and metainfo."""
     rng = np.random.default_rng(3)
     annotations = []
     for i in range(60):
@@ -110,7 +111,7 @@ def two_categories() -> tuple[dict, dict]:
         points = corner + rng.random((3 if category_id == 2 else 2, 2)) * size
         annotations.append(
             dict(
-                id=i,  # from 0, which COCO's tools take for "no match"
+                id=i,  # from 0, which means "no match" in COCO's tools
                 image_id=i % 7,
                 category_id=category_id,
                 bbox=[*corner.tolist(), *size.tolist()],

@@ -23,7 +23,7 @@ def test_predictions_are_written(tmp_path):
 
 
 @pytest.mark.parametrize('name', ['a.json', 'file/a.pkl'])
-def test_a_place_that_will_not_do_is_named_before_the_test(tmp_path, name):
+def test_unwritable_file_is_reported_before_the_test(tmp_path, name):
     (tmp_path / 'file').write_text('')
     with pytest.raises(InputError, match=r'must end in .pkl|file cannot be written to'):
         DumpPredictions(str(tmp_path / name))
@@ -32,7 +32,7 @@ def test_a_place_that_will_not_do_is_named_before_the_test(tmp_path, name):
 
 
 @pytest.mark.parametrize('name', ['a.pkl', 'a.keypoints.json'])
-def test_a_full_disk_is_named_and_leaves_nothing_half(tmp_path, full_disk, name):
+def test_full_disk_is_reported_and_leaves_no_partial_file(tmp_path, full_disk, name):
     path: Path = tmp_path / name
     with pytest.raises(InputError, match=f'{name} cannot be written: No space left'):
         if path.suffix == '.pkl':

@@ -18,7 +18,7 @@ def content(two_categories):
 
 @pytest.fixture
 def faults(content, two_categories, tmp_path):
-    """Makes a function that gives the faults of the file, which the metric must refuse then."""
+    """Makes a function that returns the faults of a file, which the metric must refuse."""
 
     def find(**options):
         found = list(map(str, label_faults(content, two_categories[1], **options)))
@@ -36,27 +36,27 @@ def faults(content, two_categories, tmp_path):
     return find
 
 
-def test_sound_labels_have_no_faults(faults):
-    for use_area in (True, False):
-        for iou_type in ('keypoints', 'keypoints_crowd'):
-            assert not faults(use_area=use_area, iou_type=iou_type)
+@pytest.mark.parametrize('use_area', [True, False])
+@pytest.mark.parametrize('iou_type', ['keypoints', 'keypoints_crowd'])
+def test_correct_labels_have_no_faults(faults, use_area, iou_type):
+    assert not faults(use_area=use_area, iou_type=iou_type)
 
 
 @pytest.mark.parametrize('value', [NAN, INF, 0, -1, 1e11, '', 'nan', 'large', [], True])
-def test_an_area_that_is_none_is_found(content, faults, value):
+def test_invalid_area_is_found(content, faults, value):
     content['annotations'][7]['area'] = value
     (found,) = faults()
     assert found.startswith("annotations whose 'area' is not a number") and ': 7; ' in found
 
 
-def test_an_area_that_is_not_used_may_be_anything_that_is_a_number(content, faults):
+def test_unused_area_is_not_checked(content, faults):
     content['annotations'][7]['area'] = -1
     assert not faults(use_area=False)
     del content['annotations'][7]['area']
     assert not faults(use_area=False)
 
 
-def test_missing_areas_are_found_where_they_are_used(content, faults):
+def test_missing_areas_are_found_if_they_are_used(content, faults):
     for i in (3, 5):
         del content['annotations'][i]['area']
     (found,) = faults()
@@ -64,7 +64,7 @@ def test_missing_areas_are_found_where_they_are_used(content, faults):
     assert 'use_area=False' in found
 
 
-def test_an_area_larger_than_the_image_is_found(content, faults):
+def test_area_larger_than_the_image_is_found(content, faults):
     content['annotations'][7]['area'] = 600 * 600
     assert not faults()
     content['annotations'][7]['area'] += 1
@@ -74,16 +74,16 @@ def test_an_area_larger_than_the_image_is_found(content, faults):
     assert not faults()
 
 
-def test_boxes_without_area_are_found_where_it_is_used(content, faults):
+def test_boxes_without_area_are_found_if_it_is_used(content, faults):
     content['annotations'][7]['bbox'][2] = 0
     assert not faults()
     (found,) = faults(use_area=False)
-    assert found.startswith("annotations whose 'bbox' has no area, from which use_area=False")
+    assert found.startswith("annotations whose 'bbox' has no area, which OKS needs with use_area")
     content['annotations'][7]['keypoints'][2::3] = [0, 0]
-    assert not faults(use_area=False)  # it has no OKS
+    assert not faults(use_area=False)  # without keypoints there is no OKS
 
 
-def test_negative_sides_are_found(content, faults):
+def test_negative_widths_and_heights_are_found(content, faults):
     content['annotations'][7]['bbox'][2:] = [-40, -40]  # their product is above 0
     for use_area in (True, False):
         assert 'negative width or height: 7' in faults(use_area=use_area)[0]
@@ -106,12 +106,12 @@ def test_negative_sides_are_found(content, faults):
         ('id', None, 'annotations whose id is not a whole number: annotations[7]'),
     ],
 )
-def test_each_value_that_evaluation_reads_is_checked(content, faults, key, value, message):
+def test_values_that_the_evaluation_reads_are_checked(content, faults, key, value, message):
     content['annotations'][7][key] = value
     assert message in faults()[0]
 
 
-def test_images_without_crowd_index_are_found_where_it_is_used(content, faults):
+def test_images_without_crowd_index_are_found_if_it_is_used(content, faults):
     del content['images'][3]['crowdIndex']
     content['images'][4]['crowdIndex'] = 'hard'
     assert not faults()
@@ -120,7 +120,7 @@ def test_images_without_crowd_index_are_found_where_it_is_used(content, faults):
 
 
 @pytest.mark.parametrize('value', [3, '59', [None], [[5]], {}, ['5']])
-def test_unlabelled_categories_that_are_no_ids_are_found(content, faults, value):
+def test_invalid_ids_of_unlabeled_categories_are_found(content, faults, value):
     content['images'][3]['not_exhaustive_category_ids'] = value
     (found,) = faults()
     assert found.startswith("images whose 'not_exhaustive_category_ids' is not a list of ids: 3;")

@@ -115,8 +115,8 @@ def test_folder_without_images_is_an_error(run, tmp_path, capsys):
         ({'checkpoint': 'no.pth'}, r'checkpoint no\.pth does not exist \(looked at /.*no\.pth\)'),
         ({'device': 'nonsense'}, r'--device nonsense cannot be used'),
         ({'score_thr': 30}, r'--score-thr 30\.0 is not between 0 and 1'),
-        ({'out_dir': 'in/a.jpg'}, r'--out-dir in/a\.jpg cannot be made: File exists'),
-        ({'out_dir': 'in'}, r'--out-dir in is where images come from'),
+        ({'out_dir': 'in/a.jpg'}, r'--out-dir in/a\.jpg cannot be created: File exists'),
+        ({'out_dir': 'in'}, r'--out-dir in contains images'),
     ],
 )
 def test_wrong_flags_end_with_one_line(run, tmp_path, flags, message):

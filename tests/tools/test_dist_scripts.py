@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""tools/dist_train.sh and dist_test.sh with two processes, on the CPU."""
+"""Tests tools/dist_train.sh and dist_test.sh with two processes on the CPU."""
 
 import json
 import os
@@ -22,7 +22,7 @@ CONFIG = 'configs/kapao/kapao_n_toy.py'
 
 @pytest.fixture(scope='module')
 def script(repo):
-    """Makes a function that runs a script and returns what it printed and its exit code."""
+    """Makes a function that runs a script and returns its output and exit code."""
 
     def run(name, *args, **environment):
         path = f'{Path(sys.executable).parent}:{os.environ["PATH"]}'
@@ -48,7 +48,7 @@ def data(tmp_path_factory):
     path = root / 'annotations/person_keypoints_val.json'
     content = json.loads(path.read_text())
     for annotation in content['annotations']:
-        # So large that wherever keypoints are they count as found.
+        # So large that any keypoints count as correct.
         annotation |= dict(area=1e6, bbox=[0, 0, 1000, 1000])
     path.write_text(json.dumps(content))
     return root
@@ -65,14 +65,14 @@ def options(data):
 
 @pytest.fixture(scope='module')
 def trained(script, data, options):
-    """The work directories of two machines, and what dist_train.sh printed on each.
+    """The work directories of two machines, and the output of dist_train.sh on each.
 
-    They are two launches on this machine, of one process each, that meet at a port.
+    The machines are two launches of one process on this machine, which meet at a port.
     """
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         place = dict(NNODES='2', MASTER_ADDR='127.0.0.1', PORT=str(probe.getsockname()[1]))
-    works = [data.parent / f'machine {i}' for i in (0, 1)]  # a blank, to be quoted everywhere
+    works = [data.parent / f'machine {i}' for i in (0, 1)]  # the space must be quoted
 
     def launch(machine):
         args = [CONFIG, 1, '--work-dir', works[machine], *options]
@@ -84,7 +84,7 @@ def trained(script, data, options):
     return works, [printed for printed, _ in done]
 
 
-def test_two_machines_train_together_and_the_first_writes(trained):
+def test_two_machines_train_together_and_the_first_one_writes(trained):
     works, printed = trained
     assert [text.count('Next: kapao test') for text in printed] == [1, 0]
     assert [(work / 'epoch_1.pth').exists() for work in works] == [True, False]
@@ -95,7 +95,7 @@ def test_two_machines_train_together_and_the_first_writes(trained):
 
 @pytest.fixture(scope='module')
 def checkpoint(trained):
-    """The trained one with another head, so that it predicts poses and keypoint objects."""
+    """A trained checkpoint with another head, which predicts poses and keypoint objects."""
     found = load_weights_only(trained[0][0] / 'epoch_1.pth')
     generator = torch.Generator().manual_seed(0)
     for name, value in found['state_dict'].items():
@@ -109,8 +109,9 @@ def checkpoint(trained):
 
 
 @pytest.mark.slow
-def test_results_are_those_of_one_process(script, run_tool, checkpoint, options, tmp_path):
-
+def test_results_of_two_processes_equal_those_of_one(
+    script, run_tool, checkpoint, options, tmp_path
+):
     def flags(name):
         files = ['--out', tmp_path / f'{name}.json', '--dump', tmp_path / f'{name}.pkl']
         return ['--work-dir', tmp_path / name, *files, *options]
@@ -124,16 +125,16 @@ def test_results_are_those_of_one_process(script, run_tool, checkpoint, options,
     assert one['coco/AP'] > 0
     one, two = (pickle.loads((tmp_path / f'{name}.pkl').read_bytes()) for name in ('one', 'two'))
     assert len(one) == len(two) == 5
-    for ours, theirs in zip(one, two, strict=True):
-        assert ours['img_path'] == theirs['img_path']
+    for first, second in zip(one, two, strict=True):
+        assert first['img_path'] == second['img_path']
         for field in ('pred_instances', 'pred_keypoint_objects'):
-            assert len(ours[field]['bboxes']) > 0
-            for name, value in ours[field].items():
-                np.testing.assert_array_equal(value, theirs[field][name])
+            assert len(first[field]['bboxes']) > 0
+            for name, value in first[field].items():
+                np.testing.assert_array_equal(value, second[field][name])
 
 
 @pytest.mark.slow
-def test_one_line_where_all_processes_fail_alike(script):
+def test_error_of_all_processes_is_printed_once(script):
     printed, code = script('dist_train.sh', 'configs/kapao/gone.py', 2)
     assert code == 1
     lines = [line for line in printed.splitlines() if 'Warning' not in line and 'error' in line]
@@ -143,7 +144,7 @@ def test_one_line_where_all_processes_fail_alike(script):
 
 
 @pytest.mark.slow
-def test_the_process_that_fails_is_heard(script, data, options):
+def test_error_of_one_process_is_printed_once(script, data, options):
     broken = data.parent / 'broken'
     (broken / 'train2017').mkdir(parents=True)
     for part in ('annotations', 'val2017'):
@@ -162,14 +163,14 @@ def test_the_process_that_fails_is_heard(script, data, options):
 
 
 @pytest.mark.parametrize('name', ['dist_train.sh', 'dist_test.sh'])
-def test_missing_arguments_give_the_usage(script, name):
+def test_usage_is_shown_if_arguments_are_missing(script, name):
     printed, code = script(name, CONFIG)
     assert code == 2
     assert printed.startswith(f'usage: tools/{name} CONFIG ')
 
 
 @pytest.mark.slow
-def test_fsdp_trains_validates_and_saves_whole_checkpoints(script, data, options):
+def test_fsdp_trains_validates_and_saves_complete_checkpoints(script, data, options):
     widths = [32, 64, 96, 128]
     narrow = {
         'model.backbone.widen_factor': 0.125,

@@ -161,9 +161,9 @@ def test_a_result_that_does_not_fit_is_named(evaluate, truth, tmp_path):
     results[1]['image_id'] = 5
     where = f'error: result 1 of {tmp_path}/a.json'
     message = evaluate(results)
-    assert message == f'{where} (image 5): the annotation file has no image of that id'
+    assert message == f'{where} (image 5): the annotation file has no image with that id'
     results[1] = dict(results[0], category_id=3)
-    assert ' has category_id 3, which is none of 1, ' in evaluate(results)
+    assert ' has category_id 3, but annotation file and metainfo share' in evaluate(results)
 
 
 @pytest.mark.slow

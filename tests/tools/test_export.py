@@ -168,7 +168,7 @@ def test_tensorrt_gives_the_command_that_builds_the_engine(load_file, monkeypatc
     ('flags', 'message'),
     [
         (['--format', 'onnx', '--out', 'a.xml'], '--out a.xml: files for onnx end in .onnx'),
-        (['--format', 'onnx', '--out', 'no/a.onnx'], 'no does not exist; make it first'),
+        (['--format', 'onnx', '--out', 'no/a.onnx'], 'no does not exist; create it first'),
         (['--format', 'tensorrt'], 'input_size is 128; for tensorrt it is at least 256'),
         (['--format', 'onnx', '--image', 'no.jpg'], 'no.jpg does not exist'),
         (['--format', 'onnx', '--cfg-options', 'model.head.num_keypoints=5'], 'does not fit'),

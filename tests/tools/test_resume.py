@@ -12,7 +12,7 @@ from mmengine.logging import HistoryBuffer
 from kapao_mm.datasets.toy import make_toy_dataset
 from kapao_mm.engine.weights_only import load_weights_only
 
-TIMES = ('train/time', 'train/data_time', 'val/time', 'val/data_time')  # differ between runs
+TIMES = ('train/time', 'train/data_time', 'val/time', 'val/data_time')
 
 
 @pytest.fixture(scope='module')
@@ -23,13 +23,13 @@ def data(tmp_path_factory):
 
 @pytest.fixture
 def start(repo, data, tmp_path, monkeypatch):
-    """Makes a function that starts a training of four epochs in a process of its own."""
+    """Makes a function that starts a training of four epochs in another process."""
     monkeypatch.syspath_prepend(Path(__file__).parent)
     monkeypatch.syspath_prepend(repo)
     monkeypatch.setenv('PYTHONPATH', f'{repo}:{Path(__file__).parent}')
     monkeypatch.setenv('OMP_NUM_THREADS', '1')
     context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(['probed_train'])  # which spares each run the imports
+    context.set_forkserver_preload(['probed_train'])  # so that the runs share the imports
     run = importlib.import_module('probed_train').run
 
     def start(work_dir, *args, kill_at='', seed=None):
@@ -62,8 +62,8 @@ def start(repo, data, tmp_path, monkeypatch):
     return start
 
 
-def end(process):
-    """The exit code of a run."""
+def exit_code(process):
+    """Waits for a run to end, and returns its exit code."""
     process.join(300)
     return process.exitcode
 
@@ -97,7 +97,7 @@ def assert_same(found, expected, key=''):
 
 
 def load(path):
-    """A checkpoint without what tells one run from another: names, places and times."""
+    """Reads a checkpoint without what differs between equal runs: names, paths and times."""
     checkpoint = load_weights_only(path)
     for key in ('time', 'experiment_name', 'cfg', 'dataset_meta'):
         del checkpoint['meta'][key]
@@ -112,31 +112,31 @@ def load(path):
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_three_times_ends_as_one_that_is_not(start, tmp_path):
+def test_run_that_is_killed_three_times_equals_an_uninterrupted_one(start, tmp_path):
     whole, killed = tmp_path / 'whole', tmp_path / 'killed'
     reference = start(whole, seed=5)
     # In epoch 3, within an accumulation that began in epoch 2.
-    assert end(start(killed, kill_at='iteration-9', seed=5)) == -signal.SIGKILL
-    assert end(reference) == 0
+    assert exit_code(start(killed, kill_at='iteration-9', seed=5)) == -signal.SIGKILL
+    assert exit_code(reference) == 0
     before = records(killed)
     assert len(before) == 9
     assert {'epoch_1.pth', 'epoch_2.pth'} < checkpoints(killed)
 
-    assert end(start(killed, '--resume', kill_at='save-3')) == -signal.SIGKILL
-    assert 'epoch_3.pth.partial' in checkpoints(killed)
+    assert exit_code(start(killed, '--resume', kill_at='save-3')) == -signal.SIGKILL
+    assert list(killed.glob('.*.partial/epoch_3.pth'))
     assert (killed / 'last_checkpoint').read_text() == str(killed / 'epoch_2.pth')
 
-    assert end(start(killed, '--resume', kill_at='validation-3')) == -signal.SIGKILL
-    assert end(start(killed, '--resume')) == 0
+    assert exit_code(start(killed, '--resume', kill_at='validation-3')) == -signal.SIGKILL
+    assert exit_code(start(killed, '--resume')) == 0
     assert 'The validation of epoch 3 is missing' in killed.with_suffix('.log').read_text()
 
     assert checkpoints(killed) == checkpoints(whole)
     assert checkpoints(whole) == {'epoch_3.pth', 'epoch_4.pth', 'best_coco_AP_epoch_3.pth'}
     assert_same(load(killed / 'epoch_4.pth'), load(whole / 'epoch_4.pth'))
-    best = [torch.load(run / 'best_coco_AP_epoch_3.pth')['state_dict'] for run in (killed, whole)]
-    assert_same(*best)
+    best = (load_weights_only(run / 'best_coco_AP_epoch_3.pth') for run in (killed, whole))
+    assert_same(*(checkpoint['state_dict'] for checkpoint in best))
     expected = records(whole)
     assert before == expected[:9]
     assert records(killed)[9:] == expected[8:12] + expected[8:12] + expected[12:]
-    assert len({record['data'] for record in expected}) == 16  # no augmentation comes twice
-    assert not expected[7]['stepped']  # what the first kill left had gradients pending
+    assert len({record['data'] for record in expected}) == 16  # no augmentation is repeated
+    assert not expected[7]['stepped']  # gradients were pending at the first kill

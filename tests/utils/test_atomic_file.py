@@ -7,7 +7,7 @@ from kapao_mm.errors import InputError
 from kapao_mm.utils.atomic_file import atomic_path, check_writable
 
 
-def test_a_complete_file_is_moved_to_its_path(tmp_path):
+def test_complete_file_is_moved_to_its_path(tmp_path):
     with atomic_path(tmp_path / 'a.json') as temporary:
         temporary.write_text('new')
         assert not (tmp_path / 'a.json').exists()
@@ -15,7 +15,7 @@ def test_a_complete_file_is_moved_to_its_path(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ['a.json']
 
 
-def test_all_files_that_the_block_wrote_are_moved(tmp_path):
+def test_all_files_of_the_block_are_moved(tmp_path):
     with atomic_path(tmp_path / 'model.xml') as temporary:
         temporary.write_text('graph')
         temporary.with_suffix('.bin').write_bytes(b'weights')
@@ -23,7 +23,7 @@ def test_all_files_that_the_block_wrote_are_moved(tmp_path):
 
 
 @pytest.mark.parametrize('error', [KeyboardInterrupt(), ValueError('wrong')])
-def test_a_failure_keeps_the_old_content_and_leaves_nothing_else(tmp_path, error):
+def test_failure_keeps_the_old_content_and_no_other_file(tmp_path, error):
     (tmp_path / 'a').write_text('old')
     with pytest.raises(type(error)), atomic_path(tmp_path / 'a') as temporary:
         temporary.write_text('half')
@@ -32,7 +32,7 @@ def test_a_failure_keeps_the_old_content_and_leaves_nothing_else(tmp_path, error
     assert [file.name for file in tmp_path.iterdir()] == ['a']
 
 
-def test_a_full_disk_is_an_error_that_names_the_file(tmp_path):
+def test_full_disk_is_reported_with_the_path(tmp_path):
     error = pytest.raises(InputError, match='a.png cannot be written: No space left')
     with error, atomic_path(tmp_path / 'a.png') as temporary:
         temporary.write_text('half')
@@ -40,13 +40,13 @@ def test_a_full_disk_is_an_error_that_names_the_file(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_missing_folder_is_an_error_that_names_the_file(tmp_path):
+def test_missing_folder_is_reported_with_the_path(tmp_path):
     error = pytest.raises(InputError, match='missing/a.json cannot be written: No such file')
     with error, atomic_path(tmp_path / 'missing/a.json'):
         pass
 
 
-def test_a_place_that_will_do_is_made_and_left_empty(tmp_path):
+def test_folder_of_a_writable_path_is_created_and_left_empty(tmp_path):
     check_writable(tmp_path / 'new/deep/a.json', ['.json', '.yaml'])
     assert list((tmp_path / 'new/deep').iterdir()) == []
     (tmp_path / 'old.json').write_text('old')
@@ -67,7 +67,7 @@ def test_a_place_that_will_do_is_made_and_left_empty(tmp_path):
         ('n' * 300 + '.json', 'n.json cannot be written: File name too long'),
     ],
 )
-def test_a_place_that_will_not_do_is_named(tmp_path, name, message):
+def test_unwritable_path_is_reported(tmp_path, name, message):
     (tmp_path / 'folder.json').mkdir()
     (tmp_path / 'file').write_text('')
     (tmp_path / 'loop').symlink_to(tmp_path / 'loop')

@@ -44,11 +44,11 @@ def child(tmp_path):
     return path
 
 
-def test_without_options_it_is_mmengines(child):
+def test_config_without_options_equals_that_of_mmengine(child):
     assert load_config(child).to_dict() == Config.fromfile(child).to_dict()
 
 
-def test_expressions_with_base_and_file_names_work_with_options(child):
+def test_expressions_with_base_and_file_names_accept_options(child):
     cfg = load_config(child, {'data_root': '/y', 'train_dataloader.batch': 2})
     expected = Config.fromfile(child).to_dict()
     expected['data_root'] = '/y'
@@ -59,7 +59,7 @@ def test_expressions_with_base_and_file_names_work_with_options(child):
     assert (cfg.folder, cfg.work_name) == (str(child.parent), 'child')
 
 
-def test_configs_in_pure_python_work_with_options(child):
+def test_pure_python_config_accepts_options(child):
     path = child.with_name('lazy.py')
     path.write_text(LAZY)
     cfg = load_config(path, {'data_root': '/y'})
@@ -72,27 +72,27 @@ def test_configs_in_pure_python_work_with_options(child):
 
 
 @pytest.mark.parametrize('suffix', ['.json', '.yaml'])
-def test_data_files_work_with_options(child, suffix):
+def test_json_and_yaml_configs_accept_options(child, suffix):
     path = child.with_suffix(suffix)
     load_config(child).dump(path)
     cfg = load_config(path, {'data_root': '/y'})
     assert cfg.train_dataloader.dataset.data_root == '/y'
 
 
-def test_files_keep_their_values(child):
+def test_options_do_not_change_config_files(child):
     load_config(child, {'data_root': '/y'})
     assert load_config(child).data_root == 'data/x'
     assert (child.parent / 'base.py').read_text() == BASE
 
 
-def test_config_keeps_its_name_and_can_be_dumped(child, tmp_path):
+def test_config_with_options_keeps_its_file_name_and_can_be_dumped(child, tmp_path):
     cfg = load_config(child, {'data_root': '/y'})
     assert cfg.filename == str(child)
     cfg.dump(tmp_path / 'dump.py')
     assert load_config(tmp_path / 'dump.py').to_dict() == cfg.to_dict()
 
 
-def test_new_nested_keys_and_keys_of_the_runner_are_taken(child):
+def test_new_nested_keys_and_keys_of_the_runner_are_accepted(child):
     cfg = load_config(
         child, {'train_dataloader.dataset.new': 1, 'work_dir': 'w', 'randomness.seed': 3}
     )
@@ -102,12 +102,12 @@ def test_new_nested_keys_and_keys_of_the_runner_are_taken(child):
 
 
 @pytest.mark.parametrize('key', ['dta_root', 'data_rot', 'data-root'])
-def test_unknown_key_is_refused_with_near_names(child, key):
+def test_unknown_key_is_refused_with_similar_ones(child, key):
     with pytest.raises(InputError, match=f"no key '{key}'.*did you mean.* data_root"):
         load_config(child, {key: '/y'})
 
 
-def test_unknown_start_of_a_nested_key_is_refused(child):
+def test_nested_key_with_an_unknown_first_part_is_refused(child):
     with pytest.raises(InputError, match="no key 'evaluatr' .*evaluatr.size=.*mean evaluator"):
         load_config(child, {'evaluatr.size': 1})
 
@@ -117,36 +117,65 @@ def test_unknown_start_of_a_nested_key_is_refused(child):
     [
         ('a = (', 'SyntaxError'),
         ('a = 1\n\nb = a / 0\n', ', line 3 cannot be read: ZeroDivisionError'),
-        ("_base_ = 'gone.py'", 'gone.py'),
-        ('import sys\n_base_ = []\nsys.exit(3)', 'SystemExit: 3'),
         ('a = b', "name 'b' is not defined"),
+        ("_base_ = 'gone.py'", 'gone.py'),
+        ("_base_ = 'a.py'", 'cannot be read'),
+        ('_base_ = 3', 'cannot be read'),
+        ("_base_ = ['mmpose::gone.py']", 'cannot be read'),
+        ('_base_ = []\na = {{ _base_.gone }}', 'cannot be read'),
+        ('import sys\n_base_ = []\nsys.exit(3)', 'SystemExit: 3'),
+        ("raise BaseExceptionGroup('x', [KeyError()])", 'ExceptionGroup'),
+        ('import gone_module_x\na = gone_module_x.b()', 'cannot be read'),
+        ("custom_imports = dict(imports=['gone_module_x'], allow_failed_imports=False)", 'gone'),
+        ("a = '{{ $GONE_VARIABLE: }}'", 'GONE_VARIABLE'),
+        ("filename = 'x'", 'filename is reserved'),
+        ('with open("x") as f:\n    pass', 'cannot be read'),
+        ('from .gone import *', 'cannot be read'),
+        ('\0', 'cannot be read'),
     ],
 )
-def test_a_broken_file_is_named_with_its_cause(tmp_path, text, message):
+def test_broken_python_file_is_reported_with_its_error(tmp_path, text, message):
     (tmp_path / 'a.py').write_text(text)
     with pytest.raises(InputError, match=rf'config file {tmp_path}/a.py.*{message}'):
         load_config(tmp_path / 'a.py')
 
 
 @pytest.mark.parametrize(
-    'options',
+    ('name', 'text', 'message'),
     [
-        {'train_dataloader.dataset.pipeline.9.size': 1},
-        {'work_name.a': 1},
-        {'train_dataloader.batch.a': 1},
+        ('a.txt', 'a = 1', 'must end in .py, .json'),
+        ('a', 'a = 1', 'must end in .py, .json'),
+        ('a.json', '3', 'cannot be read'),
+        ('a.json', '', 'cannot be read'),
+        ('a.yaml', '[1]', 'cannot be read'),
+        ('a.yaml', '', 'cannot be read'),
     ],
 )
-def test_options_that_do_not_fit_are_named(child, options):
-    with pytest.raises(InputError, match=f'--cfg-options {next(iter(options))}'):
-        load_config(child, options)
+def test_file_that_is_not_a_config_is_reported(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=f'config file {tmp_path}/{name} {message}'):
+        load_config(tmp_path / name)
 
 
-def test_missing_file_is_named(tmp_path):
+@pytest.mark.parametrize(
+    'key',
+    [
+        *(f'train_dataloader.dataset.pipeline.{index}.size' for index in ('9', '-1', 'a', '')),
+        'work_name.a',
+        'train_dataloader.batch.a',
+    ],
+)
+def test_unsuitable_option_is_reported(child, key):
+    with pytest.raises(InputError, match=f'--cfg-options {key}'):
+        load_config(child, {key: 1})
+
+
+def test_missing_file_is_reported(tmp_path):
     with pytest.raises(InputError, match=f'config file {tmp_path}/gone.py does not exist'):
         load_config(tmp_path / 'gone.py')
 
 
-def test_values_keep_their_blanks_and_types(tmp_path):
+def test_option_values_keep_spaces_and_get_types(tmp_path):
     parser = ArgumentParser()
     add_config_options(parser, 'a=1')
     path = tmp_path / 'config.py'
@@ -159,7 +188,7 @@ def test_values_keep_their_blanks_and_types(tmp_path):
 
 
 @pytest.mark.parametrize('gpu', [True, False])
-def test_loaders_pin_memory_for_gpus_and_keep_workers_where_there_are_some(repo, monkeypatch, gpu):
+def test_dataloaders_are_adapted_to_gpu_and_number_of_workers(repo, monkeypatch, gpu):
     monkeypatch.setattr('torch.cuda.is_available', lambda: gpu)
     path = repo / 'configs/kapao/kapao_n_coco.py'
     cfg = load_config(path, {'val_dataloader.num_workers': 0})
@@ -172,14 +201,14 @@ def test_loaders_pin_memory_for_gpus_and_keep_workers_where_there_are_some(repo,
 
 
 @pytest.mark.parametrize('name', ['coco', 'crowdpose'])
-def test_loaders_of_the_project_follow_data_root_files_and_size(repo, name):
+def test_dataloaders_follow_data_root_files_and_input_size(repo, name):
     path = repo / f'configs/_base_/datasets/{name}_loaders.py'
     options = dict(data_root='/y', input_size=640, train_ann='t.json', val_ann='v.json')
     cfg = load_config(path, options)
     text = str(cfg.to_dict())
     assert '1280' not in text and 'data/' not in text
     loaders = dict(train='t.json', val='v.json', test='v.json')
-    if name == 'crowdpose':  # is not validated
+    if name == 'crowdpose':  # has no validation
         del loaders['val']
     for loader, ann_file in loaders.items():
         dataset = cfg[f'{loader}_dataloader'].dataset

@@ -14,7 +14,7 @@ from kapao_mm.errors import InputError
 from kapao_mm.utils.config import load_config
 from kapao_mm.utils.dist import join_processes, leave_processes
 
-# Joins, shows its rank, the number of processes, its rank on the machine and the sum of all ranks.
+# Prints rank, number of processes, rank on the machine, and the sum of all ranks.
 PROGRAM = """
 import os, sys, torch
 from torch import distributed
@@ -29,7 +29,7 @@ leave_processes()
 
 @pytest.fixture
 def alone(monkeypatch):
-    """The environment of the only process that torchrun started."""
+    """The environment of a process that torchrun started alone."""
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         port = str(probe.getsockname()[1])
@@ -43,20 +43,20 @@ def alone(monkeypatch):
     leave_processes()
 
 
-def test_without_a_launcher_there_is_no_group():
+def test_without_a_launcher_there_is_no_process_group():
     join_processes('none')
     assert not distributed.is_initialized()
     leave_processes()
 
 
-def test_without_a_gpu_processes_talk_through_gloo_until_they_leave(alone):
+def test_processes_without_a_gpu_use_gloo_until_they_leave(alone):
     join_processes('pytorch')
     assert distributed.get_backend() == 'gloo'
     leave_processes()
     assert not distributed.is_initialized()
 
 
-def test_on_gpus_mmengine_joins(alone):
+def test_processes_with_gpus_are_left_to_mmengine(alone):
     alone.setattr(torch.cuda, 'device_count', lambda: 1)
     join_processes('pytorch')
     assert not distributed.is_initialized()
@@ -65,7 +65,7 @@ def test_on_gpus_mmengine_joins(alone):
 def test_more_processes_than_gpus_are_refused(alone):
     alone.setattr(torch.cuda, 'device_count', lambda: 2)
     alone.setenv('LOCAL_RANK', '2')
-    with pytest.raises(InputError, match='torch sees 2 GPUs.* start 2 at most'):
+    with pytest.raises(InputError, match='torch sees 2 GPUs.* start at most 2'):
         join_processes('pytorch')
 
 
@@ -77,7 +77,7 @@ def test_more_processes_than_gpus_are_refused(alone):
         ('mpi', 'OMPI_COMM_WORLD_RANK', 'mpirun'),
     ],
 )
-def test_a_process_that_was_not_launched_is_told_how(monkeypatch, launcher, missing, command):
+def test_missing_launcher_is_reported_with_the_command(monkeypatch, launcher, missing, command):
     for name in [*os.environ]:
         if name.startswith(('SLURM_', 'OMPI_')) or name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'):
             monkeypatch.delenv(name)
@@ -88,7 +88,7 @@ def test_a_process_that_was_not_launched_is_told_how(monkeypatch, launcher, miss
 
 @pytest.mark.slow
 @pytest.mark.parametrize('launcher', ['slurm', 'mpi'])
-def test_slurm_and_mpi_join_on_the_cpu(repo, tmp_path, launcher):
+def test_processes_of_slurm_and_mpi_join_on_the_cpu(repo, tmp_path, launcher):
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         port = probe.getsockname()[1]
@@ -119,7 +119,7 @@ def test_slurm_and_mpi_join_on_the_cpu(repo, tmp_path, launcher):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(('sync_bn', 'kind'), [(None, nn.BatchNorm2d), ('torch', nn.SyncBatchNorm)])
-def test_sync_bn_is_a_switch_of_the_config(repo, alone, tmp_path, sync_bn, kind):
+def test_sync_bn_is_set_in_the_config(repo, alone, tmp_path, sync_bn, kind):
     @MODEL_WRAPPERS.register_module(name='Plain', force=True)
     class Plain(nn.Module):  # torch's DDP refuses SyncBN without a GPU
         def __init__(self, module):
@@ -130,13 +130,13 @@ def test_sync_bn_is_a_switch_of_the_config(repo, alone, tmp_path, sync_bn, kind)
     cfg = load_config(repo / 'configs/kapao/kapao_n_coco.py')
     assert cfg.sync_bn is None
     cfg.merge_from_dict(dict(sync_bn=sync_bn, launcher='pytorch', work_dir=str(tmp_path)))
-    cfg.experiment_name = tmp_path.name  # two runs of one second would share theirs
+    cfg.experiment_name = tmp_path.name  # the default is the current second
     cfg.model_wrapper_cfg = dict(type='Plain')
     model = Runner.from_cfg(cfg).model.module
     kinds = {type(m) for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
     assert kinds == {kind}
 
 
-def test_processes_share_the_batch_norm_statistics_of_the_first(repo):
+def test_batch_norm_statistics_are_those_of_the_first_process(repo):
     cfg = load_config(repo / 'configs/kapao/kapao_n_coco.py')
     assert cfg.model_wrapper_cfg.broadcast_buffers

@@ -6,7 +6,7 @@ from packaging.requirements import Requirement
 
 from kapao_mm.errors import InputError
 from kapao_mm.utils import environment
-from kapao_mm.utils.environment import OPENCV, check_environment
+from kapao_mm.utils.environment import check_environment
 
 REQUIRES = {
     'train': ['mmcv-lite>=2.1,<2.2', 'torch>=2.1,<2.12', 'torchvision>=0.16'],
@@ -24,10 +24,10 @@ FITTING = {
 
 @pytest.fixture
 def check(monkeypatch):
-    """Makes a function that checks an environment with these packages and returns the remedies."""
+    """Makes a function that returns the remedies for an environment with changed packages."""
     monkeypatch.setattr(environment, 'TRAINING_PYTHON', environment.sys.version_info[:2])
     monkeypatch.setattr(
-        environment, '_requirements', lambda use: [Requirement(r) for r in REQUIRES.get(use, [])]
+        environment, '_requirements', lambda extra: map(Requirement, REQUIRES.get(extra, []))
     )
 
     def run(**changes: str) -> dict[str, str]:
@@ -39,7 +39,7 @@ def check(monkeypatch):
     return run
 
 
-def test_a_fitting_environment_needs_nothing(check):
+def test_correct_environment_needs_nothing(check):
     assert check() == {}
 
 
@@ -57,11 +57,11 @@ def test_a_fitting_environment_needs_nothing(check):
         (dict(opencv_python_headless='4.11.0'), 'OpenCV', 'keep one: pip uninstall'),
     ],
 )
-def test_what_does_not_fit_has_a_command(check, change, name, remedy):
+def test_each_problem_has_a_command_that_fixes_it(check, change, name, remedy):
     assert remedy in check(**change)[name]
 
 
-def test_extras_may_be_missing(check):
+def test_optional_packages_may_be_missing(check):
     assert check(openvino='') == {}
 
 
@@ -73,7 +73,7 @@ def test_extras_may_be_missing(check):
         ('there', None, ''),
     ],
 )
-def test_the_operators_of_the_full_mmcv_are_loaded(check, monkeypatch, spec, error, remedy):
+def test_operators_of_the_full_mmcv_are_checked(check, monkeypatch, spec, error, remedy):
     def load(name: str) -> None:
         if error and name == 'mmcv._ext':
             raise error
@@ -83,16 +83,12 @@ def test_the_operators_of_the_full_mmcv_are_loaded(check, monkeypatch, spec, err
     assert remedy in check(mmcv='2.1.0', mmcv_lite='').get('mmcv', '')
 
 
-def test_another_python_is_named(check, monkeypatch):
+def test_another_python_is_reported(check, monkeypatch):
     monkeypatch.setattr(environment, 'TRAINING_PYTHON', (3, 9))
     assert check()['Python'] == 'make an environment with it: python3.9 -m venv NAME'
 
 
-def test_every_package_of_opencv_is_known():
-    assert len(OPENCV) == 4
-
-
-def test_without_this_package_the_command_is_named(monkeypatch):
+def test_missing_installation_of_this_package_is_reported(monkeypatch):
     def fail(name: str) -> None:
         raise metadata.PackageNotFoundError(name)
 

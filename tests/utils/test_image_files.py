@@ -19,7 +19,6 @@ from kapao_mm.utils import image_files
 from kapao_mm.utils.image_files import (
     OutputNames,
     find_images,
-    name_outputs,
     predict_files,
     read_image,
     write_picture,
@@ -32,12 +31,13 @@ def write_image(path: Path, image: np.ndarray | None = None) -> Path:
     return path
 
 
-def test_output_names_are_unique_even_beside_numbered_images():
+def test_output_names_are_unique_beside_numbered_images():
+    names = OutputNames()
     images = [Path('x/a.jpg'), Path('y/a.jpg'), Path('a_2.jpg')]
-    assert name_outputs(images) == dict(zip(['a', 'a_2', 'a_2_2'], images, strict=True))
+    assert [names(image.stem, image) for image in images] == ['a', 'a_2', 'a_2_2']
 
 
-def test_folders_and_patterns_are_expanded_in_order(tmp_path):
+def test_folders_and_patterns_are_sorted(tmp_path):
     for name in ('b.jpg', 'a.PNG', 'deep/c.jpg'):
         write_image(tmp_path / name)
     (tmp_path / 'notes.txt').touch()
@@ -46,12 +46,12 @@ def test_folders_and_patterns_are_expanded_in_order(tmp_path):
     assert [p.name for p in found] == ['b.jpg', 'c.jpg']
 
 
-def test_image_with_a_pattern_in_its_name_is_found(tmp_path):
+def test_image_with_brackets_in_its_name_is_found(tmp_path):
     image = write_image(tmp_path / 'a[1].jpg')
     assert list(find_images([str(image)])) == [image]
 
 
-def turned_jpeg(path: Path, image: np.ndarray, orientation: int) -> Path:
+def rotated_jpeg(path: Path, image: np.ndarray, orientation: int) -> Path:
     """Writes a JPEG with an EXIF orientation."""
     entry = b'\x12\x01\x03\x00\x01\x00\x00\x00' + bytes([orientation, 0, 0, 0])
     exif = b'Exif\x00\x00II*\x00\x08\x00\x00\x00\x01\x00' + entry + b'\x00\x00\x00\x00'
@@ -62,16 +62,16 @@ def turned_jpeg(path: Path, image: np.ndarray, orientation: int) -> Path:
 
 
 @pytest.mark.parametrize('orientation', [1, 3, 6])
-def test_turned_photos_are_read_as_mmpose_reads_them(tmp_path, orientation):
+def test_exif_orientation_is_applied_as_by_mmpose(tmp_path, orientation):
     image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
-    path = turned_jpeg(tmp_path / 'a.jpg', image, orientation)
+    path = rotated_jpeg(tmp_path / 'a.jpg', image, orientation)
     read = read_image(path)
     assert read.shape == ((60, 40, 3) if orientation == 6 else (40, 60, 3))
     np.testing.assert_array_equal(read, mmcv.imread(path))
 
 
 @pytest.mark.parametrize('shape', [(40, 60), (40, 60, 4)])
-def test_grey_and_transparent_images_are_read_as_bgr(tmp_path, shape):
+def test_gray_and_transparent_images_are_read_as_bgr(tmp_path, shape):
     image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     path = write_image(tmp_path / 'a.png', image)
     read = read_image(path)
@@ -83,7 +83,7 @@ def test_grey_and_transparent_images_are_read_as_bgr(tmp_path, shape):
 
 
 @pytest.mark.parametrize('content', [b'', b'no image', None])
-def test_unreadable_images_are_named(tmp_path, content):
+def test_unreadable_image_is_reported_with_its_path(tmp_path, content):
     path = tmp_path / 'a.jpg'
     if content is not None:
         path.write_bytes(content)
@@ -94,7 +94,7 @@ def test_unreadable_images_are_named(tmp_path, content):
 
 @pytest.mark.parametrize('suffix', ['.png', '.tif'])
 @pytest.mark.parametrize('shape', [(40, 60), (40, 60, 3)])
-def test_files_of_16_bits_are_scaled(tmp_path, suffix, shape):
+def test_images_of_16_bits_are_scaled_to_8(tmp_path, suffix, shape):
     image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     path = write_image(tmp_path / f'a{suffix}', image.astype(np.uint16) * 257)
     expected = image if image.ndim == 3 else np.dstack([image] * 3)
@@ -102,7 +102,7 @@ def test_files_of_16_bits_are_scaled(tmp_path, suffix, shape):
 
 
 def png_header(width: int, height: int) -> bytes:
-    """Makes the start of a gray PNG of any size, a few bytes."""
+    """Returns the first bytes of a gray PNG of any size."""
     size = b''.join(side.to_bytes(4, 'big') for side in (width, height))
     header = b'IHDR' + size + bytes([8, 0, 0, 0, 0])
     chunks = [header, b'IDAT' + zlib.compress(bytes(1000))]
@@ -120,7 +120,7 @@ def test_decompression_bombs_are_refused_by_their_header(tmp_path, monkeypatch):
         read_image(path)
 
 
-def test_pipes_and_folders_are_no_images(tmp_path):
+def test_pipes_and_folders_are_refused(tmp_path):
     os.mkfifo(tmp_path / 'a.jpg')
     (tmp_path / 'b.jpg').mkdir()
     for name in ('a.jpg', 'b.jpg'):
@@ -128,13 +128,13 @@ def test_pipes_and_folders_are_no_images(tmp_path):
             read_image(tmp_path / name)
 
 
-def test_images_of_a_folder_that_links_to_itself_are_found_once(tmp_path):
+def test_images_in_a_link_loop_are_found_once(tmp_path):
     write_image(tmp_path / 'x/a.jpg')
     (tmp_path / 'x/loop').symlink_to('..')
     assert list(find_images([str(tmp_path / '**/*.jpg')])) == [tmp_path / 'x/a.jpg']
 
 
-def test_folders_that_cannot_be_read_are_errors(tmp_path, monkeypatch):
+def test_unreadable_folder_is_an_error(tmp_path, monkeypatch):
     def refuse(path):
         raise PermissionError(13, 'Permission denied')
 
@@ -143,12 +143,12 @@ def test_folders_that_cannot_be_read_are_errors(tmp_path, monkeypatch):
     assert isinstance(error, InputError) and 'Permission denied' in str(error)
 
 
-def test_names_that_are_too_long_are_errors():
+def test_overlong_name_is_an_error():
     (error,) = find_images(['a' * 5000])
     assert isinstance(error, InputError)
 
 
-def test_outputs_keep_their_names_and_long_ones_are_cut():
+def test_output_names_are_stable_and_long_ones_are_cut():
     names = OutputNames()
     assert [names('a', 1), names('a', 2), names('a', 1)] == ['a', 'a_2', 'a']
     long = ['ä' * 125, 'ä' * 124 + 'b']
@@ -158,7 +158,7 @@ def test_outputs_keep_their_names_and_long_ones_are_cut():
 
 @pytest.fixture
 def predict(tmp_path):
-    """Runs over images with a predictor that finds nothing; returns its result and the folder."""
+    """Makes a function that predicts images with a predictor that finds nothing."""
 
     def load():
         def predict(path):
@@ -170,7 +170,7 @@ def predict(tmp_path):
     return lambda *given: predict_files(list(map(str, given)), tmp_path / 'out', load)
 
 
-def test_one_bad_file_does_not_end_a_run(predict, tmp_path, capfd):
+def test_bad_files_do_not_stop_a_run(predict, tmp_path, capfd):
     folder = tmp_path / 'in'
     write_image(folder / 'a.jpg')
     (folder / 'loop.jpg').symlink_to('loop.jpg')
@@ -189,7 +189,7 @@ def test_one_bad_file_does_not_end_a_run(predict, tmp_path, capfd):
     assert recorded == str(folder / f'{stems[2]}.jpg')
 
 
-def test_a_predictor_that_runs_out_of_memory_does_not_end_a_run(tmp_path, capsys):
+def test_memory_error_of_a_predictor_does_not_stop_a_run(tmp_path, capsys):
     images = [write_image(tmp_path / f'in/{name}.png') for name in 'ab']
 
     def predict(path):
@@ -203,7 +203,7 @@ def test_a_predictor_that_runs_out_of_memory_does_not_end_a_run(tmp_path, capsys
     assert (tmp_path / 'out/b.json').exists()
 
 
-def test_pictures_that_are_too_long_for_jpeg_become_png(tmp_path):
+def test_picture_that_is_too_large_for_jpeg_is_written_as_png(tmp_path):
     picture = np.zeros((1, 65501, 3), np.uint8)
     assert write_picture(picture, tmp_path / 'a.jpg') == tmp_path / 'a.png'
     assert cv2.imread(str(tmp_path / 'a.png')).shape == picture.shape
@@ -212,7 +212,7 @@ def test_pictures_that_are_too_long_for_jpeg_become_png(tmp_path):
     assert os.listdir(tmp_path) == ['a.png']
 
 
-def test_a_full_disk_leaves_no_half_result(predict, tmp_path, monkeypatch, capsys):
+def test_full_disk_leaves_no_partial_picture(predict, tmp_path, monkeypatch, capsys):
     image = write_image(tmp_path / 'in/a.jpg')
 
     def fail(*args):
@@ -224,7 +224,7 @@ def test_a_full_disk_leaves_no_half_result(predict, tmp_path, monkeypatch, capsy
     assert os.listdir(tmp_path / 'out') == ['a.json']
 
 
-def test_16_bits_are_read_as_pil_images_and_arrays_of_them_are(tmp_path):
+def test_files_arrays_and_pil_images_of_16_bits_are_equal(tmp_path):
     gray = np.random.default_rng(0).integers(0, 65536, (40, 60), np.uint16)
     path = write_image(tmp_path / 'a.png', gray)
     expected = read_image(path)
@@ -233,7 +233,7 @@ def test_16_bits_are_read_as_pil_images_and_arrays_of_them_are(tmp_path):
 
 
 @pytest.mark.parametrize('encoding', ['utf-8', 'ascii'])
-def test_names_that_the_terminal_cannot_show_do_not_end_a_run(predict, tmp_path, encoding):
+def test_names_that_a_terminal_cannot_show_do_not_stop_a_run(predict, tmp_path, encoding):
     image = write_image(tmp_path / 'in/a.jpg')
     renamed = image.rename(image.with_name(os.fsdecode('ä'.encode() + b'\xff.jpg')))
     terminal = io.TextIOWrapper(io.BytesIO(), encoding)

@@ -11,23 +11,23 @@ def test_every_model_config_has_a_name(repo):
 
 
 @pytest.mark.parametrize('name', ['kapao_s_coco', 'kapao_s_coco.py'])
-def test_a_name_is_found_wherever_one_stands(repo, tmp_path, monkeypatch, name):
+def test_name_is_found_from_any_folder(repo, tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     assert find_config(name) == repo / 'configs/kapao/kapao_s_coco.py'
     assert config_path(name) == str(repo / 'configs/kapao/kapao_s_coco.py')
 
 
-def test_a_file_goes_before_a_name(tmp_path, monkeypatch):
+def test_file_takes_precedence_over_a_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'kapao_s_coco.py').write_text('')
     assert find_config('kapao_s_coco.py').resolve() == tmp_path / 'kapao_s_coco.py'
 
 
-def test_a_near_name_is_suggested():
+def test_similar_name_is_suggested():
     with pytest.raises(InputError, match='did you mean .*kapao_s_coco'):
         find_config('kapao_s_cocoo')
 
 
-def test_a_missing_path_is_not_taken_for_a_name():
+def test_missing_path_is_not_treated_as_a_name():
     with pytest.raises(InputError, match='configs/kapao_s_coco.py does not exist'):
         find_config('configs/kapao_s_coco.py')

@@ -12,7 +12,7 @@ from kapao_mm.utils.stand_in_extensions import MASKS, OPERATORS, install_stand_i
 
 @pytest.fixture
 def import_anew(monkeypatch):
-    """Makes a function that imports a module although it was imported before."""
+    """Makes a function that imports a module again."""
 
     def load(name: str) -> ModuleType:
         monkeypatch.delitem(sys.modules, name, raising=False)
@@ -55,7 +55,7 @@ def use_loader(monkeypatch, name: str, loader: Loader) -> None:
     )
 
 
-def test_a_missing_operator_can_be_imported_and_fails_when_called(
+def test_missing_operator_can_be_imported_and_fails_when_called(
     import_anew, without_real_operators
 ):
     operators = import_anew(OPERATORS)
@@ -63,20 +63,18 @@ def test_a_missing_operator_can_be_imported_and_fails_when_called(
         operators.nms([], [])
 
 
-def test_the_stand_in_has_no_special_attributes(import_anew, without_real_operators):
+def test_stand_in_has_no_special_attributes(import_anew, without_real_operators):
     assert not hasattr(import_anew(OPERATORS), '__path__')
 
 
 @pytest.mark.parametrize('name', [OPERATORS, MASKS])
-def test_a_real_module_is_used_as_it_is(import_anew, monkeypatch, name):
+def test_usable_module_is_not_replaced(import_anew, monkeypatch, name):
     use_loader(monkeypatch, name, Loader())
     assert import_anew(name).real
 
 
 @pytest.mark.parametrize('error', [ImportError('_ARRAY_API'), ValueError('numpy.dtype size')])
-def test_masks_for_another_numpy_are_replaced_by_those_of_pycocotools(
-    import_anew, monkeypatch, error
-):
+def test_masks_compiled_for_another_numpy_are_replaced(import_anew, monkeypatch, error):
     use_loader(monkeypatch, MASKS, Loader(error))
     masks = import_anew(MASKS)
     boxes = np.array([[0, 0, 10, 10], [5, 0, 10, 10.0]])
@@ -84,7 +82,7 @@ def test_masks_for_another_numpy_are_replaced_by_those_of_pycocotools(
     assert masks.__name__ == MASKS
 
 
-def test_operators_compiled_for_another_torch_stay_an_error(import_anew, monkeypatch):
+def test_operators_compiled_for_another_torch_are_an_error(import_anew, monkeypatch):
     use_loader(monkeypatch, OPERATORS, Loader(ImportError('undefined symbol')))
     with pytest.raises(ImportError, match='undefined symbol'):
         import_anew(OPERATORS)

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 #
-# srun.sh PARTITION JOB_NAME COMMAND...: runs a command on GPUs of a Slurm cluster, one process each;
-# for tools/slurm_train.sh and slurm_test.sh. Environment:
-#   GPUS            in all (8)
-#   GPUS_PER_NODE   on each machine (8, or GPUS if that is less)
-#   CPUS_PER_TASK   cores of each process, for its dataloader (5)
-#   SRUN_ARGS       more flags of srun, separated by blanks
+# srun.sh PARTITION JOB_NAME COMMAND...: runs a command with one process per GPU on a Slurm cluster;
+# called by tools/slurm_train.sh and slurm_test.sh. Environment variables:
+#   GPUS            total number of GPUs (8)
+#   GPUS_PER_NODE   number of GPUs on each machine (8, or GPUS if that is less)
+#   CPUS_PER_TASK   number of cores for each process and its dataloader (5)
+#   SRUN_ARGS       more flags of srun, separated by spaces
 set -euo pipefail
 
 if (($# < 3)); then

@@ -1,7 +1,8 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 """Hook that checks, before the first iteration, that the parts of a config fit each other."""
 
-from mmengine.dataset import BaseDataset
+from itertools import product
+
 from mmengine.evaluator import DumpResults
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -9,7 +10,7 @@ from mmpose.registry import HOOKS
 
 from kapao_mm.errors import InputError
 from kapao_mm.evaluation import KAPAOMetric
-from kapao_mm.utils.config_names import check_names
+from kapao_mm.utils.config_variables import check_variables
 
 
 @HOOKS.register_module()
@@ -18,7 +19,7 @@ class CheckKeypointsHook(Hook):
 
     - ``model.head.num_keypoints`` equals the number of keypoints in the metainfo of each dataset
       in use, for each category.
-    - Variables at the top level of the config have an effect, see :func:`check_names`.
+    - Variables at the top level of the config have an effect, see :func:`check_variables`.
     - The metrics that other hooks use (``save_best``, ``monitor``) exist. This is checked only if
       all metrics are :class:`KAPAOMetric`.
 
@@ -28,53 +29,51 @@ class CheckKeypointsHook(Hook):
 
     def before_run(self, runner: Runner) -> None:
         """Checks the variables at the top level of the config."""
-        check_names(runner.cfg)
+        check_variables(runner.cfg)
 
     def before_train(self, runner: Runner) -> None:
         """Checks the training dataset and, if the run validates, its dataset and metrics."""
-        self._check(runner, runner.train_dataloader.dataset, 'train_dataloader')
+        _check_keypoints(runner, 'train_dataloader')
         if runner.val_loop is not None:
-            self._check(runner, runner.val_dataloader.dataset, 'val_dataloader')
-            self._check_metrics(runner)
+            _check_keypoints(runner, 'val_dataloader')
+            _check_metric_names(runner)
 
     def before_val(self, runner: Runner) -> None:
         """Checks the validation dataset."""
-        self._check(runner, runner.val_dataloader.dataset, 'val_dataloader')
+        _check_keypoints(runner, 'val_dataloader')
 
     def before_test(self, runner: Runner) -> None:
         """Checks the test dataset."""
-        self._check(runner, runner.test_dataloader.dataset, 'test_dataloader')
+        _check_keypoints(runner, 'test_dataloader')
 
-    @staticmethod
-    def _check_metrics(runner: Runner) -> None:
-        metrics = [m for m in runner.val_evaluator.metrics if not isinstance(m, DumpResults)]
-        if not all(isinstance(metric, KAPAOMetric) for metric in metrics):
-            return
-        known = [name for metric in metrics for name in metric.metric_names]
-        for hook in runner.hooks:
-            for key in ('save_best', 'monitor'):
-                wanted = getattr(hook, key, None) or []
-                for name in [wanted] if isinstance(wanted, str) else wanted:
-                    if name not in (*known, 'auto'):
-                        raise InputError(
-                            f'{key}={name!r} of {type(hook).__name__}: the validation has no '
-                            f'such metric; it has {", ".join(known)}'
-                        )
 
-    @staticmethod
-    def _check(runner: Runner, dataset: BaseDataset, loader: str) -> None:
-        model = runner.model
-        while hasattr(model, 'module'):  # unwraps DistributedDataParallel and KAPAOTTA
-            model = model.module
-        metainfo = dataset.metainfo
-        ours = list(model.head.keypoint_counts)
-        theirs = [metainfo['num_keypoints']]
-        if 'categories' in metainfo:  # MMPose's own datasets do not have it
-            theirs = [len(category['keypoint_ids']) for category in metainfo['categories']]
-        if ours != theirs:
-            ours, theirs = (counts[0] if len(counts) == 1 else counts for counts in (ours, theirs))
-            raise InputError(
-                f'model.head.num_keypoints is {ours}, but the dataset of {loader} '
-                f'({metainfo["dataset_name"]}) has {theirs} keypoints; '
-                f'set model.head.num_keypoints={theirs}, or use its own config'
-            )
+def _check_keypoints(runner: Runner, loader: str) -> None:
+    model = runner.model
+    while hasattr(model, 'module'):  # unwraps DistributedDataParallel and KAPAOTTA
+        model = model.module
+    metainfo = getattr(runner, loader).dataset.metainfo
+    in_model, in_data = list(model.head.keypoint_counts), [metainfo['num_keypoints']]
+    if 'categories' in metainfo:  # MMPose's own datasets do not have it
+        in_data = [len(category['keypoint_ids']) for category in metainfo['categories']]
+    if in_model != in_data:
+        wrong, right = (counts[0] if len(counts) == 1 else counts for counts in (in_model, in_data))
+        raise InputError(
+            f'model.head.num_keypoints is {wrong}, but the dataset of {loader} '
+            f'({metainfo["dataset_name"]}) has {right} keypoints; '
+            f'set model.head.num_keypoints={right}, or use the config of the dataset'
+        )
+
+
+def _check_metric_names(runner: Runner) -> None:
+    metrics = [m for m in runner.val_evaluator.metrics if not isinstance(m, DumpResults)]
+    if not all(isinstance(metric, KAPAOMetric) for metric in metrics):
+        return
+    known = [name for metric in metrics for name in metric.metric_names]
+    for hook, key in product(runner.hooks, ('save_best', 'monitor')):
+        watched = getattr(hook, key, None) or []
+        for name in [watched] if isinstance(watched, str) else watched:
+            if name not in (*known, 'auto'):
+                raise InputError(
+                    f'{key}={name!r} of {type(hook).__name__}: the validation has no such metric; '
+                    f'it has {", ".join(known)}'
+                )

@@ -38,8 +38,8 @@ class FastInferenceHook(Hook):
         if is_model_wrapper(model):
             if not isinstance(model, MMDistributedDataParallel):
                 raise InputError(
-                    f'--amp and --compile need the whole model in a process, not in '
-                    f'{type(model).__name__}: set model_wrapper_cfg.type=MMDistributedDataParallel'
+                    f'--amp and --compile do not work with {type(model).__name__}; set '
+                    'model_wrapper_cfg.type=MMDistributedDataParallel'
                 )
             model = model.module
         runner.model = copy.deepcopy(model)

@@ -12,17 +12,16 @@ from mmpose.registry import HOOKS
 from mmpose.structures import PoseDataSample, merge_data_samples
 
 from kapao_mm.utils.atomic_file import check_folder
-from kapao_mm.utils.image_files import read_image
+from kapao_mm.utils.image_files import OutputNames, read_image
 
 
 @HOOKS.register_module()
 class PictureHook(PoseVisualizationHook):
-    """Writes the predictions of every ``interval``-th image to ``out_dir``.
+    """Draws the predictions of every ``interval``-th image of validations and tests.
 
-    Works for validation and test. MMPose's PoseVisualizationHook writes to ``out_dir`` only in a
-    test, and then draws every image. Images of a validation go to ``out_dir/epoch_N``. Images with
-    the same name in different folders get a number. Without ``out_dir`` the hook behaves as
-    MMPose's.
+    MMPose's PoseVisualizationHook writes to ``out_dir`` only in a test, and then draws every image.
+    Here images of a validation go to ``out_dir/epoch_N``, and images with the same name get a
+    number. Without ``out_dir`` the hook behaves as MMPose's.
 
     Args:
         interval: Interval between drawn images.
@@ -36,7 +35,7 @@ class PictureHook(PoseVisualizationHook):
 
     def __init__(self, interval: int = 50, out_dir: str | None = None, **kwargs: Any) -> None:
         super().__init__(interval=interval, out_dir=out_dir, **kwargs)
-        self._drawn: set[Path] = set()
+        self._names = OutputNames()
 
     def before_run(self, runner: Runner) -> None:
         """Checks that the output folder can be written to."""
@@ -47,7 +46,7 @@ class PictureHook(PoseVisualizationHook):
     def before_val_epoch(self, runner: Runner) -> None:
         """Resets the count of images and the names in use."""
         self._test_index = 0
-        self._drawn.clear()
+        self._names = OutputNames()
 
     before_test_epoch = before_val_epoch
 
@@ -79,11 +78,7 @@ class PictureHook(PoseVisualizationHook):
             if index % self.interval:
                 continue
             source = Path(sample.img_path)
-            path, number = folder / source.name, 1
-            while path in self._drawn:
-                number += 1
-                path = folder / f'{source.stem}_{number}{source.suffix}'
-            self._drawn.add(path)
+            path = folder / f'{self._names(source.stem, index)}{source.suffix}'
             self._visualizer.add_datasample(
                 path.stem,
                 mmcv.bgr2rgb(read_image(source)),

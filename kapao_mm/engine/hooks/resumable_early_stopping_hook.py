@@ -25,7 +25,7 @@ class ResumableEarlyStoppingHook(EarlyStoppingHook):
             runner.train_loop.stop_training = True
             runner.logger.info(
                 f'Early stopping: {self.monitor} did not improve on {self.best_score:.4f} in '
-                f'{self.wait_count} validations; raise patience to train on'
+                f'{self.wait_count} validations; raise patience to continue'
             )
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float]) -> None:

@@ -4,6 +4,7 @@
 import os
 import re
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from mmengine.runner import Runner
 from mmpose.registry import HOOKS
 
 from kapao_mm.errors import InputError
+from kapao_mm.utils.atomic_file import PARTIAL
 
 from ..checkpoint import read_checkpoint, write_hashed
-from ..file_backend import PARTIAL, AtomicBackend
+from ..file_backend import AtomicBackend
 from ..resume import require_no_checkpoints
 
 
@@ -50,7 +52,7 @@ class SafeCheckpointHook(CheckpointHook):
         **kwargs: Any,
     ) -> None:
         if isinstance(save_best, list):
-            raise InputError(f'SafeCheckpointHook keeps the best of one metric, not of {save_best}')
+            raise InputError(f'SafeCheckpointHook.save_best is {save_best}; set a single metric')
         backend_args = backend_args or dict(backend='atomic')
         super().__init__(save_best=save_best, backend_args=backend_args, **kwargs)
         self.overwrite = overwrite
@@ -63,27 +65,33 @@ class SafeCheckpointHook(CheckpointHook):
         # Popped so that MMEngine does not remove checkpoints of a folder that is not checked yet.
         steps = runner.message_hub.runtime_info.pop('keep_ckpt_ids', [])
         super().before_train(runner)
-        if not (self.overwrite or self._goes_on(runner)):
+        if not (self.overwrite or self._resumes_here(runner)):
             require_no_checkpoints(self.out_dir, self._names)
-        self._take_over(runner, steps)
+        self._restore_lists(runner, steps)
         if is_main_process():
-            names = rf'({self._names}|last_checkpoint|non_finite_iter_\d+\.pth){re.escape(PARTIAL)}'
             for folder in {runner.work_dir, self.out_dir}:
-                for partial in Path(folder).glob(f'*{PARTIAL}'):
-                    if re.fullmatch(names, partial.name) and not partial.is_dir():
-                        partial.unlink()
+                self._remove_partial_files(Path(folder))
         if self.by_epoch and _validation_missing(runner):
-            runner.logger.info(f'The validation of epoch {runner.epoch} is missing; making it')
+            runner.logger.info(f'The validation of epoch {runner.epoch} is missing; running it now')
             self._saved_at = runner.epoch
             runner.val_loop.run()
 
-    def _goes_on(self, runner: Runner) -> bool:
+    def _remove_partial_files(self, folder: Path) -> None:
+        """Removes the incomplete files of a killed run, which :func:`atomic_path` leaves."""
+        names = rf'{self._names}|last_checkpoint|non_finite_iter_\d+\.pth'
+        for file in folder.glob(f'.*{PARTIAL}/*'):
+            if re.fullmatch(names, file.name) and not file.is_dir():
+                file.unlink()
+                with suppress(OSError):  # it also has files of others
+                    file.parent.rmdir()
+
+    def _resumes_here(self, runner: Runner) -> bool:
         """Returns whether the run was resumed from a checkpoint in the folder that it writes to."""
         source = runner._load_from
         here = source is None or Path(source).parent.resolve() == Path(self.out_dir).resolve()
         return here and runner.iter > 0
 
-    def _take_over(self, runner: Runner, steps: Any) -> None:
+    def _restore_lists(self, runner: Runner, steps: Any) -> None:
         """Restores the lists of kept and best checkpoints when a run is resumed.
 
         Only the names of the files are used, because the folder may have been copied or moved.

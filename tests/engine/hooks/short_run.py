@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Short trainings in memory: four batches of two images an epoch, with validation."""
+"""Short training runs in memory: four batches of two images per epoch, with validation."""
 
 from pathlib import Path
 from uuid import uuid4
@@ -13,7 +13,7 @@ from torch import nn
 
 
 class Model(BaseModel):
-    """Two loss terms; a pixel that is not a number spoils one of them, and the BN statistics."""
+    """Has two loss terms; a NaN pixel spoils one of them and the batch norm statistics."""
 
     def __init__(self):
         super().__init__()
@@ -36,7 +36,7 @@ class Model(BaseModel):
 
 
 class Scores(BaseMetric):
-    """Gives each epoch the AP of a list; anything else in it is raised."""
+    """Returns the AP of each epoch from a list, or raises it if it is an exception."""
 
     default_prefix = 'coco'
 
@@ -54,11 +54,11 @@ class Scores(BaseMetric):
         return dict(AP=value)
 
 
-def images(spoilt: int | None = None) -> list[dict]:
-    """Eight images of three pixels, one of them with a pixel that is not a number."""
+def images(spoiled: int | None = None) -> list[dict]:
+    """Returns eight images of three pixels; the one with index ``spoiled`` has a NaN pixel."""
     pixels = torch.rand(8, 3, generator=torch.Generator().manual_seed(0))
-    if spoilt is not None:
-        pixels[spoilt, 0] = torch.nan
+    if spoiled is not None:
+        pixels[spoiled, 0] = torch.nan
     return [
         dict(inputs=values, data_samples=PoseDataSample(metainfo=dict(img_path=f'{index}.jpg')))
         for index, values in enumerate(pixels)
@@ -77,7 +77,10 @@ def make_run(
     log_level: str = 'ERROR',
     **checkpoint: object,
 ) -> Runner:
-    """Makes a run, which may resume a file or the latest checkpoint; the rest is of its hook."""
+    """Builds a run that may resume a file or the latest checkpoint.
+
+    Further arguments are those of its checkpoint hook.
+    """
     metric = Scores(scores or [0.1, 0.2, 0.3, 0.4])
     loader = dict(num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False))
     run = Runner(

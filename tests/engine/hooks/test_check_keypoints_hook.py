@@ -35,7 +35,7 @@ def runner(head, train=17, val=17, test=17, hooks=(), metrics=()):
 
 @pytest.fixture
 def metric(tmp_path):
-    """Makes a KAPAOMetric of a dataset with these categories."""
+    """Makes a function that builds the metric of a dataset with the given categories."""
 
     def make(*names, **options):
         path = tmp_path / 'truth.json'
@@ -50,7 +50,7 @@ def metric(tmp_path):
     return make
 
 
-def test_equal_counts_pass():
+def test_equal_keypoint_counts_are_accepted():
     hook = CheckKeypointsHook()
     hook.before_train(runner(17))
     hook.before_train(runner(17, val=None))
@@ -59,7 +59,7 @@ def test_equal_counts_pass():
 
 
 @pytest.mark.parametrize(
-    ('point', 'counts'),
+    ('method', 'counts'),
     [
         ('before_train', dict(train=14)),
         ('before_train', dict(val=14)),
@@ -67,12 +67,12 @@ def test_equal_counts_pass():
         ('before_test', dict(test=14)),
     ],
 )
-def test_different_counts_are_named_with_what_to_do(point, counts):
+def test_different_keypoint_counts_are_reported_with_the_remedy(method, counts):
     with pytest.raises(InputError, match=r'is 17, .*people\) has 14 .*num_keypoints=14'):
-        getattr(CheckKeypointsHook(), point)(runner(17, **counts))
+        getattr(CheckKeypointsHook(), method)(runner(17, **counts))
 
 
-def test_the_counts_of_each_category_must_be_equal():
+def test_keypoint_counts_are_compared_by_category():
     hook = CheckKeypointsHook()
     hook.before_test(runner([17, 5], test=[17, 5]))
     hook.before_test(runner(17, test=[17]))
@@ -90,7 +90,7 @@ WATCHERS = dict(
 
 @pytest.mark.parametrize('key', WATCHERS)
 @pytest.mark.parametrize('name', ['AP', 'coco/ap', 'coco/AP.5', 'wheel/AP', 'loss'])
-def test_a_metric_that_does_not_exist_is_refused(metric, key, name):
+def test_unknown_metric_is_refused(metric, key, name):
     run = runner(17, hooks=[WATCHERS[key](name)], metrics=[metric('person')])
     with pytest.raises(InputError, match=f"{key}='{name}' .* it has coco/AP, coco/AP .5, "):
         CheckKeypointsHook().before_train(run)
@@ -98,12 +98,12 @@ def test_a_metric_that_does_not_exist_is_refused(metric, key, name):
 
 @pytest.mark.parametrize('key', WATCHERS)
 @pytest.mark.parametrize('name', ['coco/AP', 'coco/box AP .5', 'coco/wheel/AP'])
-def test_metrics_that_exist_are_taken(metric, key, name):
+def test_known_metric_is_accepted(metric, key, name):
     metrics = [metric('person', 'wheel'), DumpResults('a.pkl')]
     CheckKeypointsHook().before_train(runner(17, hooks=[WATCHERS[key](name)], metrics=metrics))
 
 
-def test_names_are_those_that_the_evaluation_returns(metric):
+def test_metric_names_are_those_of_the_evaluation(metric):
     for options in (dict(), dict(box_ap=False), dict(iou_type='keypoints_crowd', prefix='crowd')):
         found = metric('person', 'wheel', **options)
         found.results = []
@@ -111,12 +111,12 @@ def test_names_are_those_that_the_evaluation_returns(metric):
         assert found.metric_names == list(found.evaluate(0))
 
 
-def test_the_metrics_of_others_are_not_known():
+def test_names_of_other_metrics_are_not_checked():
     run = runner(17, hooks=[WATCHERS['save_best']('PCK')], metrics=[object()])
     CheckKeypointsHook().before_train(run)
 
 
-def test_names_of_the_config_without_effect_are_refused(tmp_path):
+def test_config_variable_without_effect_is_refused(tmp_path):
     path = tmp_path / 'a.py'
     path.write_text("data_root = 'a'\ntrain_dataloader = dict(dataset=dict(data_root=data_root))\n")
     cfg = Config.fromfile(path)

@@ -28,7 +28,7 @@ def norms(model):
 
 
 @pytest.mark.parametrize('tta', [False, True])
-def test_a_test_runs_on_a_fast_copy(cfg, tta):
+def test_test_uses_an_optimized_copy_of_the_model(cfg, tta):
     model = MODELS.build(cfg.model)
     if tta:
         model = MODELS.build(dict(cfg.tta_model, module=model))
@@ -44,7 +44,7 @@ def test_a_test_runs_on_a_fast_copy(cfg, tta):
     assert runner.model is model
 
 
-def test_a_divided_model_is_refused():
+def test_sharded_model_is_refused():
     runner = SimpleNamespace(model=object.__new__(MMFullyShardedDataParallel))
-    with pytest.raises(InputError, match='not in MMFullyShardedDataParallel'):
+    with pytest.raises(InputError, match='do not work with MMFullyShardedDataParallel'):
         FastInferenceHook().before_test_epoch(runner)

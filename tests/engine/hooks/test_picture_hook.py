@@ -24,7 +24,7 @@ def _visualizer():
 
 @pytest.fixture
 def samples(tmp_path):
-    """Five predictions, two of them of images with the same name."""
+    """Five predictions; two of the images have the same name."""
     found = []
     for name in ('a/1.jpg', 'b/1.jpg', 'a/2.jpg', 'a/3.png', 'a/4.jpg'):
         path = tmp_path / 'images' / name
@@ -71,7 +71,7 @@ def draw(tmp_path, samples):
 ALL = ['1.jpg', '1_2.jpg', '2.jpg', '3.png', '4.jpg']
 
 
-def test_each_validation_writes_its_pictures(draw, tmp_path):
+def test_each_validation_draws_its_images(draw, tmp_path):
     hook = PictureHook(enable=True, out_dir=str(tmp_path / 'out'), interval=1)
     assert draw(hook=hook, epoch=1) == [f'epoch_1/{name}' for name in ALL]
     assert len(draw(hook=hook, epoch=2)) == 10
@@ -80,7 +80,7 @@ def test_each_validation_writes_its_pictures(draw, tmp_path):
     assert len(np.unique(picture)) > 2  # something is drawn
 
 
-def test_a_test_writes_its_pictures_and_again_over_them(draw):
+def test_repeated_test_overwrites_its_images(draw):
     assert draw('test', interval=1) == draw('test', interval=1) == ALL
 
 
@@ -89,22 +89,22 @@ def test_every_nth_image_is_drawn(draw, stage):
     assert [name.rpartition('/')[2] for name in draw(stage, interval=2)] == ALL[::2]
 
 
-def test_a_relative_folder_is_below_the_run(draw, tmp_path):
+def test_relative_folder_is_below_the_folder_of_the_run(draw, tmp_path):
     draw('test', hook=PictureHook(enable=True, out_dir='pictures', interval=1))
     assert len(list((tmp_path / 'now/pictures').iterdir())) == 5
 
 
-def test_nothing_is_drawn_unless_enabled(draw, tmp_path):
+def test_disabled_hook_draws_nothing(draw, tmp_path):
     assert draw(hook=PictureHook(enable=False, out_dir=str(tmp_path / 'out'))) == []
 
 
-def test_a_folder_that_cannot_be_written_ends_the_run_before_it_starts(draw, tmp_path):
+def test_unwritable_folder_is_reported_before_the_run(draw, tmp_path):
     (tmp_path / 'file').write_text('')
     with pytest.raises(InputError, match='folder .*file/a cannot be written to'):
         draw(hook=PictureHook(enable=True, out_dir=str(tmp_path / 'file/a')))
 
 
-def test_a_full_disk_is_named_and_leaves_nothing_half(draw, tmp_path, monkeypatch):
+def test_full_disk_is_reported_and_leaves_no_partial_file(draw, tmp_path, monkeypatch):
     def fail(path, content):
         with open(path, 'wb') as file:
             file.write(b'half')

@@ -10,7 +10,7 @@ EPOCHS, EPOCH_LENGTH, BATCH = 8, 5, 8
 
 
 class Recorder(Hook):
-    """Writes down what the optimizer worked with at each iteration."""
+    """Records the settings of the optimizer at each iteration."""
 
     priority = 'LOWEST'
 
@@ -40,20 +40,21 @@ class Recorder(Hook):
 
 
 def expected_records(warmup):
-    """The recipe of docs/method.md, written out for one image batch of 8."""
-    records, since = [], 0
-    for ni in range(EPOCHS * EPOCH_LENGTH):
-        epoch = ni // EPOCH_LENGTH
+    """Returns the recipe of docs/method.md, written out for batches of 8 images."""
+    records, pending = [], 0
+    for iteration in range(EPOCHS * EPOCH_LENGTH):
+        epoch = iteration // EPOCH_LENGTH
         lr = 0.01 * ((1 - math.cos(math.pi * epoch / EPOCHS)) / 2 * (0.2 - 1) + 1)
         bias_lr, momentum, accumulation = lr, 0.937, 8  # 64 / 8
-        if ni <= warmup:
-            bias_lr = 0.1 + (lr - 0.1) * ni / warmup
-            lr = lr * ni / warmup
-            momentum = 0.8 + (0.937 - 0.8) * ni / warmup
-            accumulation = max(1, round(1 + (64 / BATCH - 1) * ni / warmup))
-        since += 1
-        stepped = since >= accumulation
-        since = 0 if stepped else since
+        if iteration <= warmup:
+            progress = iteration / warmup
+            bias_lr = 0.1 + (lr - 0.1) * progress
+            lr = lr * progress
+            momentum = 0.8 + (0.937 - 0.8) * progress
+            accumulation = max(1, round(1 + (64 / BATCH - 1) * progress))
+        pending += 1
+        stepped = pending >= accumulation
+        pending = 0 if stepped else pending
         records.append(
             {
                 'lr/weights': lr,
@@ -77,27 +78,27 @@ def expected_records(warmup):
 
 def check(found, expected):
     assert len(found) == len(expected)
-    for iteration, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
-        assert ours == pytest.approx(theirs, rel=1e-12, abs=1e-15), f'iteration {iteration}'
+    for iteration, (record, wanted) in enumerate(zip(found, expected, strict=True)):
+        assert record == pytest.approx(wanted, rel=1e-12, abs=1e-15), f'iteration {iteration}'
 
 
-@pytest.mark.parametrize(('at_least', 'warmup'), [(10, 15), (23, 23)])
-def test_every_iteration_follows_the_recipe(tiny_runner, tmp_path, at_least, warmup):
+@pytest.mark.parametrize(('minimum', 'warmup'), [(10, 15), (23, 23)])
+def test_every_iteration_follows_the_recipe(tiny_runner, tmp_path, minimum, warmup):
     recorder = Recorder()
-    tiny_runner(tmp_path, EPOCHS, warmup_iterations=at_least, hooks=[recorder]).train()
+    tiny_runner(tmp_path, EPOCHS, warmup_iterations=minimum, hooks=[recorder]).train()
     check(recorder.records, expected_records(warmup))
 
 
-def test_a_resumed_run_follows_the_recipe(tiny_runner, tmp_path):
+def test_resumed_run_follows_the_recipe(tiny_runner, tmp_path):
     first, second = Recorder(stop_after=3), Recorder()
     expected = expected_records(23)
-    assert not expected[14]['stepped']  # it is stopped amid an accumulation
+    assert not expected[14]['stepped']  # it is stopped during an accumulation
     tiny_runner(tmp_path, EPOCHS, warmup_iterations=23, hooks=[first]).train()
     tiny_runner(tmp_path, EPOCHS, warmup_iterations=23, hooks=[second], resume=True).train()
     check(first.records + second.records, expected)
 
 
-def test_the_images_of_all_processes_count(tiny_runner, tmp_path):
+def test_images_of_all_processes_are_counted(tiny_runner, tmp_path):
     recorder = Recorder()
     runner = tiny_runner(tmp_path, 4, hooks=[recorder])
     runner._world_size = 4
@@ -115,7 +116,7 @@ def test_the_images_of_all_processes_count(tiny_runner, tmp_path):
         dict(optimizer=dict(type='AdamW', lr=0.01)),
     ],
 )
-def test_another_optimizer_is_refused(tiny_runner, recipe_cfg, tmp_path, change):
+def test_unsuitable_optimizer_is_refused(tiny_runner, recipe_cfg, tmp_path, change):
     recipe_cfg.optim_wrapper = dict(recipe_cfg.optim_wrapper, **change)
     if change.get('type'):
         del recipe_cfg.optim_wrapper['precision']

@@ -24,28 +24,28 @@ def train(make_run, tmp_path):
     return train
 
 
-def test_a_resumed_run_stops_where_the_whole_one_would(train):
+def test_resumed_run_stops_like_an_uninterrupted_one(train):
     assert train(max_epochs=3) == 3  # 1 validation without improvement
     assert train(resume=True) == 5
 
 
-def test_the_best_score_survives(train):
+def test_best_score_is_restored(train):
     assert train(max_epochs=2) == 2
     assert train(resume=True) == 5
 
 
-def test_a_run_that_stopped_goes_on_only_with_more_patience(train):
+def test_stopped_run_continues_only_with_more_patience(train):
     assert train() == 5
     assert train(resume=True) == 5
     assert train(resume=True, patience=10) == 6
 
 
-def test_a_run_that_reached_its_goal_does_not_go_on(train):
+def test_run_that_reached_its_threshold_does_not_continue(train):
     assert train(stopping_threshold=0.4) == 2
     assert train(resume=True, stopping_threshold=0.4) == 2
 
 
-def test_a_crash_in_a_validation_counts_it_once(train):
+def test_validation_that_crashed_is_counted_once(train):
     with pytest.raises(ZeroDivisionError):
         train(scores=[0.5, 0.3, 0.3, ZeroDivisionError()])
     assert train(resume=True, scores=[0.5, 0.3, 0.3, 0.3, 0.3, 0.3]) == 4

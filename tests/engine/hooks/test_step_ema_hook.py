@@ -9,11 +9,11 @@ from mmengine.hooks import Hook
 from kapao_mm.engine.hooks import step_ema_hook
 from kapao_mm.engine.weights_only import load_weights_only
 
-WARMUP = 23  # iterations, which accumulate 1 to 8 of them
+WARMUP = 23  # iterations, with accumulations of 1 to 8
 
 
 class Reference(Hook):
-    """Averages deep copies of the model in float64 and compares at each iteration."""
+    """Averages copies of the model in float64, and compares at each iteration."""
 
     priority = 'LOWEST'
 
@@ -54,14 +54,14 @@ def averaged_model(runner):
     return ema_hook(runner).ema_model
 
 
-def test_the_average_is_that_of_the_steps(tiny_runner, tmp_path):
+def test_average_is_updated_at_each_step(tiny_runner, tmp_path):
     reference = Reference()
     runner = tiny_runner(tmp_path, 8, warmup_iterations=WARMUP, hooks=[reference])
     runner.train()
     assert 5 < reference.updates < 40 == runner.iter
 
 
-def test_a_loaded_model_is_where_the_average_starts(tiny_runner, tmp_path):
+def test_average_starts_from_a_loaded_model(tiny_runner, tmp_path):
     first = tiny_runner(tmp_path / 'a', 1)
     first.train()
     runner = tiny_runner(tmp_path / 'b', 2, warmup_iterations=WARMUP, hooks=[Reference()])
@@ -70,7 +70,7 @@ def test_a_loaded_model_is_where_the_average_starts(tiny_runner, tmp_path):
 
 
 @pytest.mark.parametrize('stop_after', [2, 3])
-def test_a_resumed_run_ends_with_the_same_weights(tiny_runner, tmp_path, stop_after):
+def test_resumed_run_ends_with_the_same_weights(tiny_runner, tmp_path, stop_after):
     whole = tiny_runner(tmp_path / 'whole', 6, warmup_iterations=WARMUP)
     whole.train()
     reference = Reference(stop_after)
@@ -79,15 +79,13 @@ def test_a_resumed_run_ends_with_the_same_weights(tiny_runner, tmp_path, stop_af
     reference.stop_after = None
     resumed = tiny_runner(parts, 6, warmup_iterations=WARMUP, hooks=[reference], resume=True)
     resumed.train()
-    for ours, theirs in (
-        (resumed.model, whole.model),
-        (averaged_model(resumed), averaged_model(whole)),
-    ):
-        for name, tensor in theirs.state_dict().items():
-            assert torch.equal(ours.state_dict()[name], tensor), name
+    models = (resumed.model, whole.model), (averaged_model(resumed), averaged_model(whole))
+    for found, expected in models:
+        for name, tensor in expected.state_dict().items():
+            assert torch.equal(found.state_dict()[name], tensor), name
 
 
-def test_the_saved_model_is_the_average(tiny_runner, tmp_path):
+def test_average_is_saved_as_the_model(tiny_runner, tmp_path):
     runner = tiny_runner(tmp_path, 2)
     runner.train()
     saved = load_weights_only(tmp_path / 'epoch_2.pth')
@@ -97,7 +95,7 @@ def test_the_saved_model_is_the_average(tiny_runner, tmp_path):
             assert not torch.equal(runner.model.state_dict()[name], tensor)
 
 
-def test_validation_has_the_average_of_rank_0(tiny_runner, tmp_path, monkeypatch):
+def test_validation_uses_the_average_of_the_first_process(tiny_runner, tmp_path, monkeypatch):
     runner = tiny_runner(tmp_path, 2)
     runner.train()
     hook, trained = ema_hook(runner), copy.deepcopy(runner.model.state_dict())

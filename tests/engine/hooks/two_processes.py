@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""What each process does for test_finite_loss_hook.py: two_processes.py FOLDER."""
+"""Program of each process in test_finite_loss_hook.py: two_processes.py FOLDER."""
 
 import sys
 from pathlib import Path
@@ -12,18 +12,18 @@ from kapao_mm.utils.dist import join_processes, leave_processes
 
 
 def main() -> None:
-    """Trains without the last two batches, skipping one of them, and stopping at it.
+    """Trains on the first two batches, then on all, skipping or stopping at the spoiled one.
 
-    The second process has image 5 in the second of its two batches.
+    Image 5 is in the second of the two batches of the second process.
     """
     folder = Path(sys.argv[1])
     register_all_modules()
     join_processes('pytorch')
-    spoilt = images(spoilt=5)
+    spoiled = images(spoiled=5)
     for name, choice, data in (
-        ('without', 'stop', spoilt[:4]),
-        ('skip', 'skip', spoilt),
-        ('stop', 'stop', spoilt),
+        ('without', 'stop', spoiled[:4]),
+        ('skip', 'skip', spoiled),
+        ('stop', 'stop', spoiled),
     ):
         hook = dict(type='FiniteLossHook', on_non_finite=choice)
         run = make_run(folder / name, hooks=[hook], data=data, launcher='pytorch')

@@ -4,7 +4,7 @@ from mmengine.config import Config
 
 from kapao_mm.errors import InputError
 from kapao_mm.utils.config import load_config, set_everywhere
-from kapao_mm.utils.config_names import check_names
+from kapao_mm.utils.config_variables import check_variables
 
 BASE = """
 data_root = 'data/x'
@@ -50,7 +50,7 @@ def base(tmp_path):
 
 @pytest.fixture
 def derive(base):
-    """Makes a config file with these lines below its ``_base_``."""
+    """Makes a function that writes a config file with some lines below its ``_base_``."""
 
     def write(*lines, name='derived.py', of='base.py'):
         path = base.parent / name
@@ -103,7 +103,7 @@ VALUES = [
 
 
 @pytest.mark.parametrize(('name', 'new', 'key', 'expected'), VALUES)
-def test_values_made_from_a_name_follow_it(base, derive, name, new, key, expected):
+def test_derived_values_follow_their_variable(base, derive, name, new, key, expected):
     by_option = load_config(base, {name: new})
     helper = 'from kapao_mm.utils.config import set_everywhere'
     line = f'set_everywhere(_base_, {name}={new!r})'
@@ -113,18 +113,18 @@ def test_values_made_from_a_name_follow_it(base, derive, name, new, key, expecte
     assert load_config(base).to_dict() == Config.fromfile(base).to_dict()
 
 
-def test_a_key_inside_a_name_changes_what_was_made_from_the_name(base):
+def test_key_inside_a_variable_changes_the_derived_values(base):
     cfg = load_config(base, {'metainfo.from_file': 'b.py'})
     assert cfg.train_dataloader.dataset.dataset.metainfo == dict(from_file='b.py')
 
 
-def test_a_key_inside_goes_before_the_name(base):
+def test_option_for_a_derived_value_overrides_that_for_the_variable(base):
     cfg = load_config(base, {'data_root': '/y', 'val_dataloader.dataset.data_root': '/z'})
     keys = ('val_dataloader.dataset.data_root', 'test_dataloader.dataset.data_root')
     assert values(cfg, *keys) == ['/z', '/y']
 
 
-def test_a_line_says_what_changed_and_what_did_not(base, log):
+def test_message_lists_changed_and_kept_values(base, log):
     load_config(base, {'val_dataloader.dataset.data_root': '/other'})
     cfg = Config.fromfile(base)
     cfg.val_dataloader.dataset.data_root = '/other'
@@ -137,7 +137,7 @@ def test_a_line_says_what_changed_and_what_did_not(base, log):
     assert 'input_size=64: train_dataloader (2 places), val_dataloader, test_dataloader' in log.text
 
 
-def test_a_name_that_is_not_at_the_top_acts_where_all_places_agree(derive):
+def test_missing_variable_is_set_if_all_candidates_are_equal(derive):
     cfg = Config.fromfile(derive())
     cfg.pop('data_root')
     cfg.test_evaluator = dict()
@@ -148,7 +148,7 @@ def test_a_name_that_is_not_at_the_top_acts_where_all_places_agree(derive):
         set_everywhere(cfg, batch_size=2)
 
 
-def test_a_number_that_is_no_known_name_is_refused_with_the_keys_that_work(base):
+def test_unknown_number_is_refused_with_the_keys_that_work(base):
     with pytest.raises(InputError, match=r'iters=5 would change nothing.*model.head.iters=30'):
         load_config(base, dict(iters=5))
 
@@ -165,24 +165,24 @@ ALONE = [
 
 
 @pytest.mark.parametrize(('name', 'value', 'key'), ALONE)
-def test_a_name_that_a_derived_config_sets_alone_is_refused(derive, name, value, key):
+def test_variable_set_alone_in_a_derived_config_is_refused(derive, name, value, key):
     message = rf'{name}=.* at the top of .*derived.py changes nothing.*{key}.*set_everywhere\('
     path = derive(f'{name} = {value!r}')
     with pytest.raises(InputError, match=message):
         load_config(path)
     with pytest.raises(InputError, match=message):
-        check_names(Config.fromfile(path))
+        check_variables(Config.fromfile(path))
 
 
 @pytest.mark.parametrize(('name', 'value', 'key'), ALONE)
-def test_a_name_that_mmengine_sets_alone_is_refused(base, name, value, key):
+def test_variable_set_alone_by_mmengine_is_refused(base, name, value, key):
     cfg = Config.fromfile(base)
     cfg.merge_from_dict({name: value})  # what --cfg-options of MMPose's tools do
     with pytest.raises(InputError, match=f'{name}=.*{key}'):
-        check_names(cfg)
+        check_variables(cfg)
 
 
-def test_a_base_that_sets_a_name_alone_is_found(derive):
+def test_variable_set_alone_in_a_base_config_is_refused(derive):
     derive("data_root = '/y'", name='middle.py')
     with pytest.raises(InputError, match="data_root='/y' at the top"):
         load_config(derive('work_dir = 1', of='middle.py'))
@@ -199,22 +199,22 @@ ROOTS = [
 
 
 @pytest.mark.parametrize('top', [[], ["data_root = '/y'"]])
-def test_values_inside_overrule_a_name_as_in_mmengine(derive, top):
+def test_values_inside_a_config_override_a_variable_as_in_mmengine(derive, top):
     evaluator = "test_evaluator = dict(ann_file='/y/val.json')"
     cfg = load_config(derive(*top, *ROOTS, evaluator, 'train_cfg = dict(max_epochs=3)'))
     assert cfg.train_dataloader.dataset.dataset.data_root == '/y'
     assert cfg.train_cfg.max_epochs == 3
 
 
-def test_options_inside_overrule_a_name_as_in_mmengine(base):
+def test_options_for_values_inside_override_a_variable_as_in_mmengine(base):
     cfg = load_config(base, {'train_cfg.max_epochs': 3, 'param_scheduler.1.T_max': 3})
     assert values(cfg, 'max_epochs', 'train_cfg.max_epochs') == [60, 3]
-    mmengines = Config.fromfile(base)
-    mmengines.merge_from_dict({'train_cfg.max_epochs': 3, 'param_scheduler.1.T_max': 3})
-    check_names(mmengines)
+    plain = Config.fromfile(base)
+    plain.merge_from_dict({'train_cfg.max_epochs': 3, 'param_scheduler.1.T_max': 3})
+    check_variables(plain)
 
 
-def test_a_dumped_config_with_overruled_names_runs_again(base, tmp_path):
+def test_dumped_config_with_overridden_variables_can_be_loaded(base, tmp_path):
     options = {'train_dataloader.batch_size': 2, 'train_cfg.max_epochs': 3}
     options['param_scheduler.1.T_max'] = 3
     for suffix in ('.py', '.json', '.yaml'):
@@ -223,14 +223,43 @@ def test_a_dumped_config_with_overruled_names_runs_again(base, tmp_path):
         assert (cfg.batch_size, cfg.train_dataloader.batch_size) == (8, 2)
 
 
-def test_values_may_be_overruled_after_an_option_was_set(base):
+def test_values_may_be_overridden_after_an_option_was_set(base):
     cfg = load_config(base, dict(input_size=64))
     for name in ('val_dataloader', 'test_dataloader'):
         cfg[name].dataset.pipeline = [dict(type='Other')]  # what --tta does to a pipeline
-    check_names(cfg)
+    check_variables(cfg)
 
 
 def test_gains_that_older_configs_computed_follow_the_input_size(derive):
     loss = 'model = dict(head=dict(loss=dict(obj_gain=0.7 * (640 / 1280) ** 2)))'
     cfg = load_config(derive(loss), dict(input_size=320))
     assert cfg.model.head.loss.obj_gain == pytest.approx(0.7 * 4)
+
+
+@pytest.mark.parametrize('config', ['kapao_n_toy', 'kapao_n_people_wheels'])
+@pytest.mark.parametrize(
+    ('name', 'value', 'key'),
+    [
+        ('data_root', 'elsewhere', 'train_dataloader.dataset.data_root'),
+        ('train_ann', 'a.json', 'train_dataloader.dataset.ann_file'),
+        ('input_size', 320, 'train_dataloader.dataset.pipeline.1.input_size'),
+        ('max_epochs', 3, 'train_cfg.max_epochs'),
+        ('batch_size', 3, 'train_dataloader.batch_size'),
+        ('metainfo', dict(from_file='b.py'), 'train_dataloader.dataset.metainfo'),
+        ('num_keypoints', 5, 'model.head.num_keypoints'),
+    ],
+)
+def test_variables_of_the_configs_work_everywhere_or_not_at_all(
+    repo, tmp_path, config, name, value, key
+):
+    config, path = repo / f'configs/kapao/{config}.py', tmp_path / 'derived.py'
+    helper = 'from kapao_mm.utils.config import set_everywhere'
+    path.write_text(f'_base_ = {str(config)!r}\n{helper}\nset_everywhere(_base_, {name}={value!r})')
+    for cfg in (load_config(path), load_config(config, {name: value})):
+        check_variables(cfg)
+        (found,) = values(cfg, key)
+        assert found == value or dict(found, **value) == found  # MMEngine merges dicts
+    path.write_text(f'_base_ = {str(config)!r}\n{name} = {value!r}')
+    if name in Config.fromfile(config):
+        with pytest.raises(InputError, match=f'{name}=.* changes nothing'):
+            load_config(path)

@@ -21,9 +21,9 @@ from mmengine.runner import Runner
 
 from kapao_mm.errors import InputError
 
-# Keys that may be derived from each name. Those that have the value of the name follow it.
+# Keys whose values may be derived from each variable; those that have its value follow it.
 _IN = r'_dataloader\.(.+\.)?'
-PLACES = dict(
+DERIVED_KEYS = dict(
     data_root=rf'\w+{_IN}data_root|(val|test)_evaluator\.(.+\.)?ann_file',
     train_ann=rf'train{_IN}ann_file',
     train_img=rf'train{_IN}data_prefix\.img',
@@ -44,7 +44,7 @@ PLACES = dict(
 RUNNER_KEYS = inspect.signature(Runner.__init__).parameters  # top-level keys that a run uses
 
 
-class Place(NamedTuple):
+class Entry(NamedTuple):
     """A value inside a config.
 
     Attributes:
@@ -60,7 +60,7 @@ class Place(NamedTuple):
     value: Any
 
     @property
-    def acts(self) -> bool:
+    def is_used(self) -> bool:
         """Whether a run uses the value; variables such as ``train_pipeline`` are only copies."""
         root, dot, _ = self.key.partition('.')
         return bool(dot) and root in RUNNER_KEYS
@@ -75,7 +75,7 @@ def set_everywhere(cfg: Config | dict, **values: Any) -> list[str]:
 
     Args:
         cfg: Loaded config, or ``_base_`` in a config file; it is changed in place.
-        **values: New value of each variable. Allowed are the names in :data:`PLACES` and any
+        **values: New value of each variable. Allowed are those in :data:`DERIVED_KEYS` and any
             others whose value is a text, a list or a dict.
 
     Returns:
@@ -92,8 +92,8 @@ def set_everywhere(cfg: Config | dict, **values: Any) -> list[str]:
     return [_set(cfg, name, value) for name, value in values.items()]
 
 
-def check_names(cfg: Config) -> None:
-    """Checks that each top-level variable in :data:`PLACES` has an effect if it was set.
+def check_variables(cfg: Config) -> None:
+    """Checks that each top-level variable in :data:`DERIVED_KEYS` has an effect if it was set.
 
     A variable may be overridden by values set inside the config, as usual in MMEngine.
 
@@ -101,56 +101,58 @@ def check_names(cfg: Config) -> None:
         InputError: If a variable was set, in a config file or later, without the values derived
             from it.
     """
-    for name in (name for name in PLACES if name in cfg):
-        places = _places(cfg, name)
-        if places and not _followers(places, cfg[name]) and _was_set_alone(cfg, name):
+    for name in (name for name in DERIVED_KEYS if name in cfg):
+        entries = _candidates(cfg, name)
+        if entries and not _derived(entries, cfg[name]) and _was_set_alone(cfg, name):
             given = f'{name}={cfg[name]!r}'
-            first, *more = (place.key for place in places)
+            first, *more = (entry.key for entry in entries)
             others = f' (and {", ".join(more)})' if more else ''
             raise InputError(
-                f'{given} at the top of {cfg.filename} changes nothing: what its bases made from '
-                f'the name keeps its value, as {first}={places[0].value!r}. In a config write '
-                f'"from kapao_mm.utils.config import set_everywhere" and '
-                f'"set_everywhere(_base_, {given})" below _base_. On the command line tools/ of '
-                f'this project take --cfg-options {name}=...; others need {first}=...{others}'
+                f'{given} at the top of {cfg.filename} changes nothing: the values that its base '
+                f'configs derived from it stay, such as {first}={entries[0].value!r}. In a config, '
+                'write "from kapao_mm.utils.config import set_everywhere" and '
+                f'"set_everywhere(_base_, {given})" below _base_. On the command line, the tools '
+                f'of this project accept --cfg-options {name}=..., others need {first}=...{others}'
             )
 
 
-def has_followers(cfg: Config | dict, name: str) -> bool:
-    """Returns whether values inside a config are derived from a name."""
-    if name in PLACES:
+def has_derived_values(cfg: Config | dict, name: str) -> bool:
+    """Returns whether values inside a config are derived from a variable."""
+    if name in DERIVED_KEYS:
         return True
     value = cfg.get(name)
-    return not isinstance(value, (bool, type(None))) and bool(_places(cfg, name))
+    return not isinstance(value, (bool, type(None))) and bool(_candidates(cfg, name))
 
 
 def _set(cfg: Config | dict, name: str, new: Any) -> str:
-    """Sets one name and its derived values, see :func:`set_everywhere`."""
-    places, old = _places(cfg, name), cfg.get(name)
-    followers = _followers(places, old) if name in cfg else []
-    if not followers and len({str(place.value) for place in places}) == 1:
-        old, followers = places[0].value, places  # not at the top, or overridden inside
+    """Sets one variable and the values derived from it, see :func:`set_everywhere`."""
+    entries, old = _candidates(cfg, name), cfg.get(name)
+    changed = _derived(entries, old) if name in cfg else []
+    if not changed and len({str(entry.value) for entry in entries}) == 1:
+        old, changed = entries[0].value, entries  # not at the top, or overridden inside
     # Equal texts, lists and dicts probably have one source, equal numbers may be a coincidence.
-    if name not in PLACES and not (isinstance(old, (str, list, dict)) and old):
-        followers = []
-    if not followers:
-        found = ', '.join(f'{place.key}={place.value!r}' for place in places)
+    if name not in DERIVED_KEYS and not (isinstance(old, (str, list, dict)) and old):
+        changed = []
+    if not changed:
+        found = ', '.join(f'{entry.key}={entry.value!r}' for entry in entries)
         raise InputError(
             f'{name}={new!r} would change nothing in this config: '
-            + (f'set the keys inside it that it is for ({found})' if found else 'it has no use')
+            + (f'set the keys inside it instead ({found})' if found else 'it is not used')
         )
-    tails = {place.index for place in followers}
-    copies = [p for p in _walk(cfg) if '.' in p.key and not p.acts and p.index in tails]
-    for place in followers + _followers(copies, old):
-        place.holder[place.index] = deepcopy(_replaced(place.value, old, new))
+    indices = {entry.index for entry in changed}
+    copies = [e for e in _walk(cfg) if '.' in e.key and not e.is_used and e.index in indices]
+    for entry in changed + _derived(copies, old):
+        entry.holder[entry.index] = deepcopy(_replaced(entry.value, old, new))
     cfg[name] = new
-    changed = [place.key for place in followers] + _rescale_gain(cfg, name, old, new)
-    used = Counter(key.partition('.')[0] for key in changed)
-    line = f'{name}={new!r}: ' + ', '.join(
-        root if count == 1 else f'{root} ({count} places)' for root, count in used.items()
+    kept = [entry for entry in entries if entry not in changed and entry.value != new]
+    keys = [entry.key for entry in changed] + _rescale_gain(cfg, name, old, new)
+    counts = Counter(key.partition('.')[0] for key in keys)
+    return f'{name}={new!r}: ' + '; '.join(
+        [
+            ', '.join(key if n == 1 else f'{key} ({n} places)' for key, n in counts.items()),
+            *(f'{entry.key} stays {entry.value!r}' for entry in kept),
+        ]
     )
-    kept = [place for place in places if place not in followers and place.value != new]
-    return line + ''.join(f'; {place.key} stays {place.value!r}' for place in kept)
 
 
 def _rescale_gain(cfg: Config | dict, name: str, old: Any, new: Any) -> list[str]:
@@ -168,32 +170,32 @@ def _rescale_gain(cfg: Config | dict, name: str, old: Any, new: Any) -> list[str
     return ['model.head.loss.obj_gain']
 
 
-def _places(cfg: Mapping, name: str) -> list[Place]:
-    """Returns the values inside a config that may be derived from a name."""
-    inside = [place for place in _walk(cfg) if place.acts]
-    if name not in PLACES:
-        return _followers(inside, cfg[name]) if name in cfg else []
+def _candidates(cfg: Mapping, name: str) -> list[Entry]:
+    """Returns the values inside a config that may be derived from a variable."""
+    inside = [entry for entry in _walk(cfg) if entry.is_used]
+    if name not in DERIVED_KEYS:
+        return _derived(inside, cfg[name]) if name in cfg else []
     return [
-        place
-        for place in inside
-        if re.fullmatch(PLACES[name], place.key)
-        and not (isinstance(place.holder, dict) and place.holder.get('by_epoch') is False)
+        entry
+        for entry in inside
+        if re.fullmatch(DERIVED_KEYS[name], entry.key)
+        and not (isinstance(entry.holder, dict) and entry.holder.get('by_epoch') is False)
     ]
 
 
-def _walk(value: Any, path: str = '') -> Iterator[Place]:
+def _derived(entries: list[Entry], old: Any) -> list[Entry]:
+    """Returns the entries whose value is the old value of a variable or contains it as a path."""
+    return [entry for entry in entries if _replaced(entry.value, old, '\0') != entry.value]
+
+
+def _walk(value: Any, path: str = '') -> Iterator[Entry]:
     """Yields all values inside nested dicts and lists."""
     keys = range(len(value)) if isinstance(value, list) else list(value)
     for key in keys:
-        place = Place(f'{path}{key}', value, key, value[key])
-        yield place
-        if isinstance(place.value, (dict, list)):
-            yield from _walk(place.value, f'{place.key}.')
-
-
-def _followers(places: list[Place], old: Any) -> list[Place]:
-    """Returns the places whose value equals the old value of a name or contains it as a path."""
-    return [place for place in places if _replaced(place.value, old, '\0') != place.value]
+        entry = Entry(f'{path}{key}', value, key, value[key])
+        yield entry
+        if isinstance(entry.value, (dict, list)):
+            yield from _walk(entry.value, f'{entry.key}.')
 
 
 def _replaced(value: Any, old: Any, new: Any) -> Any:
@@ -212,27 +214,28 @@ def _replaced(value: Any, old: Any, new: Any) -> Any:
 
 
 def _was_set_alone(cfg: Config, name: str) -> bool:
-    """Returns whether a name was set without its derived values.
+    """Returns whether a variable was set without the values derived from it.
 
-    The alternative is that values set inside the config override the name, which is intended.
+    The alternative is that values set inside the config override the variable, which is intended.
     """
     if not cfg.filename or not Path(cfg.filename).is_file():
-        return False  # the config has no file, or the file is gone, so there is no evidence
+        return False  # nothing is known about a config without a file
     loaded = Config.fromfile(cfg.filename)
-    if loaded.get(name) != cfg[name]:
-        before = [place[::3] for place in _places(loaded, name)]  # keys and values
-        return any(place[::3] in before for place in _places(cfg, name))
-    # The text of a config consists of its bases and its own file, each preceded by its path.
-    parts = re.split(r'^(/.*\.(?:py|json|ya?ml))\n', loaded.text, flags=re.M)
-    parts = parts if len(parts) > 1 else ['', str(cfg.filename), loaded.text]
-    setting = rf'^(?:{name}\s*[=:]|\s*"{name}"\s*:)'
-    found = [
-        (path, text)
-        for path, text in zip(parts[1::2], parts[2::2], strict=True)
-        if re.search(setting, text, re.M)
-    ]
-    if not found or not re.search('_base_|read_base', found[-1][1]):
-        return False  # a complete config in one file, as MMEngine dumps it
-    path, _ = found[-1]
+    if loaded.get(name) != cfg[name]:  # set later, such as by --cfg-options of MMPose's tools
+        before = [(entry.key, entry.value) for entry in _candidates(loaded, name)]
+        return any((entry.key, entry.value) in before for entry in _candidates(cfg, name))
+    path, text = _last_setting(loaded, name)
+    if not re.search('_base_|read_base', text):
+        return False  # not set, or a complete config in one file, as MMEngine dumps it
     origin = loaded if Path(path).samefile(cfg.filename) else Config.fromfile(path)
-    return not _followers(_places(origin, name), cfg[name])
+    return not _derived(_candidates(origin, name), cfg[name])
+
+
+def _last_setting(cfg: Config, name: str) -> tuple[str, str]:
+    """Returns path and text of the last file of a config that sets a variable, or empty texts."""
+    # The text of a config consists of its bases and its own file, each preceded by its path.
+    parts = re.split(r'^(/.*\.(?:py|json|ya?ml))\n', cfg.text, flags=re.M)
+    parts = parts if len(parts) > 1 else ['', str(cfg.filename), cfg.text]
+    setting = re.compile(rf'^(?:{name}\s*[=:]|\s*"{name}"\s*:)', re.M)
+    files = zip(parts[1::2], parts[2::2], strict=True)
+    return ([('', '')] + [(path, text) for path, text in files if setting.search(text)])[-1]

@@ -2,7 +2,7 @@
 """Reads released KAPAO and YOLOv5-P6 checkpoints, and renames their weights for this project.
 
 The released files contain a pickled tree of modules. The layers are described in docs/method.md,
-Network. Channels have the same order in the release and here (Focus, branches of a CSP layer, SPP,
+Network. Channels have the same order there and here (Focus, branches of a CSP layer, SPP,
 concatenations of the neck), so that only the names of the weights change.
 """
 
@@ -16,7 +16,7 @@ from kapao_mm.errors import InputError
 
 from .inert_pickle import InertObject, load_inert
 
-# Layers of the release that have weights: their number and their name in this project.
+# Layers with weights: their numbers in released models and their names in this project.
 SPP, HEAD = 10, 33
 LAYERS = {
     0: 'backbone.stem',
@@ -36,10 +36,11 @@ CSP_LAYERS = (
     'neck.top_down_blocks.0',
 )
 STRIDES = (8, 16, 32, 64)
-MAX_NAMES = 10**6  # characters in the names of all weights; the largest releases have 10**5
+MAX_NAMES = 10**6  # characters in the names of all weights; released models have 10**5 at most
+UNKNOWN = 'not a released checkpoint of KAPAO or YOLOv5-P6'  # start of messages
 
 
-class Release(NamedTuple):
+class ReleasedCheckpoint(NamedTuple):
     """Content of a released checkpoint.
 
     Attributes:
@@ -61,8 +62,13 @@ class Release(NamedTuple):
     classes: list[str]
     anchors: list[list[list[float]]]
 
+    @property
+    def multiples(self) -> tuple[float, float]:
+        """Width and depth multiples (docs/method.md, Network)."""
+        return self.widths[-1] / 1024, round(self.depths[1] / 9, 2)
 
-def read_release(path: str | Path) -> Release:
+
+def read_released_checkpoint(path: str | Path) -> ReleasedCheckpoint:
     """Reads a released checkpoint without running any code in it.
 
     Raises:
@@ -77,9 +83,9 @@ def read_release(path: str | Path) -> Release:
         anchors, num_classes = head['_buffers']['anchors'], head['nc']
         for name in head['_buffers']:  # here the anchors come from the config
             weights.pop(f'model.{HEAD}.{name}', None)
-        weights = {our_name(name): value for name, value in weights.items()}
+        weights = {convert_name(name): value for name, value in weights.items()}
         outputs = len(weights['head.head_module.convs.0.weight']) // anchors.shape[1]
-        return Release(
+        return ReleasedCheckpoint(
             weights=weights,
             widths=[len(weights[f'{layer}.conv.weight']) for layer in CONVS],
             depths=[_count_blocks(weights, layer) for layer in CSP_LAYERS],
@@ -91,20 +97,17 @@ def read_release(path: str | Path) -> Release:
                 for level, stride in zip(anchors, STRIDES, strict=True)
             ],
         )
-    except InputError as error:
-        raise InputError(f'{path} is no released KAPAO or YOLOv5-P6: {error}') from error
     except Exception as error:  # the content may be anything
-        raise InputError(
-            f'{path} is no released KAPAO or YOLOv5-P6: unexpected content ({error!r})'
-        ) from error
+        reason = error if isinstance(error, InputError) else f'unexpected content ({error!r})'
+        raise InputError(f'{path} is {UNKNOWN}: {reason}') from error
 
 
-def our_name(name: str) -> str:
-    """Returns the name in this project of a weight of the release.
+def convert_name(name: str) -> str:
+    """Returns the name in this project of a weight of a released checkpoint.
 
     Weights of layers that do not exist here keep their name.
 
-    >>> our_name('model.2.m.0.cv1.bn.bias')
+    >>> convert_name('model.2.m.0.cv1.bn.bias')
     'backbone.stage1.1.blocks.0.conv1.bn.bias'
     """
     _, number, *parts = name.split('.')
@@ -125,14 +128,11 @@ def our_name(name: str) -> str:
 
 
 def _find_model(content: Any) -> InertObject:
-    """Returns the model of a checkpoint, the averaged one if there are two.
-
-    The evaluation of the release does the same.
-    """
+    """Returns the model of a checkpoint: the averaged one, as in the published evaluation."""
     if not isinstance(content, dict):
         raise InputError(f'it holds a {type(content).__name__}')
     if 'state_dict' in content:
-        raise InputError('it is in the format of MMEngine already')
+        raise InputError('it already is in the format of MMEngine')
     model = content.get('ema') or content.get('model')
     if not isinstance(model, InertObject):
         raise InputError('it has no model')
@@ -150,13 +150,13 @@ def _read_weights(model: InertObject, file_size: int) -> dict[str, Tensor]:
 
     Raises:
         InputError: If the weights are larger than the file, or there are more modules than in any
-            release.
+            released model.
     """
     weights, characters, size = {}, 0, 0
     for name, value in _walk(model):
         characters += len(name) + 1
         if characters > MAX_NAMES:
-            raise InputError('it has more modules than any release')
+            raise InputError('it has more modules than any released model')
         if value is not None:
             weights[name] = value
             size += value.numel() * value.element_size()
@@ -166,9 +166,9 @@ def _read_weights(model: InertObject, file_size: int) -> dict[str, Tensor]:
 
 
 def _walk(module: InertObject, prefix: str = '') -> Iterator[tuple[str, Tensor | None]]:
-    """Yields the names of all parameters, buffers and modules below a module.
+    """Yields the name of each parameter and buffer below a module, with its tensor.
 
-    Each name comes with its tensor, or with None for a module.
+    Modules are yielded as well, with None.
     """
     for kind in ('_parameters', '_buffers'):
         for name, value in module.state[kind].items():
@@ -185,7 +185,7 @@ def _find_head(model: InertObject) -> dict[str, Any]:
     if last != str(HEAD):
         raise InputError(f'its layers are 0 to {last}; P6 has 0 to {HEAD}')
     if 'bn' in layers['0'].state['_modules']:
-        raise InputError('its first layer is a convolution, as in later YOLOv5s; it must be Focus')
+        raise InputError('its first layer is a convolution (later YOLOv5) instead of Focus')
     return layers[last].state
 
 
@@ -206,7 +206,7 @@ def _num_keypoints(num_classes: int, outputs: int) -> int:
         return 0
     if outputs == 3 * num_classes + 3:
         return num_classes - 1
-    raise InputError(f'its head has {outputs} outputs an anchor for {num_classes} classes')
+    raise InputError(f'its head has {outputs} outputs per anchor for {num_classes} classes')
 
 
 def _class_names(model: InertObject) -> list[str]:
