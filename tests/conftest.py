@@ -44,6 +44,12 @@ def load_file(repo) -> Callable[[str], ModuleType]:
 
 
 @pytest.fixture(scope='session')
+def oracles(load_file) -> ModuleType:
+    """Slow, literal versions of algorithms."""
+    return load_file('tests/oracles.py')
+
+
+@pytest.fixture(scope='session')
 def shared_dir() -> Path:
     """The folder of golden data and real images; skips where it is missing."""
     if not SHARED.is_dir():

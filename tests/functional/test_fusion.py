@@ -8,12 +8,6 @@ from hypothesis.extra.numpy import arrays
 from kapao_mm.functional.fusion import fuse, fuse_categories
 
 
-@pytest.fixture(scope='module')
-def fuse_by_object(load_file):
-    """Algorithm 1, one keypoint object after the other."""
-    return load_file('tools/analysis_tools/postprocess_benchmark.py').fuse_by_object
-
-
 @st.composite
 def crowds(draw):
     num_poses, num_points = draw(st.integers(0, 12)), draw(st.integers(0, 25))
@@ -33,8 +27,8 @@ def crowds(draw):
 @pytest.mark.slow
 @settings(max_examples=3000)
 @given(crowd=crowds())
-def test_equals_the_algorithm_object_by_object(fuse_by_object, crowd):
-    for ours, expected in zip(fuse(*crowd), fuse_by_object(*crowd), strict=True):
+def test_fusion_equals_the_algorithm_object_by_object(oracles, crowd):
+    for ours, expected in zip(fuse(*crowd), oracles.fuse_by_object(*crowd), strict=True):
         np.testing.assert_array_equal(ours, expected)
 
 
