@@ -63,10 +63,11 @@ FAULTS = [
     ([f'{ANALYSIS}/plot_schedule.py', TOY, '--out', f'{FILE}/a.png'], 'cannot be written'),
     ([f'{ANALYSIS}/optimize_anchors.py', TOY, '--out', f'{FILE}/a.py'], 'cannot be written'),
     ([f'{ANALYSIS}/optimize_anchors.py', TOY, '--out', '{tmp_path}/a.txt'], 'must end in .py'),
-    ([f'{ANALYSIS}/benchmark.py', TOY, '--out', '{tmp_path}/a.png'], 'must end in .json'),
-    ([f'{ANALYSIS}/postprocess_benchmark.py', TOY, '--out', f'{FILE}/a.json'], 'be written'),
-    ([f'{ANALYSIS}/train_benchmark.py', TOY, '--out', f'{FILE}/a.json'], 'be written'),
-    ([f'{ANALYSIS}/train_parts.py', TOY, '--out', f'{FILE}/a.json'], 'be written'),
+    ([f'{ANALYSIS}/benchmark.py', 'predict', TOY, '--out', '{tmp_path}/a.png'], 'end in .json'),
+    *(
+        ([f'{ANALYSIS}/benchmark.py', command, TOY, '--out', f'{FILE}/a.json'], 'be written')
+        for command in ('predict', 'postprocess', 'train', 'train-parts')
+    ),
     (
         [
             f'{ANALYSIS}/compare_predictions.py',
