@@ -43,6 +43,8 @@ def live_table(*columns: str) -> Iterator[Callable[..., None]]:
             live.refresh()
 
         yield add
+    if not console.is_terminal:
+        console.line()  # Live ends the last line in terminals only
 
 
 def print_table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:

@@ -7,7 +7,9 @@ from kapao_mm.analysis.report import print_table, write_report
 def test_a_table_is_markdown_of_any_width_and_prints_texts_as_they_are(capsys):
     name = 'a [bold] :smile: ' + 'x' * 200
     print_table(['name', 'value'], [[name, '1'], ['b', '22']])
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.strip()]
+    printed = capsys.readouterr().out
+    lines = [line for line in printed.splitlines() if line.strip()]
+    assert printed.endswith('\n')
     assert lines == [
         f'| {"name":<{len(name)}} | value |',
         f'|{"-" * (len(name) + 2)}|-------|',

@@ -128,7 +128,7 @@ def test_a_config_without_the_metric_is_refused(test_run, evaluate, repo, tmp_pa
     message = test_run('--format-only', tmp_path / 'a', test_evaluator__type='CocoMetric')
     assert message == 'error: --format-only needs one test_evaluator, a KAPAOMetric'
     message = evaluate([], test_evaluator__type='CocoMetric')
-    assert message == f'error: {CONFIG} has 0 KAPAOMetric as test_evaluator, not 1'
+    assert message == f'error: test_evaluator of {CONFIG} must have one KAPAOMetric, but has 0'
 
 
 def test_several_test_datasets_are_refused(run_tool, tmp_path):

@@ -19,7 +19,7 @@ def test_it_draws_and_sums_up_the_recipe(run_tool, tmp_path, capsys):
         'weight decay: 0.00046875',
         'lr: 0.01 falling to 0.00276393 in the last epoch',
         f'steps: {count_steps()}',
-        f'picture: {out}',
+        f'plot: {out}',
     ]
     picture = cv2.imread(str(out))
     assert picture.shape == (1000, 1200, 3)
