@@ -68,14 +68,14 @@ def _draw(
 
     heights = rng.uniform(0.12, 0.33, (people, 1)) * side
     sizes = heights * (0.5, 1.0)  # (P, 2)
-    centres = rng.uniform(size=(people, 2)) * extent
+    centers = rng.uniform(size=(people, 2)) * extent
     places = rng.uniform(-0.5, 0.5, (people, num_types, 2))
-    keypoints = centres[:, None] + places * sizes[:, None]  # (P, K, 2)
+    keypoints = centers[:, None] + places * sizes[:, None]  # (P, K, 2)
     categories = rng.integers(num_categories, size=people)
     poses = _candidates(
         rng,
         keypoints.repeat(POSE_DUPLICATES, 0),
-        *_duplicates(POSE_DUPLICATES, rng.uniform(0.2, 0.95, people), categories, centres, sizes),
+        *_duplicates(POSE_DUPLICATES, rng.uniform(0.2, 0.95, people), categories, centers, sizes),
     )
 
     of_type = np.repeat(np.arange(num_categories), keypoint_counts)  # (K,)
@@ -112,17 +112,17 @@ def _candidates(
     keypoints: np.ndarray,
     scores: np.ndarray,
     labels: np.ndarray,
-    centres: np.ndarray,
+    centers: np.ndarray,
     sizes: np.ndarray,
 ) -> Candidates:
     """Makes a candidate of each object, with small random changes of box, keypoints and score."""
-    centres = centres + rng.normal(0, 0.02, centres.shape) * sizes
+    centers = centers + rng.normal(0, 0.02, centers.shape) * sizes
     halves = sizes * rng.uniform(0.48, 0.52, sizes.shape)
     keypoints = keypoints + rng.normal(0, 0.02, keypoints.shape) * sizes[:, None]
     return Candidates(
         image=torch.zeros(len(labels), dtype=torch.long),
         scores=torch.from_numpy(scores * rng.uniform(0.9, 1, scores.shape)).float(),
         labels=torch.from_numpy(labels),
-        boxes=torch.from_numpy(np.concatenate((centres - halves, centres + halves), 1)).float(),
+        boxes=torch.from_numpy(np.concatenate((centers - halves, centers + halves), 1)).float(),
         keypoints=torch.from_numpy(keypoints).float(),
     )

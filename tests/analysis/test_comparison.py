@@ -35,35 +35,35 @@ def test_the_same_objects_in_another_order_do_not_differ(objects):
 
 
 @pytest.mark.parametrize('name', ['boxes', 'keypoints', 'point_boxes'])
-def test_positions_differ(objects, name):
+def test_the_largest_difference_of_positions_is_returned(objects, name):
     found = changed(objects, name, (2, -1), 0.25)
     assert compare_objects(found, objects) == pytest.approx((0.25, 0))
 
 
 @pytest.mark.parametrize('name', ['scores', 'point_scores'])
-def test_scores_differ(objects, name):
+def test_the_largest_difference_of_scores_is_returned(objects, name):
     assert compare_objects(changed(objects, name, 1, -0.1), objects) == pytest.approx((0, 0.1))
 
 
 @pytest.mark.parametrize('name', ['categories', 'point_types'])
-def test_an_object_of_another_class_is_another(objects, name):
+def test_objects_of_different_classes_do_not_match(objects, name):
     assert compare_objects(changed(objects, name, 0, 5), objects).position == np.inf
 
 
-def test_a_missing_object_and_one_found_twice_are_differences(objects):
+def test_missing_and_duplicate_objects_are_differences(objects):
     points = [field[:2] for field in objects[4:]]
     assert compare_objects(DetectedObjects(*objects[:4], *points), objects) == (np.inf, np.inf)
     twice = DetectedObjects(*(field[[0, 1, 2, 1]] for field in objects[:4]), *objects[4:])
     assert compare_objects(twice, objects) == (np.inf, np.inf)
 
 
-def test_nothing_and_nothing_do_not_differ(objects):
+def test_two_empty_detections_do_not_differ(objects):
     nothing = DetectedObjects(*(field[:0] for field in objects))
     assert compare_objects(nothing, nothing) == (0, 0)
 
 
 @pytest.mark.parametrize('name', ['boxes', 'keypoints', 'point_boxes', 'scores', 'point_scores'])
-def test_what_is_no_number_is_no_agreement(objects, name):
-    spoilt = changed(objects, name, 1, np.nan)
-    for found, expected in ((spoilt, objects), (objects, spoilt), (spoilt, spoilt)):
+def test_nan_is_an_infinite_difference(objects, name):
+    broken = changed(objects, name, 1, np.nan)
+    for found, expected in ((broken, objects), (objects, broken), (broken, broken)):
         assert max(compare_objects(found, expected)) == np.inf

@@ -23,7 +23,7 @@ def cfg(repo):
     ('crowd', 'people', 'candidates'),
     [('single', 1, 2915), ('group', 9, 3356), ('crowd', 60, 6042)],
 )
-def test_numbers_are_like_those_of_the_golden_crowds(shared_dir, cfg, crowd, people, candidates):
+def test_numbers_resemble_those_of_the_golden_crowds(shared_dir, cfg, crowd, people, candidates):
     golden = json.loads((shared_dir / 'golden/postprocess.json').read_text())[f'{crowd}_val']
     settings = inference_settings(cfg.model.test_cfg)
     found = confident(make_crowds(people), settings, CPU)
@@ -37,7 +37,7 @@ def test_numbers_are_like_those_of_the_golden_crowds(shared_dir, cfg, crowd, peo
     assert counted == pytest.approx(golden['n_fused'], rel=0.25, abs=3)
 
 
-def test_every_image_has_a_crowd_of_its_own_that_a_seed_repeats():
+def test_images_differ_and_a_seed_repeats_them():
     crowds = make_crowds(3, num_images=2, seed=1)
     images = [crowds.take(crowds.image == i) for i in range(2)]
     assert len(images[0].scores) == len(images[1].scores) == len(crowds.scores) / 2
@@ -64,7 +64,7 @@ def test_crowds_fill_the_input():
     assert (sides > 0).all() and sides.max() < 64
 
 
-def test_candidates_below_both_thresholds_are_left_out():
+def test_candidates_below_both_thresholds_are_removed():
     crowds = make_crowds(5)
     found = confident(crowds, dict(pose_score_thr=0.5, keypoint_score_thr=0.3), CPU)
     assert torch.equal(found.scores, crowds.scores[crowds.scores > 0.3])

@@ -40,7 +40,7 @@ def test_parts_are_timed_in_each_run_after_the_warm_up(monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_peak_of_memory_is_that_of_the_measured_runs():
+def test_peak_memory_is_that_of_the_measured_runs():
     sizes = [200] * WARM_UP + [50, 100]  # MiB
     before = memory('VmRSS')
     time_parts(lambda part: np.ones(sizes.pop(0) * MIB, np.uint8), 2, CPU)
@@ -52,7 +52,7 @@ def test_a_summary_has_the_median_and_the_95th_percentile_in_ms():
     assert summarize(seconds) == pytest.approx(dict(median_ms=50, p95_ms=95))
 
 
-def test_the_machine_is_described_with_the_modules_that_are_there():
+def test_the_machine_is_described_with_the_installed_modules():
     text = describe_machine('numpy', 'no_such_module')
     assert f'torch {torch.__version__}, numpy {np.__version__}, kapao_mm ' in text
     assert 'no_such_module' not in text

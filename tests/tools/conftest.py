@@ -79,20 +79,20 @@ def read_tables() -> Callable[[str], list[list[dict[str, str]]]]:
 
 @pytest.fixture(scope='session')
 def toy(tmp_path_factory) -> Path:
-    """A few small pictures of drawn people."""
+    """A toy dataset of a few small images."""
     root = tmp_path_factory.mktemp('toy')
     return make_toy_dataset(root, num_train=4, num_val=2, image_size=(320, 240))
 
 
 SECONDS = count(time.time())
-CLOCK = ('localtime', 'strftime')  # what MMEngine's Runner uses besides
+CLOCK = ('localtime', 'strftime')  # other functions that MMEngine's Runner calls
 
 
 @pytest.fixture(autouse=True)
 def _quick_runs(monkeypatch):
-    """MMEngine logs configs laid out by yapf, which takes longer than the runs.
+    """Skips formatting of logged configs, which takes longer than the runs.
 
-    And it names a run by its second, of which two would share one.
+    MMEngine names a run by the current second; a fake clock keeps the names unique.
     """
     monkeypatch.setattr('mmengine.config.config.FormatCode', lambda code, **_: (code, True))
     clock = SimpleNamespace(time=lambda: next(SECONDS), **{n: getattr(time, n) for n in CLOCK})

@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""A hook that records every iteration and kills its run where it is told to."""
+"""A hook that records every iteration, and kills its run at a given point."""
 
 import hashlib
 import json
@@ -16,25 +16,25 @@ from kapao_mm import register_all_modules
 
 register_all_modules()  # once for all runs: the server that forks them imports this file
 
-AP = (0.3, 0.1, 0.5, 0.4)  # of each epoch, but for a trace of the weights
+AP = (0.3, 0.1, 0.5, 0.4)  # of each epoch, to which a small multiple of the weights is added
 
 
 def kill() -> None:
-    """Ends this process and its workers, as `kill -9` does."""
+    """Kills this process and its workers, as `kill -9` does."""
     os.killpg(0, signal.SIGKILL)
 
 
 def kill_half_way(file: int) -> None:
-    """In the place of os.fsync: half of the file is on the disk."""
+    """Replaces os.fsync: leaves half of the file, and kills the process."""
     os.ftruncate(file, os.fstat(file).st_size // 2)
     kill()
 
 
 @HOOKS.register_module()
 class Probe(Hook):
-    """Writes a line an iteration to ``iterations.jsonl``, and makes up an AP."""
+    """Writes a line for each iteration to ``iterations.jsonl``, and sets an invented AP."""
 
-    priority = 'HIGHEST'  # the AP before others see it, and of the averaged weights
+    priority = 'HIGHEST'  # sets the AP before other hooks read it, from the averaged weights
 
     def __init__(self, kill_at: str = '') -> None:
         self.kill_at = kill_at
@@ -78,7 +78,7 @@ class Probe(Hook):
 
 
 def run(tool: Path, args: list[str], log: Path) -> None:
-    """Runs a tool in this process, which becomes the head of a group of its own."""
+    """Runs a tool in this process, which becomes the leader of a new process group."""
     os.setsid()
     for stream in (1, 2):
         os.dup2(os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND), stream)

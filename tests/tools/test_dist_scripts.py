@@ -22,7 +22,7 @@ CONFIG = 'configs/kapao/kapao_n_toy.py'
 
 @pytest.fixture(scope='module')
 def script(repo):
-    """Makes a function that runs a script and returns what it printed and its exit code."""
+    """Makes a function that runs a script and returns its output and exit code."""
 
     def run(name, *args, **environment):
         path = f'{Path(sys.executable).parent}:{os.environ["PATH"]}'
@@ -48,7 +48,7 @@ def data(tmp_path_factory):
     path = root / 'annotations/person_keypoints_val.json'
     content = json.loads(path.read_text())
     for annotation in content['annotations']:
-        # So large that wherever keypoints are they count as found.
+        # So large that keypoints count as found at any position.
         annotation |= dict(area=1e6, bbox=[0, 0, 1000, 1000])
     path.write_text(json.dumps(content))
     return root
@@ -65,14 +65,14 @@ def options(data):
 
 @pytest.fixture(scope='module')
 def trained(script, data, options):
-    """The work directories of two machines, and what dist_train.sh printed on each.
+    """The work directories of two machines, and the output of dist_train.sh on each.
 
-    They are two launches on this machine, of one process each, that meet at a port.
+    Two launches on this machine, of one process each, stand for the machines.
     """
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         place = dict(NNODES='2', MASTER_ADDR='127.0.0.1', PORT=str(probe.getsockname()[1]))
-    works = [data.parent / f'machine {i}' for i in (0, 1)]  # a blank, to be quoted everywhere
+    works = [data.parent / f'machine {i}' for i in (0, 1)]  # with a blank
 
     def launch(machine):
         args = [CONFIG, 1, '--work-dir', works[machine], *options]
@@ -95,7 +95,7 @@ def test_two_machines_train_together_and_the_first_writes(trained):
 
 @pytest.fixture(scope='module')
 def checkpoint(trained):
-    """The trained one with another head, so that it predicts poses and keypoint objects."""
+    """The trained checkpoint with a random head that predicts poses and keypoint objects."""
     found = load_weights_only(trained[0][0] / 'epoch_1.pth')
     generator = torch.Generator().manual_seed(0)
     for name, value in found['state_dict'].items():
@@ -109,7 +109,7 @@ def checkpoint(trained):
 
 
 @pytest.mark.slow
-def test_results_are_those_of_one_process(script, run_tool, checkpoint, options, tmp_path):
+def test_two_processes_give_the_results_of_one(script, run_tool, checkpoint, options, tmp_path):
 
     def flags(name):
         files = ['--out', tmp_path / f'{name}.json', '--dump', tmp_path / f'{name}.pkl']
@@ -133,7 +133,7 @@ def test_results_are_those_of_one_process(script, run_tool, checkpoint, options,
 
 
 @pytest.mark.slow
-def test_one_line_where_all_processes_fail_alike(script):
+def test_an_error_of_all_processes_is_printed_once(script):
     printed, code = script('dist_train.sh', 'configs/kapao/gone.py', 2)
     assert code == 1
     lines = [line for line in printed.splitlines() if 'Warning' not in line and 'error' in line]
@@ -143,16 +143,16 @@ def test_one_line_where_all_processes_fail_alike(script):
 
 
 @pytest.mark.slow
-def test_the_process_that_fails_is_heard(script, data, options):
+def test_the_error_of_one_process_is_printed(script, data, options):
     broken = data.parent / 'broken'
     (broken / 'train2017').mkdir(parents=True)
     for part in ('annotations', 'val2017'):
         (broken / part).symlink_to(data / part)
-    pictures = sorted((data / 'train2017').iterdir())
-    for picture in pictures[:-1]:
-        (broken / 'train2017' / picture.name).symlink_to(picture)
-    bad = broken / 'train2017' / pictures[-1].name
-    bad.write_bytes(b'no picture')
+    *good, last = sorted((data / 'train2017').iterdir())
+    for image in good:
+        (broken / 'train2017' / image.name).symlink_to(image)
+    bad = broken / 'train2017' / last.name
+    bad.write_bytes(b'no image')
     printed, code = script(
         'dist_train.sh', CONFIG, 2, *options, f'data_root={broken}', f'work_dir={broken / "work"}'
     )
@@ -162,7 +162,7 @@ def test_the_process_that_fails_is_heard(script, data, options):
 
 
 @pytest.mark.parametrize('name', ['dist_train.sh', 'dist_test.sh'])
-def test_missing_arguments_give_the_usage(script, name):
+def test_missing_arguments_print_the_usage(script, name):
     printed, code = script(name, CONFIG)
     assert code == 2
     assert printed.startswith(f'usage: tools/{name} CONFIG ')

@@ -123,9 +123,7 @@ def test_detections_are_not_compared_if_there_are_none(run_tool, checkpoint, cap
 
 
 @pytest.mark.slow
-def test_a_file_unlike_the_model_is_reported(
-    run_tool, checkpoint, tmp_path, monkeypatch
-):
+def test_a_file_unlike_the_model_is_reported(run_tool, checkpoint, tmp_path, monkeypatch):
     def write_other(model, metadata, path):
         model.head.head_module.convs[0].bias.data += 1
         write_torchscript(model, metadata, path)

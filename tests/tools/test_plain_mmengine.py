@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Configs are plain MMEngine: other folders, MMPose's tools, one line that changes the bases."""
+"""Configs work with plain MMEngine: in other folders, with MMPose's tools, and with bases."""
 
 import importlib.util
 import sys
@@ -29,7 +29,7 @@ default_hooks = dict(checkpoint=dict(interval=1))
 
 @pytest.fixture
 def derived(repo, toy, tmp_path):
-    """A config in another folder that changes its base by one line."""
+    """A config in another folder that changes its base with set_everywhere."""
     path = tmp_path / 'configs/mine.py'
     path.parent.mkdir()
     base = str(repo / 'configs/kapao/kapao_n_toy.py')
@@ -39,7 +39,7 @@ def derived(repo, toy, tmp_path):
 
 @pytest.fixture
 def mmpose_train(tmp_path, monkeypatch):
-    """Makes a function that runs MMPose's own tools/train.py, from another folder."""
+    """Makes a function that runs MMPose's tools/train.py in another folder."""
     path = Path(mmpose.__file__).parent / '.mim/tools/train.py'
     spec = importlib.util.spec_from_file_location('mmpose_train', path)
     module = importlib.util.module_from_spec(spec)
@@ -54,7 +54,7 @@ def mmpose_train(tmp_path, monkeypatch):
     return run
 
 
-def test_one_line_changes_what_the_bases_made(derived, toy):
+def test_set_everywhere_changes_what_the_bases_derived(derived, toy):
     cfg = Config.fromfile(derived)
     for name in LOADERS:
         assert cfg[name].dataset.data_root == str(toy)
@@ -65,7 +65,7 @@ def test_one_line_changes_what_the_bases_made(derived, toy):
 
 
 @pytest.mark.slow
-def test_our_tools_train_it_with_options(run_tool, derived, tmp_path):
+def test_our_tools_train_a_derived_config_with_options(run_tool, derived, tmp_path):
     options = ['--cfg-options', 'input_size=128', 'max_epochs=2']
     pictures = ['--show-dir', tmp_path / 'pictures', '--interval', 2]
     assert run_tool('train.py', derived, '--work-dir', tmp_path, *pictures, *options) is None
@@ -75,7 +75,7 @@ def test_our_tools_train_it_with_options(run_tool, derived, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_runner_trains_it(derived, tmp_path, monkeypatch):
+def test_a_runner_trains_a_derived_config(derived, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cfg = Config.fromfile(derived)
     cfg.work_dir = str(tmp_path)
@@ -84,26 +84,26 @@ def test_a_runner_trains_it(derived, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_mmposes_tool_trains_it(mmpose_train, derived, tmp_path):
+def test_mmposes_tool_trains_a_derived_config(mmpose_train, derived, tmp_path):
     mmpose_train(derived, '--show-dir', 'pictures', '--interval', 1)
     assert (tmp_path / 'work/epoch_1.pth').is_file()
     assert len(list((tmp_path / 'work').glob('*/pictures/epoch_1/*.jpg'))) == 2
 
 
 @pytest.mark.parametrize('value', ['data_root=elsewhere', 'input_size=128', 'max_epochs=3'])
-def test_mmposes_tool_refuses_names_that_it_would_set_alone(mmpose_train, derived, value):
+def test_mmposes_tool_refuses_options_without_effect(mmpose_train, derived, value):
     name = value.partition('=')[0]
     with pytest.raises(InputError, match=f'{name}=.* at the top of .*mine.py changes nothing'):
         mmpose_train(derived, '--cfg-options', value)
 
 
-def test_mmposes_tool_refuses_names_that_the_config_sets_alone(mmpose_train, derived):
+def test_mmposes_tool_refuses_config_variables_without_effect(mmpose_train, derived):
     derived.write_text(f"{derived.read_text()}\ndata_root = 'elsewhere'\n")
     with pytest.raises(InputError, match="data_root='elsewhere' at the top of"):
         mmpose_train(derived)
 
 
 @pytest.mark.slow
-def test_mmposes_tool_takes_the_keys_inside(mmpose_train, derived, tmp_path):
+def test_mmposes_tool_accepts_nested_keys(mmpose_train, derived, tmp_path):
     mmpose_train(derived, '--no-validate', '--cfg-options', 'train_cfg.max_epochs=2')
     assert (tmp_path / 'work/epoch_2.pth').is_file()

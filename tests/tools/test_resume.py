@@ -23,13 +23,13 @@ def data(tmp_path_factory):
 
 @pytest.fixture
 def start(repo, data, tmp_path, monkeypatch):
-    """Makes a function that starts a training of four epochs in a process of its own."""
+    """Makes a function that starts a training of four epochs in another process."""
     monkeypatch.syspath_prepend(Path(__file__).parent)
     monkeypatch.syspath_prepend(repo)
     monkeypatch.setenv('PYTHONPATH', f'{repo}:{Path(__file__).parent}')
     monkeypatch.setenv('OMP_NUM_THREADS', '1')
     context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(['probed_train'])  # which spares each run the imports
+    context.set_forkserver_preload(['probed_train'])  # which saves each run the imports
     run = importlib.import_module('probed_train').run
 
     def start(work_dir, *args, kill_at='', seed=None):
@@ -63,7 +63,7 @@ def start(repo, data, tmp_path, monkeypatch):
 
 
 def end(process):
-    """The exit code of a run."""
+    """Waits for a run, and returns its exit code."""
     process.join(300)
     return process.exitcode
 
@@ -97,7 +97,7 @@ def assert_same(found, expected, key=''):
 
 
 def load(path):
-    """A checkpoint without what tells one run from another: names, places and times."""
+    """Reads a checkpoint without names, paths and times, which differ between runs."""
     checkpoint = load_weights_only(path)
     for key in ('time', 'experiment_name', 'cfg', 'dataset_meta'):
         del checkpoint['meta'][key]
@@ -112,7 +112,7 @@ def load(path):
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_three_times_ends_as_one_that_is_not(start, tmp_path):
+def test_a_run_that_is_killed_three_times_ends_like_an_uninterrupted_one(start, tmp_path):
     whole, killed = tmp_path / 'whole', tmp_path / 'killed'
     reference = start(whole, seed=5)
     # In epoch 3, within an accumulation that began in epoch 2.
@@ -138,5 +138,5 @@ def test_a_run_that_is_killed_three_times_ends_as_one_that_is_not(start, tmp_pat
     expected = records(whole)
     assert before == expected[:9]
     assert records(killed)[9:] == expected[8:12] + expected[8:12] + expected[12:]
-    assert len({record['data'] for record in expected}) == 16  # no augmentation comes twice
-    assert not expected[7]['stepped']  # what the first kill left had gradients pending
+    assert len({record['data'] for record in expected}) == 16  # no augmentation is repeated
+    assert not expected[7]['stepped']  # the first kill came with accumulated gradients

@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""tools/slurm_train.sh and slurm_test.sh, with a srun that writes down what it is given."""
+"""tools/slurm_train.sh and slurm_test.sh, with a fake srun that records its arguments."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture
 def srun(repo, tmp_path):
-    """Runs a script and returns the flags of srun and the command that it was to start."""
+    """Makes a function that runs a script and returns the flags of srun and the command."""
     fake = tmp_path / 'srun'
     fake.write_text(f'#!/usr/bin/env bash\nprintf "%s\\n" "$@" >"{tmp_path}/given"\n')
     fake.chmod(0o755)
@@ -27,7 +27,7 @@ def srun(repo, tmp_path):
     return run
 
 
-def test_training(srun):
+def test_the_training_script_passes_its_arguments_to_srun(srun):
     flags, command = srun(
         'slurm_train.sh', 'gpu', 'my job', 'a b.py', 'work dir', '--resume', 'c d'
     )
@@ -44,7 +44,7 @@ def test_training(srun):
     assert command == [*tool, '--launcher', 'slurm', '--resume', 'c d']
 
 
-def test_testing_with_the_environment_of_mmpose(srun):
+def test_the_test_script_reads_the_environment_variables_of_mmpose(srun):
     flags, command = srun(
         'slurm_test.sh',
         *('gpu', 'job', 'a.py', 'c d.pth', '--dump', 'e f.pkl'),
@@ -60,13 +60,13 @@ def test_testing_with_the_environment_of_mmpose(srun):
     assert command == [*tool, '--launcher', 'slurm', '--dump', 'e f.pkl']
 
 
-def test_fewer_gpus_than_a_machine_has_are_on_one(srun):
+def test_few_gpus_are_on_one_machine(srun):
     flags, _ = srun('slurm_train.sh', 'gpu', 'job', 'a.py', 'work', GPUS='2')
     assert flags[2:5] == ['--ntasks=2', '--ntasks-per-node=2', '--gres=gpu:2']
 
 
 @pytest.mark.parametrize('name', ['slurm_train.sh', 'slurm_test.sh'])
-def test_missing_arguments_give_the_usage(srun, name):
+def test_missing_arguments_print_the_usage(srun, name):
     printed, code = srun(name, 'gpu', 'job', 'a.py')
     assert code == 2
     assert printed.startswith('usage: [GPUS=8]') and f'tools/{name} PARTITION JOB_NAME' in printed
