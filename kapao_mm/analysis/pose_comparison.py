@@ -43,15 +43,7 @@ def compare_models(
 ) -> dict[str, Any]:
     """Compares each precision and exported file with PyTorch in float32, and prints a table.
 
-    Args:
-        config: Config file.
-        checkpoint: Checkpoint file.
-        precisions: Precisions of the network in PyTorch.
-        model_files: Exported files.
-        cfg_options: Values of ``--cfg-options``.
-
-    Returns:
-        The figures.
+    Arguments are those of ``compare_predictions.py``. Returns the figures.
     """
     cfg = load_config(config, cfg_options)
     fit_loaders(cfg)

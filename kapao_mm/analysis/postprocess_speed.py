@@ -40,12 +40,7 @@ def benchmark(
 ) -> tuple[dict[str, Any], Figure]:
     """Measures crowds of several sizes, and prints a table.
 
-    Args:
-        config: Config file of a model with one category.
-        people: Number of people in each synthetic crowd.
-        golden: File with further crowds, see :func:`read_crowds`.
-        use: Use whose inference settings apply.
-        runs: Number of measured runs of each crowd.
+    Arguments are those of ``benchmark.py postprocess``.
 
     Returns:
         The figures, and a plot of the synthetic crowds.

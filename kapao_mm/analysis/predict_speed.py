@@ -10,6 +10,7 @@ fusion then run on synthetic crowds. An exported model contains its NMS.
 import math
 import tempfile
 from collections.abc import Iterator, Sequence
+from functools import cache
 from itertools import cycle, islice, product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,18 +29,9 @@ from kapao_mm.models.utils.inference import prepare_for_inference
 from kapao_mm.utils.config import load_config
 from kapao_mm.utils.image_files import find_images, read_image
 
+from . import timing
 from .predictors import IN_GRAPH, build_model, exported_predictor, torch_predictor
 from .report import live_table
-from .timing import (
-    Part,
-    describe_machine,
-    find_device,
-    memory,
-    peak,
-    run_alone,
-    summarize,
-    time_parts,
-)
 
 NUM_IMAGES = 32  # maximum number of images
 EXPORTS = {  # backend: format of its files
@@ -109,17 +101,7 @@ def benchmark(
 ) -> tuple[dict[str, Any], Figure | None]:
     """Measures all combinations, and prints a table.
 
-    Args:
-        files: Config files, each followed by its checkpoint and exported models.
-        input_sizes: Network inputs (h, w), px; None for that of each config.
-        batch_sizes: Numbers of images in a batch.
-        precisions: Precisions of the network.
-        backends: ``torch``, ``torch-compile``, keys of ``EXPORTS``.
-        images: Folder of images; None to draw people.
-        people: Number of people in an image of a synthetic crowd.
-        use: Use whose inference settings apply.
-        runs: Number of measured runs.
-        threads: Number of CPU threads; None for each library's choice.
+    Arguments are those of ``benchmark.py predict``.
 
     Returns:
         The figures, and a plot of them if there are several input sizes.
@@ -133,18 +115,27 @@ def benchmark(
             make_toy_dataset(folder, 'crowd', num_train=NUM_IMAGES, num_val=1)
         options = Options(use, people, runs, threads, list_images(images or f'{folder}/train2017'))
         options.set_threads()
-        machine = describe_machine(
+        machine = timing.describe_machine(
             'numpy', 'cv2', 'torchvision', 'mmpose', 'onnxruntime', 'openvino'
         )
         print_settings(models, options, machine)
-        combinations = [precisions, input_sizes, batch_sizes]
+
+        @cache
+        def exported(config: str, checkpoint: str | None, backend: str) -> dict[str, str]:
+            return timing.run_alone(export, config, checkpoint, backend, use, folder)
+
         rows = []
         with live_table(*COLUMNS) as add:
-            for row in measure_models(models, backends, combinations, options, folder):
-                rows.append(row)
-                add(*cells(row))
-                if 'error' in row:
-                    print(f'{" ".join(cells(row)[:5])} failed: {row["error"]}')
+            for row in combinations(models, backends, precisions, input_sizes, batch_sizes):
+                found = dict(file=row['file'])
+                if row['backend'] in EXPORTS and not row['file']:
+                    found = exported(row['config'], row['checkpoint'], row['backend'])
+                if 'error' not in found:
+                    found = timing.run_alone(measure, row | found, options)
+                rows.append(row | found)
+                add(*cells(rows[-1]))
+                if 'error' in found:
+                    print(f'{" ".join(cells(rows[-1])[:5])} failed: {found["error"]}')
     sizes = {tuple(row['input_hw']) for row in rows}
     plot = draw(rows, machine.partition(';')[0]) if len(sizes) > 1 else None
     return dict(machine=machine, use=use, runs=runs, people=people, rows=rows), plot
@@ -197,35 +188,26 @@ def list_images(folder: str) -> list[str]:
     return [str(image) for image in images]
 
 
-def measure_models(
+def combinations(
     models: Sequence[Model],
     backends: Sequence[str],
-    combinations: Sequence[Sequence | None],
-    options: Options,
-    folder: str,
+    precisions: Sequence[str],
+    input_sizes: Sequence[tuple[int, int]] | None,
+    batch_sizes: Sequence[int],
 ) -> Iterator[dict[str, Any]]:
-    """Measures all rows.
+    """Yields the rows to measure.
 
-    Args:
-        models: Models, which are measured one after the other.
-        backends: Backends, to which those of a model's own exported files are added.
-        combinations: Precisions, input sizes (None for that of the model's config), batch sizes.
-        options: Settings of all rows.
-        folder: Folder for exported files.
-
-    Yields:
-        The combination and its figures, or the ``error``.
+    Each model is also measured with the backends of its own exported files. Without input sizes it
+    is measured with that of its config.
     """
-    precisions, input_sizes, batch_sizes = combinations
     for model in models:
-        exported = {backend: dict(file=file) for backend, file in model.exported.items()}
         for backend, precision, input_hw, batch_size in product(
-            dict.fromkeys([*backends, *exported]),
+            dict.fromkeys([*backends, *model.exported]),
             precisions,
             input_sizes or [(model.input_size, model.input_size)],
             batch_sizes,
         ):
-            row = dict(
+            yield dict(
                 config=model.config,
                 checkpoint=model.checkpoint,
                 file=model.exported.get(backend),
@@ -234,43 +216,38 @@ def measure_models(
                 input_hw=input_hw,
                 batch_size=batch_size,
             )
-            if backend in EXPORTS and backend not in exported:
-                exported[backend] = run_alone(export, row, options.use, folder)
-            found = exported.get(backend, {})
-            if 'error' not in found:
-                found = run_alone(measure, row | found, options)
-            yield row | found
 
 
 def cells(row: dict) -> list[str]:
     """Formats a row of the table."""
-    height, width = row['input_hw']
-    name = [Path(row['config']).stem, row['backend'], row['precision'], f'{height}x{width}']
+    size = 'x'.join(map(str, row['input_hw']))
+    name = [Path(row['config']).stem, row['backend'], row['precision'], size]
     name.append(str(row['batch_size']))
     if 'error' in row:
         return [*name, 'failed']
-    medians = {part: times['median_ms'] for part, times in row['parts'].items()}
+    medians = {part: f'{times["median_ms"]:.1f}' for part, times in row['parts'].items()}
     inside = IN_GRAPH in medians
     return [
         *name,
-        f'{medians["pre-processing"]:.1f}',
-        f'{medians[IN_GRAPH if inside else "forward"]:.1f}',
-        '+' if inside else f'{medians["NMS"]:.1f}',
-        f'{medians["fusion"]:.1f}',
-        f'{row["total"]["median_ms"]:.1f}',
-        f'{row["total"]["p95_ms"]:.1f}',
+        medians['pre-processing'],
+        medians[IN_GRAPH if inside else 'forward'],
+        '+' if inside else medians['NMS'],
+        medians['fusion'],
+        *(f'{row["total"][key]:.1f}' for key in ('median_ms', 'p95_ms')),
         f'{row["images_per_s"]:.2f}',
         f'{row["peak_bytes"] / 1e9:.3f}',
     ]
 
 
-def export(row: dict[str, Any], use: str, folder: str) -> dict[str, str]:
-    """Exports the model of a row into a folder, and returns the path of the file as ``file``."""
-    from kapao_mm.deploy.export import WRITERS, make_metadata  # need ONNX, which torch rows do not
+def export(
+    config: str, checkpoint: str | None, backend: str, use: str, folder: str
+) -> dict[str, str]:
+    """Exports a model into a folder, and returns the path of the file as ``file``."""
+    from kapao_mm.deploy.export import WRITERS, make_metadata  # need ONNX, which torch does not
 
-    name = EXPORTS[row['backend']]
-    model = build_model(row['config'], row['checkpoint'])
-    metadata = make_metadata(load_config(row['config']), model, use)
+    name = EXPORTS[backend]
+    model = build_model(config, checkpoint)
+    metadata = make_metadata(load_config(config), model, use)
     prepare_for_inference(model)
     path = Path(tempfile.mkdtemp(dir=folder), f'model{FORMATS[name].suffix}')
     WRITERS[name](model, metadata, path)
@@ -282,15 +259,15 @@ def measure(row: dict[str, Any], options: Options) -> dict[str, Any]:
     """Measures a row of the table; that of an exported model has the path of its ``file``."""
     options.set_threads()
     exported = row['backend'] in EXPORTS
-    device = torch.device('cpu') if exported else find_device()  # its memory is measured
+    device = torch.device('cpu') if exported else timing.find_device()  # its memory is measured
     stream = cycle([pad_to_shape(read_image(Path(p)), row['input_hw']) for p in options.images])
-    before = 0 if device.type == 'cuda' else memory('VmRSS')
+    before = 0 if device.type == 'cuda' else timing.memory('VmRSS')
     if exported:
         predictor = exported_predictor(row, options.use, options.threads)
     else:
         predictor = torch_predictor(row, options.use, options.people, device)
 
-    def run(part: Part) -> None:
+    def run(part: timing.Part) -> None:
         images = list(islice(stream, row['batch_size']))
         with part('pre-processing'):
             boxes = [letterbox(image.shape[1::-1], max(row['input_hw'])) for image in images]
@@ -301,13 +278,13 @@ def measure(row: dict[str, Any], options: Options) -> dict[str, Any]:
             for found, box in zip(objects, boxes, strict=True):
                 predict_from_letterbox(found, box, predictor.keypoint_counts, predictor.settings)
 
-    seconds = time_parts(run, options.runs, device)
+    seconds = timing.time_parts(run, options.runs, device)
     total = np.sum(list(seconds.values()), axis=0)
     return dict(
-        parts={name: summarize(values) for name, values in seconds.items()},
-        total=summarize(total),
+        parts={name: timing.summarize(values) for name, values in seconds.items()},
+        total=timing.summarize(total),
         images_per_s=row['batch_size'] / float(np.median(total)),
-        peak_bytes=peak(device) - before,
+        peak_bytes=timing.peak(device) - before,
     )
 
 

@@ -39,18 +39,10 @@ def run_sweep(
 ) -> tuple[str | None, Rows]:
     """Trains and tests every value that is not finished yet, and prints the progress.
 
-    Args:
-        config: Config file.
-        key: Key of the config, with dots.
-        values: Texts of the values, as for ``--cfg-options``.
-        checkpoint: Checkpoint to test instead of training.
-        metric: Metric that is compared; None for the first of the evaluation.
-        gpus: Number of training processes.
-        work_dir: Folder with a folder for each value.
-        cfg_options: Values of ``--cfg-options``.
+    Arguments are those of ``sweep.py``, with ``values`` as texts.
 
     Returns:
-        The metric, None if every value failed, and the metrics of each value.
+        The metric that is compared, None if every value failed, and the metrics of each value.
 
     Raises:
         InputError: If the config has no such key, the evaluation has no such metric, or see

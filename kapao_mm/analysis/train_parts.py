@@ -42,16 +42,7 @@ def benchmark(
 ) -> tuple[dict[str, Any], None]:
     """Measures data loading and the loss, and prints a table of each.
 
-    Args:
-        config: Config file.
-        samples: Number of measured samples.
-        input_size: Longer side of a sample, px; None for that of the config.
-        real: Whether to use the images of the config instead of drawn ones.
-        batch_size: Number of images of the loss.
-        loss_size: Network input (h, w) of the loss, px.
-        people: Number of people in an image of the loss.
-        runs: Number of measured runs of the loss.
-        cfg_options: Values of ``--cfg-options``.
+    Arguments are those of ``benchmark.py train-parts``.
 
     Returns:
         The figures, and no plot.

@@ -28,17 +28,8 @@ from torch.utils.data import DataLoader
 from kapao_mm.datasets.toy import KEYPOINTS
 from kapao_mm.errors import InputError
 
+from . import timing
 from .report import live_table
-from .timing import (
-    WARM_UP,
-    Part,
-    describe_machine,
-    find_device,
-    memory,
-    peak,
-    run_alone,
-    time_parts,
-)
 from .training_data import NUM_IMAGES, load_training_config, use_drawn_images
 
 MARGIN = 0.02  # smaller relative gains are considered noise
@@ -69,14 +60,7 @@ def benchmark(
 ) -> tuple[dict[str, Any], None]:
     """Measures the baseline and each switch, and prints a table of steps and one of data loading.
 
-    Args:
-        config: Config file.
-        iters: Number of measured iterations.
-        batch_size: Images of an iteration; None for that of the config.
-        input_size: Longer side of the network input, px; None for that of the config.
-        switches: Keys of ``SWITCHES``, ``LOADER_SWITCH``; None for all that run on this machine.
-        real: Whether to use the images of the config instead of drawn ones.
-        cfg_options: Values of ``--cfg-options``.
+    Arguments are those of ``benchmark.py train``.
 
     Returns:
         The figures, and no plot.
@@ -95,7 +79,7 @@ def benchmark(
     loader.batch_size = batch_size or loader.batch_size
     loader.pin_memory = False
     switches = switches or default_switches()
-    machine = describe_machine()
+    machine = timing.describe_machine()
     kind = 'GPU memory' if torch.cuda.is_available() else 'RAM above that before the first step'
     print(
         f'\n{config}: input {cfg.input_size} px, batch {loader.batch_size}, median of {iters} '
@@ -144,7 +128,7 @@ def measure_switches(cfg: Config, switches: Sequence[str], iters: int) -> dict[s
 
         def measure(title: str, names: Sequence[str] = ()) -> None:
             options = {k: v for name in names for k, v in SWITCHES[name].items()}
-            rows[title] = run_alone(measure_step, with_options(cfg, options), iters)
+            rows[title] = timing.run_alone(measure_step, with_options(cfg, options), iters)
             label = f'{title}: {" + ".join(names)}' if len(names) > 1 else title
             add(label, *cells(rows[title], rows['baseline']))
             if 'error' in rows[title]:
@@ -209,7 +193,7 @@ def with_options(cfg: Config, options: dict[str, Any]) -> Config:
 def measure_step(cfg: Config, iters: int) -> dict[str, float]:
     """Measures training steps: images/s, peak memory (bytes) and the loss of the first step."""
     cfg.train_dataloader.update(num_workers=0, persistent_workers=False, drop_last=True)
-    device = find_device()
+    device = timing.find_device()
     model = build_model(cfg).to(device).train()
     optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     for group in optim_wrapper.param_groups:
@@ -219,16 +203,16 @@ def measure_step(cfg: Config, iters: int) -> dict[str, float]:
     )
     losses = []
 
-    def run(part: Part) -> None:
+    def run(part: timing.Part) -> None:
         batch = next(batches)
         with part('step'):
             logs = model.train_step(batch, optim_wrapper)
             losses.append(logs['loss'].item())  # waits for the forward pass
 
-    before = 0 if device.type == 'cuda' else memory('VmRSS')
-    seconds = time_parts(run, iters, device)['step']
+    before = 0 if device.type == 'cuda' else timing.memory('VmRSS')
+    seconds = timing.time_parts(run, iters, device)['step']
     speed = cfg.train_dataloader.batch_size / statistics.median(seconds)
-    return dict(images_per_s=speed, peak_bytes=peak(device) - before, loss=losses[0])
+    return dict(images_per_s=speed, peak_bytes=timing.peak(device) - before, loss=losses[0])
 
 
 def build_model(cfg: Config) -> BaseModel:
@@ -253,7 +237,7 @@ def build_loader(loader: dict) -> DataLoader:
 
 def compare_loading(cfg: Config, iters: int) -> dict[str, float | str]:
     """Measures and prints data loading; if it fails, the result has the message as ``error``."""
-    speeds = run_alone(measure_loading, with_options(cfg, {}), iters)
+    speeds = timing.run_alone(measure_loading, with_options(cfg, {}), iters)
     workers = cfg.train_dataloader.num_workers
     if 'error' in speeds:
         print(f'\ndata loading failed: {speeds["error"]}')
@@ -270,7 +254,7 @@ def measure_loading(cfg: Config, iters: int) -> dict[str, float]:
     for name, place in (('from files', None), ('image_cache=ram', 'ram')):
         loader = copy.deepcopy(cfg.train_dataloader)
         loader.dataset.image_cache = place
-        first = WARM_UP * max(loader.num_workers, 1)  # batches while the workers start
+        first = timing.WARM_UP * max(loader.num_workers, 1)  # batches while the workers start
         images = (first + iters) * loader.batch_size
         dataset = DATASETS.build(loader.dataset)
         times = math.ceil(images / len(dataset))

@@ -103,8 +103,7 @@ def test_as_many_outputs_are_confident_as_the_crowd_has_candidates(tiny_config):
 
 @pytest.mark.slow
 def test_an_exported_file_has_the_thresholds_of_its_use(tiny_config, tmp_path):
-    row = dict(config=tiny_config, checkpoint=None, backend='torchscript', precision='float32')
-    row |= export(row, 'pictures', tmp_path)
+    row = export(tiny_config, None, 'torchscript', 'pictures', tmp_path) | dict(precision='float32')
     assert exported_predictor(row, 'pictures', None).settings['fusion_score_thr'] == 0.2
     with pytest.raises(InputError, match='was exported for pictures; give --use pictures'):
         exported_predictor(row, 'evaluation', None)

@@ -11,7 +11,7 @@ def test_a_row_that_fails_is_reported_and_the_others_follow(monkeypatch, capsys)
             return dict(error='torch.OutOfMemoryError: CUDA out of memory')
         return dict(images_per_s=2.0, peak_bytes=10**9, loss=3.0)
 
-    monkeypatch.setattr(train_speed, 'run_alone', run)
+    monkeypatch.setattr(train_speed.timing, 'run_alone', run)
     monkeypatch.setattr(train_speed, 'with_options', lambda cfg, options: options)
     rows = measure_switches(None, ['channels_last', 'bfloat16'], 1)
     assert list(rows) == ['baseline', 'channels_last', 'bfloat16', 'fastest', 'smallest']

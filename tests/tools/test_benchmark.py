@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from kapao_mm.analysis.predict_speed import measure
 from kapao_mm.analysis.predictors import build_model
 from kapao_mm.analysis.train_speed import measure_step
 from kapao_mm.datasets.toy import make_toy_dataset
@@ -48,7 +49,11 @@ def images(tmp_path):
 def test_predict_measures_every_combination(
     benchmark, measure_here, read_tables, tiny_config, images
 ):
-    measure_here(apart=lambda f, row, *_: row['backend'] == 'torch' and row['batch_size'] == 1)
+    measure_here(
+        apart=lambda function, *args: (
+            function is measure and args[0]['backend'] == 'torch' and args[0]['batch_size'] == 1
+        )
+    )
     options = ['--input-sizes', '64x128', '--batch-sizes', 1, 2, '--runs', 2, '--people', PEOPLE]
     options += ['--backends', 'torch', 'torchscript', '--precisions', 'bfloat16', 'float32']
     printed, report = benchmark('predict', tiny_config, *options, '--images', images)

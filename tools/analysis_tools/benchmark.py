@@ -32,106 +32,115 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
 
-    def add_command(
-        name: str, text: str, *parents: argparse.ArgumentParser
-    ) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=text, description=f'{text}.', parents=parents)
+    def add_command(name: str, text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=f'{text}.')
         command.add_argument('--out', type=Path, help='write the figures to this file (.json)')
         return command
 
-    use = argparse.ArgumentParser(add_help=False)
-    use.add_argument(
+    add_predict_options(add_command('predict', 'Measure the parts of inference for each backend'))
+    add_postprocess_options(
+        add_command('postprocess', 'Measure NMS and fusion by the number of people in an image')
+    )
+    add_train_options(add_command('train', 'Measure training with each switch for speed or memory'))
+    add_part_options(add_command('train-parts', 'Measure the parts of data loading, and the loss'))
+    return parser.parse_args()
+
+
+def add_number(parser: argparse.ArgumentParser, flag: str, default: int, text: str) -> None:
+    """Adds a flag for a positive number."""
+    parser.add_argument(flag, type=positive, default=default, help=f'{text} [{default}]')
+
+
+def add_use(parser: argparse.ArgumentParser) -> None:
+    """Adds the flag for the use of the model."""
+    parser.add_argument(
         '--use',
         choices=['evaluation', 'pictures'],
         default='evaluation',
-        help='whose thresholds apply [%(default)s]',
+        help='use whose thresholds apply [%(default)s]',
     )
-    training = argparse.ArgumentParser(add_help=False)
-    training.add_argument('config', help='config file')
-    training.add_argument('--input-size', type=positive, help="px [the config's]")
-    training.add_argument('--real', action='store_true', help="the config's images, not drawn ones")
-    add_config_options(training, 'data_root=DIR train_dataloader.num_workers=4')
 
-    predict = add_command('predict', 'Measure inference, part by part and for each backend', use)
-    predict.add_argument(
+
+def add_training_data(parser: argparse.ArgumentParser) -> None:
+    """Adds the config and the flags for its training images."""
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--input-size', type=positive, help="px [the config's]")
+    parser.add_argument('--real', action='store_true', help="the config's images, not drawn ones")
+    add_config_options(parser, 'data_root=DIR train_dataloader.num_workers=4')
+
+
+def add_predict_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of ``predict``."""
+    add_use(parser)
+    parser.add_argument(
         'files',
         nargs='+',
         metavar='FILE',
         help='config files, each followed by its checkpoint (.pth; random weights without one) and '
         'its exported models (.onnx, .xml, .pt), which are measured instead of being made here',
     )
-    predict.add_argument(
+    parser.add_argument(
         '--input-sizes',
         nargs='+',
         type=input_shape,
         help="px, as 1280 for a square, or 896x1280 (h x w) [the config's, a square]",
     )
-    predict.add_argument('--batch-sizes', nargs='+', type=positive, default=[1], help='[1]')
-    predict.add_argument(
+    parser.add_argument('--batch-sizes', nargs='+', type=positive, default=[1], help='[1]')
+    parser.add_argument(
         '--precisions', nargs='+', choices=PRECISIONS, default=['float32'], help='[float32]'
     )
-    predict.add_argument(
+    parser.add_argument(
         '--backends', nargs='+', choices=BACKENDS, default=['torch'], help='[torch]'
     )
-    predict.add_argument(
-        '--images', help='a folder, of which the first 32 are taken [drawn people]'
-    )
-    predict.add_argument(
-        '--people', type=positive, default=10, help='in an image of a synthetic crowd [%(default)s]'
-    )
-    predict.add_argument('--runs', type=positive, default=20, help='measured runs [%(default)s]')
-    predict.add_argument('--threads', type=positive, help="of the CPU [each library's choice]")
+    parser.add_argument('--images', help='a folder, of which the first 32 are taken [drawn people]')
+    add_number(parser, '--people', 10, 'in an image of a synthetic crowd')
+    add_number(parser, '--runs', 20, 'measured runs')
+    parser.add_argument('--threads', type=positive, help="of the CPU [each library's choice]")
 
-    postprocess = add_command(
-        'postprocess', 'Measure NMS and fusion by the number of people in an image', use
-    )
-    postprocess.add_argument('config', help='config file of a model with one category')
-    postprocess.add_argument(
+
+def add_postprocess_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of ``postprocess``."""
+    add_use(parser)
+    parser.add_argument('config', help='config file of a model with one category')
+    parser.add_argument(
         '--people',
         type=positive,
         nargs='+',
         default=(1, 2, 5, 10, 20, 40, 60, 80, 100),
         help='in the image of each synthetic crowd [1 to 100]',
     )
-    postprocess.add_argument(
+    parser.add_argument(
         '--golden',
         type=Path,
         help='measure the crowds of this file (.npz) as well, arrays NAME_pred of decoded rows: '
         'center, size, objectness, classes, keypoints',
     )
-    postprocess.add_argument(
-        '--runs', type=positive, default=50, help='measured runs [%(default)s]'
-    )
+    add_number(parser, '--runs', 50, 'measured runs')
 
-    train = add_command('train', 'Measure training with each switch for speed or memory', training)
-    train.add_argument(
-        '--iters', type=positive, default=10, help='measured iterations [%(default)s]'
-    )
-    train.add_argument('--batch-size', type=positive, help="images of an iteration [the config's]")
-    train.add_argument(
+
+def add_train_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of ``train``."""
+    add_training_data(parser)
+    add_number(parser, '--iters', 10, 'measured iterations')
+    parser.add_argument('--batch-size', type=positive, help="images of an iteration [the config's]")
+    parser.add_argument(
         '--switches',
         nargs='+',
         choices=SWITCHES,
         help='what to measure besides the baseline [all that run on this machine]',
     )
 
-    parts = add_command('train-parts', 'Measure the parts of data loading, and the loss', training)
-    parts.add_argument(
-        '--samples', type=positive, default=100, help='measured samples [%(default)s]'
-    )
-    parts.add_argument(
-        '--batch-size', type=positive, default=16, help='images of the loss [%(default)s]'
-    )
-    parts.add_argument(
+
+def add_part_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of ``train-parts``."""
+    add_training_data(parser)
+    add_number(parser, '--samples', 100, 'measured samples')
+    add_number(parser, '--batch-size', 16, 'images of the loss')
+    parser.add_argument(
         '--loss-size', type=input_shape, default=(320, 320), help='its input, px (h x w) [320]'
     )
-    parts.add_argument(
-        '--people', type=positive, default=3, help='in an image of the loss [%(default)s]'
-    )
-    parts.add_argument(
-        '--runs', type=positive, default=30, help='measured runs of the loss [%(default)s]'
-    )
-    return parser.parse_args()
+    add_number(parser, '--people', 3, 'in an image of the loss')
+    add_number(parser, '--runs', 30, 'measured runs of the loss')
 
 
 def main() -> None:
