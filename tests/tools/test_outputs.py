@@ -39,6 +39,8 @@ def no_work(monkeypatch):
 TEST = ['test.py', TOY, 'CHECKPOINT', '--work-dir', '{tmp_path}/work']
 TRAIN = ['train.py', TOY]
 ANALYSIS = 'analysis_tools'
+COMPARE = [f'{ANALYSIS}/compare_predictions.py', TOY, 'a.pth', '--model-files', 'a.onnx']
+SWEEP = [f'{ANALYSIS}/sweep.py', TOY, '--key', 'model.head.keypoint_size', '--values', '1']
 FAULTS = [
     ([*TEST, '--out', '{tmp_path}/a.txt'], 'a.txt must end in .json or .yaml or .yml'),
     ([*TEST, '--out', '{tmp_path}/a'], 'a must end in .json'),
@@ -68,18 +70,7 @@ FAULTS = [
         ([f'{ANALYSIS}/benchmark.py', command, TOY, '--out', f'{FILE}/a.json'], 'be written')
         for command in ('predict', 'postprocess', 'train', 'train-parts')
     ),
-    (
-        [
-            f'{ANALYSIS}/compare_predictions.py',
-            TOY,
-            'a.pth',
-            '--model-files',
-            'a.onnx',
-            '--out',
-            f'{FILE}/a.json',
-        ],
-        'be written',
-    ),
+    ([*COMPARE, '--out', f'{FILE}/a.json'], 'be written'),
     pytest.param(
         ['deployment/export.py', TOY, 'a.pth', '--format', 'onnx', '--out', '/proc/a.onnx'],
         'cannot be written to',
@@ -87,14 +78,9 @@ FAULTS = [
     ),
     (['misc/publish_model.py', 'a.pth', '/proc/a.pth'], 'cannot be written to'),
     (['model_converters/official_to_mm.py', 'a.pt', '/proc/a.pth'], 'cannot be written to'),
+    ([*SWEEP, '--work-dir', FILE], 'cannot be written to'),
     (
-        [f'{ANALYSIS}/sweep.py', TOY, '--key', 'model.head.keypoint_size', '--values', '1']
-        + ['--work-dir', FILE],
-        'cannot be written to',
-    ),
-    (
-        [f'{ANALYSIS}/sweep.py', TOY, '--key', 'model.head.keypoint_size', '--values', '1']
-        + ['--work-dir', '{tmp_path}', '--metric', 'coco/PCK'],
+        [*SWEEP, '--work-dir', '{tmp_path}', '--metric', 'coco/PCK'],
         'the evaluation has no coco/PCK; it has coco/AP',
     ),
 ]

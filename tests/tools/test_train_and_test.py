@@ -104,13 +104,8 @@ def test_annotations_without_keypoints_are_reported_before_training(run_tool, to
 
 @pytest.mark.slow
 def test_another_number_of_keypoints_is_reported_before_training(run_tool, toy, tmp_path):
-    message = run_tool(
-        'train.py',
-        CONFIG,
-        '--work-dir',
-        tmp_path,
-        *options(data_root=toy, model__head__num_keypoints=14),
-    )
+    changed = options(data_root=toy, model__head__num_keypoints=14)
+    message = run_tool('train.py', CONFIG, '--work-dir', tmp_path, *changed)
     assert message.startswith('error: model.head.num_keypoints is 14, but')
     assert not list(tmp_path.glob('*.pth'))
 
@@ -125,14 +120,8 @@ def test_a_missing_checkpoint_is_reported_with_its_path(run_tool, toy, tmp_path,
 
 @pytest.mark.slow
 def test_a_checkpoint_of_another_size_is_refused(run_tool, toy, checkpoint, tmp_path):
-    message = run_tool(
-        'test.py',
-        CONFIG,
-        checkpoint,
-        '--work-dir',
-        tmp_path,
-        *options(data_root=toy, model__head__num_keypoints=14),
-    )
+    changed = options(data_root=toy, model__head__num_keypoints=14)
+    message = run_tool('test.py', CONFIG, checkpoint, '--work-dir', tmp_path, *changed)
     assert 'does not fit the config' in message
 
 

@@ -11,10 +11,7 @@ from kapao_mm.utils.config import load_config
 
 TOY = 'configs/kapao/kapao_n_toy.py'
 CROWDPOSE = 'configs/kapao/kapao_s_crowdpose.py'
-QUICK = {
-    'input_size': 256,
-    'test_dataloader.num_workers': 0,
-}
+QUICK = {'input_size': 256, 'test_dataloader.num_workers': 0}
 
 
 @pytest.fixture
