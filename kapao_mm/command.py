@@ -16,16 +16,16 @@ TOOLS = {  # name: script, what it does
     'convert': ('model_converters/official_to_mm.py', "convert the authors' weights"),
     'publish': ('misc/publish_model.py', 'keep the parts of a checkpoint that inference needs'),
     'new-dataset': ('dataset_converters/new_dataset.py', 'write the config of a new dataset'),
-    'check-dataset': ('misc/check_dataset.py', 'find faults in the datasets of a config'),
+    'check-dataset': ('misc/check_dataset.py', 'find errors in the datasets of a config'),
     'browse-dataset': ('misc/browse_dataset.py', 'draw the images that a model is trained on'),
     'merge': ('dataset_converters/merge_coco.py', 'merge annotation files of several categories'),
     'subset': ('dataset_converters/subset.py', 'write a part of an annotation file'),
-    'eval': ('analysis_tools/eval_results.py', 'evaluate a file of COCO results'),
-    'anchors': ('analysis_tools/optimize_anchors.py', 'search the anchors of a dataset'),
-    'sweep': ('analysis_tools/sweep.py', 'train with several values of a setting'),
-    'benchmark': ('analysis_tools/benchmark.py', 'measure the time of inference'),
+    'eval': ('analysis_tools/eval_results.py', 'evaluate a COCO result file'),
+    'anchors': ('analysis_tools/optimize_anchors.py', 'measure and search anchors for a dataset'),
+    'sweep': ('analysis_tools/sweep.py', 'train or test with several values of a setting'),
+    'benchmark': ('analysis_tools/benchmark.py', 'measure inference, post-processing and training'),
     'flops': ('analysis_tools/get_flops.py', 'count parameters and multiply-adds'),
-    'check-environment': ('misc/check_environment.py', 'say what is installed and what fits'),
+    'check-environment': ('misc/check_environment.py', 'check the installed packages'),
 }
 
 

@@ -33,6 +33,21 @@ def repo() -> Path:
 
 
 @pytest.fixture(scope='session')
+def tiny_config(repo, tmp_path_factory) -> Path:
+    """The config of a narrow KAPAO-N with a network input of 64 px."""
+    widths = [32, 64, 96, 128]
+    path = tmp_path_factory.mktemp('config') / 'tiny.py'
+    path.write_text(
+        f"_base_ = '{repo}/configs/kapao/kapao_n_coco.py'\n"
+        f'model = dict(backbone=dict(widen_factor=0.125), neck=dict(in_channels={widths}), '
+        f'head=dict(in_channels={widths}))\n'
+        'from kapao_mm.utils.config import set_everywhere\n'
+        'set_everywhere(_base_, input_size=64)\n'
+    )
+    return path
+
+
+@pytest.fixture(scope='session')
 def load_file(repo) -> Callable[[str], ModuleType]:
     """Makes a function that runs a file outside the package, by its path in the repository."""
 
@@ -43,6 +58,12 @@ def load_file(repo) -> Callable[[str], ModuleType]:
         return module
 
     return load
+
+
+@pytest.fixture(scope='session')
+def oracles(load_file) -> ModuleType:
+    """Slow, literal versions of algorithms."""
+    return load_file('tests/oracles.py')
 
 
 @pytest.fixture(scope='session')

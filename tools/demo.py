@@ -14,7 +14,7 @@ from kapao_mm.utils.cli import add_config_options, add_image_options, exit_on_in
 def parse_args() -> argparse.Namespace:
     """Parses the command line."""
     parser = argparse.ArgumentParser(
-        description='Predict poses in images: a picture and a JSON file for each'
+        description='Predict poses in images, and write a picture and a JSON file for each'
     )
     add_image_options(parser, 'outputs/demo')
     parser.add_argument('--config', required=True, help='config file')
@@ -24,7 +24,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--score-thr',
         type=float,
-        help="least score of a pose [the config's model.test_cfg.pictures.pose_score_thr]",
+        help="minimum score of a pose [the config's model.test_cfg.pictures.pose_score_thr]",
     )
     add_config_options(parser, 'input_size=640 model.test_cfg.pictures.keypoint_score_thr=0.3')
     return parser.parse_args()

@@ -21,18 +21,18 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--overwrite',
         action='store_true',
-        help='write over the checkpoints of another run in the work directory',
+        help='overwrite the checkpoints of another run in the work directory',
     )
     parser.add_argument(
         '--amp',
         action='store_true',
-        help='float16 (needs a GPU; the published recipe has it there)',
+        help='train in float16, as the published recipe does; needs a GPU',
     )
     parser.add_argument('--no-validate', action='store_true', help='do not validate while training')
     parser.add_argument(
         '--auto-scale-lr',
         action='store_true',
-        help='scale the learning rate by the batch size over auto_scale_lr.base_batch_size',
+        help='scale the learning rate by batch size / auto_scale_lr.base_batch_size',
     )
     add_run_options(parser, example='train_dataloader.batch_size=8')
     return parser.parse_args()
@@ -64,7 +64,7 @@ def apply_args(cfg: Config, args: argparse.Namespace) -> None:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     if cfg.get('default_hooks', {}).get('checkpoint', {}) is None:
         raise InputError(
-            'default_hooks.checkpoint is None, so the run would keep no weights: leave that out'
+            'default_hooks.checkpoint is None, so the run would keep no weights; remove it'
         )
     if args.amp:
         if not torch.cuda.is_available():

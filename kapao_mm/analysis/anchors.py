@@ -6,7 +6,7 @@ compares the logarithms of widths and heights, so the search works on logarithms
 widths and heights of boxes, (n, 2), in px of the network input.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +14,8 @@ from scipy.cluster.vq import kmeans2
 from scipy.optimize import differential_evolution
 
 from kapao_mm.errors import InputError
+
+from .report import print_table
 
 TARGET_RECALL = 0.98  # below this recall, new anchors are worth the effort
 MAX_BOXES = 2000  # boxes of each kind that the search uses
@@ -58,6 +60,34 @@ def measure_fit(sides: np.ndarray, anchors: np.ndarray, max_ratio: float) -> Fit
     matches = np.stack([side_ratios(sides, anchor) < max_ratio for anchor in flat], 1)  # (n, A)
     by_level = matches.reshape(len(sides), *anchors.shape[:2]).any(2)  # (n, L)
     return Fit(by_level.any(1).mean(), matches.sum(1).mean(), by_level.mean(0))
+
+
+def print_fit(
+    title: str,
+    kinds: Mapping[str, np.ndarray],
+    anchors: np.ndarray,
+    strides: Sequence[int],
+    max_ratio: float,
+) -> float:
+    """Prints how well anchors fit each kind of boxes, and returns the lowest recall.
+
+    Args:
+        title: Title of the table.
+        kinds: Widths and heights of boxes by their kind, (n, 2) px of the network input.
+        anchors: Anchors of all levels, (L, Na, 2) px of the network input.
+        strides: Px per grid cell of each level.
+        max_ratio: Limit of the assigner, see :class:`AnchorRatioAssigner`.
+    """
+    fits = {name: measure_fit(sides, anchors, max_ratio) for name, sides in kinds.items()}
+    levels = (f'P{int(stride).bit_length() - 1}' for stride in strides)
+    print_table(
+        (title, 'recall', 'anchors', *levels),
+        (
+            (name, f'{fit.recall:.4f}', f'{fit.anchors:.2f}', *(f'{n:.3f}' for n in fit.levels))
+            for name, fit in fits.items()
+        ),
+    )
+    return min(fit.recall for fit in fits.values())
 
 
 def fitness(sides: np.ndarray, anchors: np.ndarray, max_ratio: float) -> np.ndarray:

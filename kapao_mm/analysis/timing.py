@@ -1,22 +1,25 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Provides functions of the tools that measure time and memory."""
+"""Measures time and memory, and describes the machine, for the benchmarks."""
 
-import json
+import os
 import platform
-import subprocess
-import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
 from importlib.util import find_spec
+from multiprocessing import get_context, set_start_method
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from kapao_mm.utils.atomic_file import atomic_path, check_folder
+from kapao_mm import register_all_modules
+from kapao_mm.errors import InputError
 
 WARM_UP = 2  # runs before the measured ones; the default of all tools
 
@@ -86,7 +89,7 @@ def time_parts(
     return seconds
 
 
-def summarise(seconds: list[float]) -> dict[str, float]:
+def summarize(seconds: list[float]) -> dict[str, float]:
     """Returns the median and the 95th percentile, ms."""
     median, p95 = np.percentile(seconds, (50, 95)) * 1000
     return dict(median_ms=float(median), p95_ms=float(p95))
@@ -118,31 +121,27 @@ def memory(name: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 
 
-def run_alone(tool: str, job: dict[str, Any]) -> dict[str, Any]:
-    """Runs a tool again in a new process, with clean memory, to measure one row of its table.
-
-    Args:
-        tool: Path of the tool. It is run with the arguments of this process.
-        job: Job that the tool gets as JSON after ``--job``. It prints the row as JSON in its last
-            line.
+def run_alone(function: Callable[..., Any], *args: Any) -> Any:
+    """Calls a function in a new process, whose memory is not that of other measurements.
 
     Returns:
-        The row. If the tool fails, a dict with the ``error``.
+        What the function returns. If it fails, a dict with the ``error``, one line.
     """
-    run = subprocess.run(
-        [sys.executable, tool, *sys.argv[1:], '--job', json.dumps(job)],
-        capture_output=True,
-        text=True,
-    )
-    if not run.returncode:
-        return json.loads(run.stdout.strip().splitlines()[-1])
-    lines = run.stderr.strip().splitlines() or [f'ended with code {run.returncode}']
-    return dict(error=lines[-1].removeprefix('error: ')[:200])
+    with ProcessPoolExecutor(1, get_context('spawn'), _start_process) as pool:
+        try:
+            return pool.submit(function, *args).result()
+        except InputError as error:
+            return dict(error=str(error))
+        except BrokenProcessPool:
+            return dict(error='its process was killed (out of memory?)')
+        except Exception as error:
+            return dict(error=traceback.format_exception_only(error)[-1].splitlines()[0])
 
 
-def write_report(report: dict[str, Any], path: Path) -> None:
-    """Writes a report as JSON, and prints where it is; its folder is made if it is missing."""
-    check_folder(path.parent)
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(report, indent=2) + '\n')
-    print(f'\nfigures: {path}')
+def _start_process() -> None:
+    """Registers this package, and silences libraries, which would print into the table."""
+    set_start_method(None, force=True)  # 'spawn' would pass to the dataloader's workers
+    silence = os.open(os.devnull, os.O_WRONLY)
+    for output in (1, 2):
+        os.dup2(silence, output)
+    register_all_modules()

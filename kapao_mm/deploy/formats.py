@@ -1,6 +1,7 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 """Lists the formats of exported models and their limits."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 MIN_OPSET, MAX_OPSET = 18, 23  # versions that torch's exporter writes
@@ -34,3 +35,15 @@ FORMATS = {
     'torchscript': Format('.pt', "torch.jit.load('{path}'), after import torchvision"),
     'tensorrt': Format('.onnx', ENGINE),
 }
+
+
+def next_command(name: str, path: Path, input_size: int) -> str:
+    """Returns the command that uses an exported file.
+
+    Args:
+        name: Key of :data:`FORMATS`.
+        path: Exported file.
+        input_size: Usual side of the network input, px.
+    """
+    sizes = dict(least=TENSORRT_MIN_SIZE, size=input_size)
+    return FORMATS[name].advice.format(path=path, stem=path.with_suffix(''), **sizes)

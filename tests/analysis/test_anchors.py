@@ -19,7 +19,7 @@ lengths = st.floats(1, 1000, width=32)
 
 
 def count_matches(sides, anchors, stride):
-    """How many anchors of a level the assigner gives each box, (n,)."""
+    """Returns the number of anchors of a level that the assigner matches to each box, (n,)."""
     boxes = torch.cat((torch.full_like(sides, 1000), sides), 1)
     n = len(boxes)
     objects = Objects(
@@ -38,7 +38,7 @@ def count_matches(sides, anchors, stride):
 @settings(deadline=None)
 @example([(40, 10)])
 @given(st.lists(st.tuples(lengths, lengths), min_size=1, max_size=9))
-def test_what_matches_is_what_the_assigner_matches(sides):
+def test_matches_are_those_of_the_assigner(sides):
     sides = np.array(sides, np.float32)
     counts = [
         count_matches(torch.from_numpy(sides), torch.from_numpy(anchors), stride)
@@ -50,7 +50,7 @@ def test_what_matches_is_what_the_assigner_matches(sides):
     assert fit.levels == pytest.approx(np.mean(np.array(counts) > 0, 1))
 
 
-def test_fitness_counts_matches_and_how_close_they_are():
+def test_fitness_is_recall_plus_closeness():
     sides = np.array([(10.0, 10), (20, 10), (39.99, 10), (40, 10)])
     anchors = np.array([[(10.0, 10)], [(40, 10)]])  # two sets of one
     alone = [fitness(side[None], anchors, MAX_RATIO) for side in sides]
@@ -83,7 +83,7 @@ def test_no_anchor_is_smaller_than_a_cell_of_its_level(boxes):
     assert (found[1] == 64).all()
 
 
-def test_the_search_starts_at_clusters_and_at_the_anchors_given(boxes, monkeypatch):
+def test_the_search_starts_from_clusters_and_from_the_current_anchors(boxes, monkeypatch):
     kinds = [boxes, np.array([(20.0, 20)])]
     good = find_anchors(kinds, ANCHORS, STRIDES, MAX_RATIO)
     monkeypatch.setattr(anchors_file, 'GENERATIONS', 0)
@@ -92,7 +92,7 @@ def test_the_search_starts_at_clusters_and_at_the_anchors_given(boxes, monkeypat
     assert measure_fit(boxes, clusters, MAX_RATIO).recall == 1
 
 
-def test_too_few_boxes_are_an_error():
+def test_too_few_boxes_are_refused():
     boxes = np.array([(10.0, 10), (20, 10), (20, 20), (20, 20)])
     with pytest.raises(InputError, match='3 different boxes are too few to find 4 anchors'):
         find_anchors([boxes], ANCHORS, STRIDES, MAX_RATIO)

@@ -23,7 +23,7 @@ def cfg(repo):
     ('crowd', 'people', 'candidates'),
     [('single', 1, 2915), ('group', 9, 3356), ('crowd', 60, 6042)],
 )
-def test_numbers_are_like_those_of_the_golden_crowds(shared_dir, cfg, crowd, people, candidates):
+def test_numbers_resemble_those_of_the_golden_crowds(shared_dir, cfg, crowd, people, candidates):
     golden = json.loads((shared_dir / 'golden/postprocess.json').read_text())[f'{crowd}_val']
     settings = InferenceSettings.from_test_cfg(cfg.model.test_cfg, 'evaluation')
     found = filter_by_score(make_crowds(people), settings, CPU)

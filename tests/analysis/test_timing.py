@@ -1,4 +1,8 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+import os
+from multiprocessing import get_start_method
+from operator import truediv
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +13,8 @@ from kapao_mm.analysis.timing import (
     memory,
     peak,
     run_alone,
-    summarise,
+    summarize,
     time_parts,
-    write_report,
 )
 
 CPU = torch.device('cpu')
@@ -37,7 +40,7 @@ def test_parts_are_timed_in_each_run_after_the_warm_up(monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_peak_of_memory_is_that_of_the_measured_runs():
+def test_peak_memory_is_that_of_the_measured_runs():
     sizes = [200] * WARM_UP + [50, 100]  # MiB
     before = memory('VmRSS')
     time_parts(lambda part: np.ones(sizes.pop(0) * MIB, np.uint8), 2, CPU)
@@ -46,48 +49,27 @@ def test_the_peak_of_memory_is_that_of_the_measured_runs():
 
 def test_a_summary_has_the_median_and_the_95th_percentile_in_ms():
     seconds = [0.001 * i for i in range(101)]
-    assert summarise(seconds) == pytest.approx(dict(median_ms=50, p95_ms=95))
+    assert summarize(seconds) == pytest.approx(dict(median_ms=50, p95_ms=95))
 
 
-def test_the_machine_is_described_with_the_modules_that_are_there():
+def test_the_machine_is_described_with_the_installed_modules():
     text = describe_machine('numpy', 'no_such_module')
     assert f'torch {torch.__version__}, numpy {np.__version__}, kapao_mm ' in text
     assert 'no_such_module' not in text
 
 
-@pytest.fixture
-def run_script(tmp_path, monkeypatch):
-    monkeypatch.setattr('sys.argv', ['tool', '--runs', '3'])
-
-    def run(code):
-        script = tmp_path / 'tool.py'
-        script.write_text(f'import json, os, sys\njob = json.loads(sys.argv[-1])\n{code}')
-        return run_alone(str(script), dict(row=7))
-
-    return run
+@pytest.mark.slow
+def test_workers_of_the_process_for_a_row_start_as_in_this_process():
+    assert run_alone(get_start_method) == get_start_method()
 
 
-def test_a_row_is_measured_by_the_tool_itself_in_another_process(run_script):
-    code = "print('log'); print(json.dumps(dict(job, argv=sys.argv[1:-1], pid=os.getpid())))"
-    row = run_script(code)
-    assert row['row'] == 7 and row['argv'] == ['--runs', '3', '--job']
-    assert row['pid'] != run_script(code)['pid']
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ('code', 'error'),
+    ('call', 'error'),
     [
-        ("sys.exit('error: no backend')", 'no backend'),
-        ("print('...', file=sys.stderr); 1 / 0", 'ZeroDivisionError: division by zero'),
-        ('os.kill(os.getpid(), 9)', 'ended with code -9'),
+        ((truediv, 1, 0), 'ZeroDivisionError: division by zero'),
+        ((os._exit, 9), 'its process was killed (out of memory?)'),
     ],
 )
-def test_the_error_of_a_row_is_its_last_line(run_script, code, error):
-    assert run_script(code) == dict(error=error)
-
-
-def test_a_report_is_written_as_json_into_a_new_folder(tmp_path, capsys):
-    path = tmp_path / 'a/b.json'
-    write_report(dict(rows=[1.5]), path)
-    assert path.read_text() == '{\n  "rows": [\n    1.5\n  ]\n}\n'
-    assert capsys.readouterr().out == f'\nfigures: {path}\n'
+def test_the_error_of_a_row_is_one_line(call, error):
+    assert run_alone(*call) == dict(error=error)

@@ -8,12 +8,6 @@ from hypothesis.extra.numpy import arrays
 from kapao_mm.functional.fusion import fuse, fuse_categories
 
 
-@pytest.fixture(scope='module')
-def fuse_by_object(load_file):
-    """Algorithm 1, one keypoint object after the other."""
-    return load_file('tools/analysis_tools/postprocess_benchmark.py').fuse_by_object
-
-
 @st.composite
 def crowds(draw):
     num_poses, num_points = draw(st.integers(0, 12)), draw(st.integers(0, 25))
@@ -33,13 +27,13 @@ def crowds(draw):
 @pytest.mark.slow
 @settings(max_examples=3000)
 @given(crowd=crowds())
-def test_fusion_equals_the_algorithm_object_by_object(fuse_by_object, crowd):
-    for ours, expected in zip(fuse(*crowd), fuse_by_object(*crowd), strict=True):
+def test_fusion_equals_the_algorithm_object_by_object(oracles, crowd):
+    for ours, expected in zip(fuse(*crowd), oracles.fuse_by_object(*crowd), strict=True):
         np.testing.assert_array_equal(ours, expected)
 
 
 @given(crowds())
-def test_fusion_of_one_category_equals_the_algorithm(crowd):
+def test_one_category_is_the_algorithm_itself(crowd):
     poses, scores, *points, score_thr, distance = crowd
     categories = np.zeros(len(poses), int)
     ours = fuse_categories(poses, scores, categories, *points, [3], score_thr, distance)
@@ -49,7 +43,7 @@ def test_fusion_of_one_category_equals_the_algorithm(crowd):
 
 @pytest.mark.slow
 @given(crowds(), st.data())
-def test_each_category_is_fused_as_if_it_were_alone(crowd, data):
+def test_each_category_is_fused_as_though_alone(crowd, data):
     poses, scores, points, point_scores, point_types, *thresholds = crowd
     categories = data.draw(arrays(np.int64, len(poses), elements=st.integers(0, 1)))
     keypoints, confidences = fuse_categories(
@@ -107,7 +101,7 @@ def test_a_distance_of_zero_switches_fusion_off():
     assert not confidences.any()
 
 
-def test_fusion_does_not_change_its_arguments():
+def test_the_input_is_left_alone():
     poses = np.zeros((1, 1, 2))
     fuse(poses, np.ones(1), np.ones((1, 2)), np.ones(1), np.zeros(1, dtype=int), 0.3, 50)
     assert not poses.any()

@@ -1,79 +1,62 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+"""The sub-commands on small inputs; tests/analysis tests their parts."""
+
 import json
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from mmpose.structures import PoseDataSample
 
-from kapao_mm.analysis.synthetic_crowd import confident, make_crowds
-from kapao_mm.analysis.timing import time_parts
-from kapao_mm.errors import InputError
-from kapao_mm.functional.letterbox import letterbox
-from kapao_mm.models.task_modules.candidates import decode_candidates
-from kapao_mm.models.utils.inference import prepare_for_inference
+from kapao_mm.analysis.predict_speed import measure
+from kapao_mm.analysis.predictors import build_model
+from kapao_mm.analysis.train_speed import measure_step
+from kapao_mm.datasets.toy import make_toy_dataset
 
 TOOL = 'analysis_tools/benchmark.py'
+CONFIG = 'configs/kapao/kapao_n_coco.py'
 PEOPLE = 3
-WIDTHS = [32, 64, 96, 128]
-CPU = torch.device('cpu')
-
-
-@pytest.fixture(scope='module')
-def benchmark(load_file):
-    return load_file(f'tools/{TOOL}')
-
-
-@pytest.fixture(scope='module')
-def config(repo, tmp_path_factory):
-    """KAPAO-N of half its width."""
-    path = tmp_path_factory.mktemp('config') / 'tiny.py'
-    path.write_text(
-        f"_base_ = '{repo}/configs/kapao/kapao_n_coco.py'\n"
-        f'model = dict(backbone=dict(widen_factor=0.125), neck=dict(in_channels={WIDTHS}), '
-        f'head=dict(in_channels={WIDTHS}))\n'
-        'from kapao_mm.utils.config import set_everywhere\n'
-        'set_everywhere(_base_, input_size=64)\n'
-    )
-    return path
 
 
 @pytest.fixture
-def checkpoint(benchmark, config, tmp_path):
-    """Of a model that finds something everywhere."""
-    torch.manual_seed(0)
-    model = benchmark.build_model(config, None)
-    for conv in model.head.head_module.convs:
-        torch.nn.init.normal_(conv.bias)
-    path = tmp_path / 'tiny.pth'
-    torch.save(dict(state_dict=model.state_dict()), path)
-    return path
+def benchmark(run_tool, tmp_path, capsys):
+    """Makes a function that runs a sub-command and returns what it printed and its figures."""
+    out = tmp_path / 'a/figures.json'
+
+    def run(command, *args):
+        assert run_tool(TOOL, command, *args, '--out', out) is None
+        printed = capsys.readouterr().out
+        plot = out.with_suffix('.png')
+        assert plot.exists() == (f'plot: {plot}' in printed)
+        assert f'\nfigures: {out}\n' in printed
+        return printed, json.loads(out.read_text())
+
+    return run
 
 
 @pytest.fixture
 def images(tmp_path):
     """A folder of two pictures."""
-    rng = np.random.default_rng(0)
     folder = tmp_path / 'images'
     folder.mkdir()
     for name, size in dict(a=(60, 90), b=(90, 60)).items():
-        image = rng.integers(0, 255, (*size, 3), dtype=np.uint8)
-        (folder / f'{name}.png').write_bytes(cv2.imencode('.png', image)[1])
+        image = np.random.default_rng(0).integers(0, 255, (*size, 3), dtype=np.uint8)
+        cv2.imwrite(str(folder / f'{name}.png'), image)
     return folder
 
 
 @pytest.mark.slow
-def test_a_row_for_every_combination(run_tool, run_jobs_here, config, images, tmp_path, capsys):
-    run_jobs_here(TOOL, apart=lambda job: job['backend'] == 'torch' and job['batch_size'] == 1)
-    out = tmp_path / 'a/figures.json'
+def test_predict_measures_every_combination(
+    benchmark, measure_here, read_tables, tiny_config, images
+):
+    measure_here(
+        apart=lambda function, *args: (
+            function is measure and args[0]['backend'] == 'torch' and args[0]['batch_size'] == 1
+        )
+    )
     options = ['--input-sizes', '64x128', '--batch-sizes', 1, 2, '--runs', 2, '--people', PEOPLE]
     options += ['--backends', 'torch', 'torchscript', '--precisions', 'bfloat16', 'float32']
-    assert run_tool(TOOL, config, *options, '--images', images, '--out', out) is None
-    report = json.loads(out.read_text())
+    printed, report = benchmark('predict', tiny_config, *options, '--images', images)
     keys = ('backend', 'precision', 'input_hw', 'batch_size')
     assert [tuple(row[key] for key in keys) for row in report['rows']] == [
         (backend, precision, [64, 128], batch)
@@ -94,201 +77,215 @@ def test_a_row_for_every_combination(run_tool, run_jobs_here, config, images, tm
     assert report['rows'][0]['peak_bytes'] > 1e6  # it had a process of its own
     assert (report['use'], report['runs'], report['people']) == ('evaluation', 2, PEOPLE)
     assert 'torch' in report['machine']
-    printed = capsys.readouterr().out
-    assert '2 pictures, thresholds for evaluation' in printed
+    assert '2 images, thresholds for evaluation' in printed
     assert f'random weights; NMS and fusion of {PEOPLE} synthetic people' in printed
-    lines = [line.split() for line in printed.splitlines() if line.startswith('tiny ')]
-    assert [line[:5] for line in lines] == [
-        ['tiny', row['backend'], row['precision'], '64x128', str(row['batch_size'])]
-        for row in report['rows']
-    ]
-    assert not out.with_suffix('.png').exists()  # one size makes no plot
+    (table,) = read_tables(printed)
+    names = [[row[key] for key in ('config', 'backend', 'precision', 'input')] for row in table]
+    assert names == [['tiny', row['backend'], row['precision'], '64x128'] for row in report['rows']]
+    assert 'plot' not in printed  # one size makes no plot
 
 
 @pytest.mark.slow
-def test_several_sizes_are_plotted_and_pictures_are_drawn(
-    run_tool, run_jobs_here, config, checkpoint, tmp_path, capsys
-):
-    run_jobs_here(TOOL, apart=lambda job: False)
-    out = tmp_path / 'figures.json'
-    files, sizes = [config, checkpoint, config], ['--input-sizes', 64, 128]
-    assert run_tool(TOOL, *files, *sizes, '--runs', 1, '--out', out) is None
-    assert out.with_suffix('.png').read_bytes()[1:4] == b'PNG'
-    printed = capsys.readouterr().out
-    assert '\n32 pictures, thresholds for evaluation\nno checkpoint: random weights' in printed
-    assert printed.endswith(f'figures: {out}\nplot: {out.with_suffix(".png")}\n')
+def test_predict_draws_images_and_plots_several_sizes(benchmark, measure_here, tiny_config):
+    measure_here()
+    printed, _ = benchmark('predict', tiny_config, '--input-sizes', 64, 128, '--runs', 1)
+    assert '\n32 images, thresholds for evaluation\nno checkpoint: random weights' in printed
+    assert 'plot: ' in printed
 
 
 @pytest.mark.slow
-def test_what_fails_names_its_reason_and_the_others_follow(
-    run_tool, run_jobs_here, config, checkpoint, images, tmp_path, capsys
+def test_predict_reports_rows_that_fail_and_goes_on(
+    benchmark, measure_here, read_tables, tiny_config, images, tmp_path
 ):
-    run_jobs_here(TOOL, apart=lambda job: False)
-    bad = tmp_path / 'bad.pth'
+    measure_here()
+    bad, good, noise = (tmp_path / name for name in ('bad.pth', 'good.pth', 'noise.onnx'))
     torch.save(dict(state_dict={}), bad)
-    noise = tmp_path / 'noise.onnx'
+    torch.save(dict(state_dict=build_model(tiny_config, None).state_dict()), good)
     noise.write_text('noise')
-    files = [config, bad, config, checkpoint, noise]
+    files = [tiny_config, bad, tiny_config, good, noise]
     options = ['--backends', 'torch', 'onnxruntime', '--images', images, '--runs', 1]
-    assert run_tool(TOOL, *files, *options) is None
-    printed = capsys.readouterr().out
-    failed, unexported, good, unread = (
-        line for line in printed.splitlines() if line.startswith('tiny ')
-    )
-    assert f'checkpoint {bad} does not fit the config' in failed
-    assert unexported.split()[1] == 'onnxruntime' and 'does not fit the config' in unexported
-    assert good.split()[:4] == ['tiny', 'torch', 'float32', '64x64'] and 'not' not in good
-    assert unread.split()[1] == 'onnxruntime' and f'{noise} cannot be read as a model' in unread
-    assert 'random weights' not in printed
+    printed, report = benchmark('predict', *files, *options)
+    failed, not_exported, measured, unread = report['rows']
+    for row in (failed, not_exported):
+        assert f'checkpoint {bad} does not fit the config' in row['error']
+    assert f'{noise} cannot be read as a model' in unread['error']
+    assert 'error' not in measured and 'random weights' not in printed
+    assert f'tiny torch float32 64x64 1 failed: {failed["error"]}' in printed
+    (table,) = read_tables(printed)
+    assert [row['prepare'] == 'failed' for row in table] == [True, True, False, True]
 
 
 @pytest.mark.slow
-def test_an_exported_file_has_the_thresholds_of_the_use(benchmark, config, tmp_path):
-    job = dict(config=config, checkpoint=None, backend='torchscript', folder=tmp_path)
-    args = SimpleNamespace(use='pictures', threads=None, job=job)
-    job |= benchmark.export(args) | dict(precision='float32')
-    assert benchmark.exported_predictor(job, args).settings['fusion_score_thr'] == 0.2
-    args.use = 'evaluation'
-    with pytest.raises(InputError, match='was exported for pictures; give --use pictures'):
-        benchmark.exported_predictor(job, args)
+def test_postprocess_measures_synthetic_crowds_and_those_of_a_file(
+    benchmark, read_tables, golden_crowd
+):
+    options = ['--people', 1, 3, '--golden', golden_crowd(0.7), '--runs', 2]
+    printed, report = benchmark('postprocess', CONFIG, *options)
+    assert 'thresholds for evaluation' in printed
+    one, three, tiny = report['crowds'].values()
+    assert list(report['crowds']) == ['1', '3', 'tiny']
+    assert one['keypoint_objects'] < three['keypoint_objects'] <= 51
+    counts = ('candidates', 'poses', 'keypoint_objects', 'fused')
+    assert [tiny[name] for name in counts] == [3, 1, 1, 1]
+    assert all(tiny[part]['median_ms'] > 0 for part in ('NMS', 'fusion', 'fuse'))
+    ((_, _, row),) = read_tables(printed)
+    assert list(row.values())[:5] == ['tiny', '3', '1', '1', '1']
+    assert float(row['fuse']) == pytest.approx(tiny['fuse']['median_ms'], abs=0.005)
+    assert 'plot: ' in printed
+
+
+def test_postprocess_has_the_thresholds_of_the_use(benchmark, golden_crowd):
+    golden = golden_crowd(0.4)  # evaluation would keep the keypoint object
+    options = ['--people', 1, '--golden', golden, '--runs', 1, '--use', 'pictures']
+    _, report = benchmark('postprocess', CONFIG, *options)
+    assert report['use'] == 'pictures'
+    assert report['crowds']['tiny']['candidates'] == 2
+    assert report['crowds']['tiny']['keypoint_objects'] == 0
+
+
+@pytest.fixture
+def golden_crowd(tmp_path):
+    """Makes a file of two duplicate pose objects and a keypoint object with a score."""
+
+    def write(score):
+        rows = np.zeros((3, 57), np.float32)  # center, size, objectness, 18 classes, 17 keypoints
+        rows[:, :4] = [(100, 100, 50, 90), (101, 100, 50, 90), (170, 100, 64, 64)]
+        rows[:, 4] = 1
+        rows[:2, 5] = 0.9, 0.8
+        rows[2, 6] = score  # of the first keypoint type
+        rows[:2, 23:] = 100
+        np.savez(tmp_path / 'golden.npz', tiny_pred=rows, other=np.zeros(1))
+        return tmp_path / 'golden.npz'
+
+    return write
+
+
+@pytest.mark.parametrize('arrays', [dict(pred=np.zeros((1, 57))), dict(a_pred=np.zeros((1, 48)))])
+def test_postprocess_refuses_files_without_crowds(run_tool, tmp_path, arrays):
+    path = tmp_path / 'golden.npz'
+    np.savez(path, **arrays)
+    message = run_tool(TOOL, 'postprocess', CONFIG, '--golden', path)
+    assert message == f'error: {path} has no arrays NAME_pred of rows of 57 numbers'
+    path.write_text('no array')
+    message = run_tool(TOOL, 'postprocess', CONFIG, '--golden', path)
+    assert f'{path} cannot be read' in message
+
+
+def test_postprocess_refuses_several_categories(run_tool):
+    message = run_tool(TOOL, 'postprocess', 'configs/kapao/kapao_n_people_wheels.py')
+    assert 'has 2 categories; give a config with one' in message
+
+
+@pytest.fixture
+def one_thread(monkeypatch):
+    """One thread here and in processes started from here; sums over two round differently."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    monkeypatch.setenv('OMP_NUM_THREADS', '1')
+    monkeypatch.setenv('MKL_NUM_THREADS', '1')
+    yield
+    torch.set_num_threads(threads)
+
+
+TRAIN = ['train', CONFIG, '--input-size', 64, '--batch-size', 2, '--iters', 1]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('use', ['evaluation', 'pictures'])
-def test_a_checkpoint_finds_what_the_model_finds(benchmark, config, checkpoint, use):
-    predictor, batch, found = detect(benchmark, config, checkpoint, use)
-    model = benchmark.build_model(config, checkpoint)
-    prepare_for_inference(model)  # so that rounding does not choose between equals
-    inputs = model.data_preprocessor(
-        dict(
-            inputs=list(torch.from_numpy(batch).permute(0, 3, 1, 2)),
-            data_samples=[PoseDataSample() for _ in batch],
+@pytest.mark.usefixtures('one_thread')
+def test_train_measures_steps_and_data_loading(benchmark, measure_here, read_tables):
+    measure_here(
+        apart=lambda function, cfg, _: (
+            function is measure_step and not cfg.model.checkpoint_activations
         )
-    )['inputs']
-    with torch.no_grad():
-        expected = model.head.predict(model.extract_feat(inputs), [], model.settings[use])
-    same(found, expected)
-    assert predictor.settings == model.settings[use]
+    )
+    switches = ['--switches', 'checkpoint_activations', 'image_cache']
+    options = ['--cfg-options', 'train_dataloader.num_workers=0']
+    printed, report = benchmark(*TRAIN, *switches, *options)
+    assert (report['input_size'], report['batch_size'], report['iterations']) == (64, 2, 1)
+    assert report['images'] == 'drawn'
+    assert list(report['steps']) == ['baseline', 'checkpoint_activations']
+    plain, recomputed = report['steps'].values()
+    assert plain['loss'] == recomputed['loss'] > 0
+    assert plain['images_per_s'] > 0 and plain['peak_bytes'] > 0
+    assert list(report['loading']) == ['from files', 'image_cache=ram']
+    assert 'input 64 px, batch 2, median of 1 iterations' in printed
+    assert 'failed' not in printed
+    steps, loading = read_tables(printed)
+    assert [row['training step'] for row in steps] == list(report['steps'])
+    assert steps[0]['ratio'] == '1.00' and steps[1]['differs by'] == '0.0e+00'
+    assert [row['data loading, 0 workers'] for row in loading] == list(report['loading'])
 
 
-def test_random_weights_find_a_synthetic_crowd(benchmark, config, monkeypatch):
-    decoded = []
-
-    def decode(*args):
-        decoded.append(decode_candidates(*args))
-        return decoded[-1]
-
-    monkeypatch.setattr(benchmark, 'decode_candidates', decode)
-    _, _, found = detect(benchmark, config, None, 'evaluation')
-    model = benchmark.build_model(config, None)
-    settings = model.settings['evaluation']
-    crowds = confident(make_crowds(PEOPLE, 2, [17], (64, 128)), settings, CPU)
-    same(found, model.head.detect(crowds, 2, settings))
-    assert len(decoded[-1].scores) == 3 * 2 * 8 * 16  # all that a grid for so small an input has
+def test_train_refuses_another_optimizer_wrapper(run_tool):
+    message = run_tool(TOOL, *TRAIN, '--cfg-options', 'optim_wrapper.type=OptimWrapper')
+    assert 'set optim_wrapper.type to KAPAOOptimWrapper' in message
 
 
-@torch.no_grad()
-def detect(benchmark, config, checkpoint, use):
-    """Two pictures of noise, 64 x 128."""
-    job = dict(config=config, checkpoint=checkpoint, backend='torch', precision='float32')
-    job |= dict(batch_size=2, input_hw=(64, 128))
-    args = SimpleNamespace(use=use, people=PEOPLE)
-    predictor = benchmark.torch_predictor(job, args, CPU)
-    batch = np.random.default_rng(0).integers(0, 255, (2, 64, 128, 3), dtype=np.uint8)
-    found = []
-    time_parts(lambda part: found.append(predictor.detect(predictor.prepare(batch), part)), 1, CPU)
-    return predictor, batch, found[-1]
+PARTS = ['--samples', 2, '--runs', 1, '--batch-size', 2, '--loss-size', 64, '--input-size', 64]
 
 
-def same(found, expected):
-    assert sum(len(objects.boxes) + len(objects.point_boxes) for objects in expected) > 10
-    for ours, theirs in zip(found, expected, strict=True):
-        for value, other in zip(ours, theirs, strict=True):
-            np.testing.assert_allclose(value, other, rtol=1e-3, atol=1e-2)
-
-
-def test_as_many_outputs_are_confident_as_the_crowd_has_candidates(benchmark, config):
-    head = benchmark.build_model(config, None).head
-    with torch.no_grad():
-        grids = head([torch.rand(2, c, s, s) for c, s in zip(WIDTHS, (8, 4, 2, 1), strict=True)])
-        benchmark.make_confident(grids, 77)
-        found = decode_candidates(grids, head.anchors, head.strides, 17, 0.001)
-    assert len(found.scores) == 77
-    assert set(found.image.tolist()) == {0, 1}
-
-
-def test_files_belong_to_the_config_before_them(benchmark, config, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for name in ('a.pth', 'b.pth', 'a.onnx', 'b.xml', 'c.pt'):
-        (tmp_path / name).touch()
-    one, two = benchmark.group_files([config, 'a.pth', 'a.onnx', 'b.xml', config, 'c.pt'])
-    assert one == (config, 64, 'a.pth', dict(onnxruntime='a.onnx', openvino='b.xml'))
-    assert two == (config, 64, None, dict(torchscript='c.pt'))
-
-
-@pytest.mark.parametrize(
-    ('files', 'message'),
-    [
-        (['a.pth', 'CONFIG'], 'a.pth: give its config before it'),
-        (['none.py'], 'none.py does not exist'),
-        (['CONFIG', 'none.pth'], 'none.pth does not exist'),
-    ],
+@pytest.mark.slow
+def test_train_parts_measures_every_transform_and_the_loss(
+    benchmark, read_tables, repo, toy, tmp_path
+):
+    transforms = ['CheckedLoadImage', 'MosaicScaleTranslate', 'HSVGain', 'PackKAPAOInputs']
+    config = tmp_path / 'config.py'
+    config.write_text(f"""
+_base_ = {str(repo / CONFIG)!r}
+load = dict(type='CheckedLoadImage')
+mosaic = dict(
+    input_size=_base_.input_size, scale_range=(0.5, 1.5), max_shift=0.1, pre_transform=[load]
 )
-def test_files_that_make_no_model_are_refused(benchmark, config, files, message):
-    with pytest.raises(InputError, match=message):
-        benchmark.group_files([config if file == 'CONFIG' else file for file in files])
+train_pipeline = [
+    load,
+    dict(type='MosaicScaleTranslate', **mosaic),
+    dict(type='HSVGain', gains=(0.015, 0.7, 0.4)),
+    dict(type='PackKAPAOInputs'),
+]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+""")
+    real = ['--real', '--cfg-options', f'data_root={toy}']
+    real.append('train_ann=annotations/person_keypoints_train.json')
+    printed, report = benchmark('train-parts', config, *PARTS, '--people', 2, *real)
+    names = ['annotation', *transforms, 'sample', "sample by MMPose's mosaic"]
+    assert list(report['loading']) == names
+    rows = report['loading'] | report['loss']['ms']
+    assert all(0 < row['median_ms'] <= row['p95_ms'] for row in rows.values())
+    sample = report['loading']['sample']['median_ms']
+    assert sample > report['loading']['MosaicScaleTranslate']['median_ms']
+    assert (report['input_size'], report['images']) == (64, 'of the config')
+    loss = report['loss']
+    assert (loss['batch_size'], loss['input_hw']) == (2, [64, 64])
+    assert 2 * 2 < loss['objects'] <= 2 * 2 * 18
+    loading, losses = read_tables(printed)
+    assert [row['a sample of 64 px'] for row in loading] == names
+    title = f'loss of {loss["objects"]} objects, 2 images of 64 x 64'
+    assert [row[title] for row in losses] == list(loss['ms'])
 
 
-def test_a_config_has_one_checkpoint(benchmark, config, checkpoint):
-    with pytest.raises(InputError, match='tiny.pth: .* has a checkpoint already'):
-        benchmark.group_files([config, checkpoint, checkpoint])
+@pytest.mark.slow
+def test_train_parts_draws_images_for_any_keypoints(benchmark, monkeypatch):
+    place = 'kapao_mm.analysis.training_data.make_toy_dataset'
+    make, drawn = make_toy_dataset, []
+
+    def make_few(folder, level, num_train, num_val):
+        drawn.append(folder)
+        return make(folder, level, num_train=2, num_val=1, image_size=(96, 64))
+
+    monkeypatch.setattr(place, make_few)
+    _, report = benchmark('train-parts', 'configs/kapao/kapao_s_crowdpose.py', *PARTS)
+    assert report['images'] == 'drawn'
+    assert drawn and not drawn[0].exists()
 
 
-SIDES = st.integers(20, 700)
-INPUT_SIDES = st.integers(1, 12).map(lambda n: 64 * n)
+@pytest.mark.parametrize('command', [['train', '--iters', 1], ['train-parts', *PARTS]])
+def test_training_commands_refuse_combined_datasets(run_tool, command):
+    name, *options = command
+    message = run_tool(TOOL, name, 'configs/kapao/kapao_s_coco_crowdpose.py', *options)
+    assert 'measure the config of one of them' in message
 
 
-@given(st.tuples(SIDES, SIDES), st.tuples(INPUT_SIDES, INPUT_SIDES))
-def test_a_padded_image_fills_the_input(benchmark, image_hw, input_hw):
-    image = np.full((*image_hw, 3), 7, np.uint8)
-    padded = benchmark.pad_to_shape(image, input_hw)
-    lb = letterbox(padded.shape[1::-1], max(input_hw))
-    assert lb.input_size == input_hw[::-1]
-    assert (padded[: image_hw[0], : image_hw[1]] == 7).all()
-    assert (padded == 7).sum() == image.size
-
-
-def test_the_first_images_of_a_folder_are_taken(benchmark, tmp_path):
-    for i in range(benchmark.PICTURES + 1):
-        (tmp_path / f'{i:02}.jpg').touch()
-    taken = benchmark.list_images(str(tmp_path))
-    assert taken == [str(tmp_path / f'{i:02}.jpg') for i in range(benchmark.PICTURES)]
-    with pytest.raises(InputError, match='nowhere does not exist'):
-        benchmark.list_images(str(tmp_path / 'nowhere'))
-
-
-def test_the_plot_stacks_the_parts_of_each_size(benchmark):
-    def row(backend, side, **parts):
-        parts = {name: dict(median_ms=ms) for name, ms in parts.items()}
-        row = dict(config='a.py', backend=backend, precision='float32', batch_size=1, parts=parts)
-        return row | dict(input_hw=[side, side])
-
-    rows = [
-        row('torch', 640, forward=3, NMS=1),
-        row('torch', 1280, forward=12, NMS=2),
-        row('openvino', 640, **{'forward + NMS': 2}),
-        dict(error='failed'),
-    ]
-    figure = benchmark.draw(rows, 'a machine')
-    torch_panel, openvino_panel = figure.axes
-    assert torch_panel.get_title() == 'a\ntorch, float32, batch 1'
-    assert [text.get_text() for text in torch_panel.get_xticklabels()] == [
-        '640x\n640',
-        '1280x\n1280',
-    ]
-    heights = [(bar.get_y(), bar.get_height()) for bar in torch_panel.patches]
-    assert heights == [(0, 3), (0, 12), (3, 1), (12, 2)]
-    assert {text.get_text() for text in torch_panel.texts} == {'4.0', '14.0'}
-    assert openvino_panel.patches[0].get_height() == 2
-    (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == ['forward', 'NMS', 'forward + NMS']
+@pytest.mark.parametrize('flag', ['--samples', '--people', '--runs', '--batch-size'])
+def test_numbers_must_be_positive(run_tool, flag, capsys):
+    assert run_tool(TOOL, 'train-parts', CONFIG, flag, 0) == 2
+    assert f"argument {flag}: invalid positive value: '0'" in capsys.readouterr().err

@@ -26,7 +26,7 @@ def config(repo):
 
 @pytest.fixture(scope='module')
 def checkpoint(config, tmp_path_factory):
-    """Weights that see poses of score 0.25 and hardly any keypoint object."""
+    """Weights that give pose objects a score of 0.25, and keypoint objects one near 0."""
     model = MODELS.build(load_config(config, {'input_size': 128}).model)
     head = model.head.head_module
     for conv in head.convs:
@@ -41,7 +41,7 @@ def checkpoint(config, tmp_path_factory):
 
 @pytest.fixture
 def run(demo, config, checkpoint, tmp_path, monkeypatch):
-    """Runs the tool in a folder of its own; returns its exit code or message."""
+    """Makes a function that runs the tool in ``tmp_path`` and returns its exit code or message."""
     monkeypatch.chdir(tmp_path)
 
     def call(*images, **flags):
@@ -86,13 +86,13 @@ def test_flags_change_thresholds_and_panels(run, tmp_path, capsys):
     assert cv2.imread('outputs/demo/a.jpg').shape[1] == 3 * 120
 
 
-def test_images_of_the_same_name_are_both_kept(run, tmp_path):
+def test_images_with_the_same_name_do_not_overwrite_each_other(run, tmp_path):
     run(write_image(tmp_path / 'x/a.jpg', 120), write_image(tmp_path / 'y/a.png', 60), out_dir='o')
     assert cv2.imread('o/a.jpg').shape[1] == 120
     assert cv2.imread('o/a_2.jpg').shape[1] == 60
 
 
-def test_broken_and_missing_images_are_named_and_the_others_predicted(run, tmp_path, capsys):
+def test_broken_and_missing_images_are_reported_and_the_others_predicted(run, tmp_path, capsys):
     broken = tmp_path / 'broken.jpg'
     broken.write_text('no image')
     good = write_image(tmp_path / 'good.jpg')
@@ -102,7 +102,7 @@ def test_broken_and_missing_images_are_named_and_the_others_predicted(run, tmp_p
     assert len(errors) == 2 and 'missing.jpg' in errors[0] and 'broken.jpg' in errors[1]
 
 
-def test_folder_without_images_is_an_error(run, tmp_path, capsys):
+def test_a_folder_without_images_is_reported(run, tmp_path, capsys):
     (tmp_path / 'empty').mkdir()
     assert run('empty') == 1
     assert f'error: folder {tmp_path / "empty"} has no images' in capsys.readouterr().err
@@ -119,7 +119,7 @@ def test_folder_without_images_is_an_error(run, tmp_path, capsys):
         ({'out_dir': 'in'}, r'--out-dir in contains images'),
     ],
 )
-def test_wrong_flags_end_with_one_line(run, tmp_path, flags, message):
+def test_wrong_flags_are_reported_in_one_line(run, tmp_path, flags, message):
     image = write_image(tmp_path / 'in/a.jpg')
     before = image.read_bytes()
     end = run(image, **flags)
@@ -128,7 +128,7 @@ def test_wrong_flags_end_with_one_line(run, tmp_path, flags, message):
     assert image.read_bytes() == before
 
 
-def test_a_checkpoint_on_a_server_that_runs_code_ends_with_one_line(run, tmp_path, served):
+def test_a_downloaded_checkpoint_with_code_is_refused_in_one_line(run, tmp_path, served):
     class Runs:
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / 'ran'),)

@@ -15,7 +15,7 @@ METRICS = ('coco/AP', 'coco/AR (M)', 'coco/box AP', 'coco/box AR')
 
 @pytest.fixture
 def data(toy, tmp_path):
-    """The annotations of the drawn people, without pictures."""
+    """The annotations of the toy dataset, without images."""
     return shutil.copytree(toy / 'annotations', tmp_path / 'data/annotations').parent
 
 
@@ -26,7 +26,7 @@ def truth(data):
 
 @pytest.fixture
 def evaluate(run_tool, data, tmp_path):
-    """Runs the tool on records, or on what lies there already."""
+    """Makes a function that runs the tool on records, or on a file that exists already."""
 
     def run(results=None, *flags, **options):
         path = tmp_path / 'a.json'
@@ -39,7 +39,7 @@ def evaluate(run_tool, data, tmp_path):
 
 
 def records(truth, shift=0.0):
-    """Annotations as records, shifted by some px."""
+    """Converts annotations to result records, shifted by some px."""
     return [
         dict(
             image_id=ann['image_id'],
@@ -53,7 +53,7 @@ def records(truth, shift=0.0):
 
 
 @pytest.mark.slow
-def test_the_truth_is_perfect_and_a_shift_is_not(evaluate, truth, tmp_path, capsys):
+def test_the_annotations_score_1_and_shifted_ones_less(evaluate, truth, tmp_path, capsys):
     assert evaluate(records(truth), '--out', tmp_path / 'm.json') is None
     found = json.loads((tmp_path / 'm.json').read_text())
     assert [found[name] for name in METRICS] == pytest.approx([1] * 4)
@@ -70,8 +70,8 @@ def test_the_truth_is_perfect_and_a_shift_is_not(evaluate, truth, tmp_path, caps
 
 
 @pytest.fixture
-def test_run(run_tool, repo, toy, tmp_path):
-    """Tests weights that see a person of about the drawn ones' size in each cell of stride 16."""
+def run_test(run_tool, repo, toy, tmp_path):
+    """Makes a function that tests weights which find a person in each cell of stride 16."""
     options = {'input_size': 128, 'test_dataloader.num_workers': 0, 'data_root': str(toy)}
     model = MODELS.build(load_config(repo / CONFIG, options).model)
     for conv in model.head.head_module.convs:
@@ -91,9 +91,9 @@ def test_run(run_tool, repo, toy, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_file_evaluates_to_the_metrics_of_the_run_that_wrote_it(test_run, evaluate, tmp_path):
+def test_a_result_file_has_the_metrics_of_the_run_that_wrote_it(run_test, evaluate, tmp_path):
     flags = ('--out', tmp_path / 'run.json')
-    assert test_run(*flags, test_evaluator__outfile_prefix=str(tmp_path / 'run')) is None
+    assert run_test(*flags, test_evaluator__outfile_prefix=str(tmp_path / 'run')) is None
     (tmp_path / 'run.keypoints.json').rename(tmp_path / 'a.json')
     assert evaluate(None, '--out', tmp_path / 'file.json') is None
     found = json.loads((tmp_path / 'run.json').read_text())
@@ -102,13 +102,13 @@ def test_a_file_evaluates_to_the_metrics_of_the_run_that_wrote_it(test_run, eval
 
 
 @pytest.mark.slow
-def test_results_of_images_without_annotations(test_run, toy, truth, tmp_path):
-    """As those of COCO test-dev: the file lists images and all of COCO's categories."""
+def test_results_can_be_written_without_annotations(run_test, toy, truth, tmp_path):
+    """The file lists images and all categories, like that of COCO test-dev."""
     del truth['annotations']
     truth['categories'] += [dict(id=i, name=f'thing {i}') for i in (2, 3, 90)]
     data = shutil.copytree(toy, tmp_path / 'test-dev')
     (data / 'annotations/person_keypoints_val.json').write_text(json.dumps(truth))
-    assert test_run('--format-only', tmp_path / 'out/dev', data_root=str(data)) is None
+    assert run_test('--format-only', tmp_path / 'out/dev', data_root=str(data)) is None
     found = json.loads((tmp_path / 'out/dev.keypoints.json').read_text())
     assert {record['image_id'] for record in found} == {im['id'] for im in truth['images']}
     for record in found:
@@ -119,29 +119,35 @@ def test_results_of_images_without_annotations(test_run, toy, truth, tmp_path):
     assert where in log.read_text()
 
 
-def test_results_alone_have_no_metrics_to_write(test_run, tmp_path, capsys):
-    assert test_run('--format-only', tmp_path / 'dev', '--out', tmp_path / 'm.json') == 2
+def test_format_only_has_no_metrics_to_write(run_test, tmp_path, capsys):
+    assert run_test('--format-only', tmp_path / 'dev', '--out', tmp_path / 'm.json') == 2
     assert 'not allowed with argument --format-only' in capsys.readouterr().err
 
 
-def test_a_config_without_the_metric_is_refused(test_run, evaluate, repo, tmp_path):
-    message = test_run('--format-only', tmp_path / 'a', test_evaluator__type='CocoMetric')
+def test_a_config_without_the_metric_is_refused(run_test, evaluate, repo, tmp_path):
+    message = run_test('--format-only', tmp_path / 'a', test_evaluator__type='CocoMetric')
     assert message == 'error: --format-only needs one test_evaluator, a KAPAOMetric'
     message = evaluate([], test_evaluator__type='CocoMetric')
-    assert message == f'error: {CONFIG} has 0 KAPAOMetric as test_evaluator, not 1'
+    assert message == f'error: test_evaluator of {CONFIG} must have one KAPAOMetric, but has 0'
 
 
-def test_several_test_datasets_are_refused(run_tool, tmp_path):
-    config = tmp_path / 'combined.py'
-    config.write_text(
-        "test_evaluator = dict(type='KAPAOMetric')\n"
-        "test_dataloader = dict(dataset=dict(type='CombinedDataset', datasets=[]))\n"
-    )
+@pytest.mark.parametrize(
+    ('loader', 'found'),
+    [
+        ("dict(dataset=dict(type='CombinedDataset', datasets=[]))", 'CombinedDataset'),
+        ('{}', 'none'),
+    ],
+)
+def test_a_config_without_a_single_test_dataset_is_refused(run_tool, tmp_path, loader, found):
+    config = tmp_path / 'config.py'
+    config.write_text(f"test_evaluator = dict(type='KAPAOMetric')\ntest_dataloader = {loader}\n")
     message = run_tool(TOOL, config, tmp_path / 'a.json')
-    assert message == f'error: the test dataset of {config} is no single one: CombinedDataset'
+    assert message == (
+        f'error: {config} must have a single test dataset with ann_file, but has {found}'
+    )
 
 
-def test_a_missing_annotation_file_is_named(evaluate, data):
+def test_a_missing_annotation_file_is_reported_with_its_path(evaluate, data):
     (data / 'annotations/person_keypoints_val.json').unlink()
     message = evaluate([])
     assert message.startswith(
@@ -151,12 +157,12 @@ def test_a_missing_annotation_file_is_named(evaluate, data):
 
 
 @pytest.mark.slow
-def test_a_missing_result_file_is_named(evaluate, tmp_path):
+def test_a_missing_result_file_is_reported_with_its_path(evaluate, tmp_path):
     assert evaluate() == f'error: result file {tmp_path}/a.json: No such file or directory'
 
 
 @pytest.mark.slow
-def test_a_result_that_does_not_fit_is_named(evaluate, truth, tmp_path):
+def test_a_result_that_does_not_fit_is_reported_with_its_index(evaluate, truth, tmp_path):
     results = records(truth)
     results[1]['image_id'] = 5
     where = f'error: result 1 of {tmp_path}/a.json'
@@ -167,7 +173,7 @@ def test_a_result_that_does_not_fit_is_named(evaluate, truth, tmp_path):
 
 
 @pytest.mark.slow
-def test_results_without_boxes_have_keypoint_metrics(evaluate, truth, tmp_path):
+def test_results_without_boxes_have_only_keypoint_metrics(evaluate, truth, tmp_path):
     results = records(truth)
     for result in results:
         del result['bbox']
@@ -180,14 +186,14 @@ def test_results_without_boxes_have_keypoint_metrics(evaluate, truth, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('text', ['', '{}', '[3]', '[' * 100_000, '[{"image_id": []}]', '[[]]'])
-def test_what_is_no_result_file_is_an_error(evaluate, tmp_path, text):
+def test_a_file_of_other_content_is_refused(evaluate, tmp_path, text):
     (tmp_path / 'a.json').write_text(text)
     assert f'{tmp_path}/a.json' in evaluate()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('change', [dict(area=float('nan')), dict(area=-1), dict(iscrowd='yes')])
-def test_labels_that_would_change_the_numbers_are_an_error(evaluate, data, truth, change):
+def test_annotations_that_would_change_the_metrics_are_refused(evaluate, data, truth, change):
     truth['annotations'][1] |= change
     (data / 'annotations/person_keypoints_val.json').write_text(json.dumps(truth))
     (key,) = change
@@ -197,13 +203,6 @@ def test_labels_that_would_change_the_numbers_are_an_error(evaluate, data, truth
 
 
 @pytest.mark.parametrize('name', ['m.txt', 'm'])
-def test_a_place_for_the_metrics_that_does_not_work_is_told_first(evaluate, tmp_path, name):
+def test_a_wrong_suffix_of_the_metrics_is_reported_first(evaluate, tmp_path, name):
     message = evaluate(None, '--out', tmp_path / name)
     assert message.startswith(f'error: {tmp_path / name} must end in .json')
-
-
-def test_a_config_without_test_data_is_refused(run_tool, tmp_path):
-    config = tmp_path / 'none.py'
-    config.write_text("test_evaluator = dict(type='KAPAOMetric')\n")
-    message = run_tool(TOOL, config, tmp_path / 'a.json')
-    assert message == f'error: the test dataset of {config} is no single one: None'

@@ -1,8 +1,7 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""The tool on a whole, narrow network; what the files compute is in tests/deploy/test_export.py."""
+"""The tool with a narrow network; tests/deploy/test_export.py tests what the files compute."""
 
 import re
-import sys
 from pathlib import Path
 
 import cv2
@@ -22,6 +21,7 @@ from torch import nn
 from kapao_mm.datasets.toy import draw_scene
 from kapao_mm.deploy import export
 from kapao_mm.deploy.export import open_torchscript, write_torchscript
+from kapao_mm.deploy.formats import next_command
 from kapao_mm.deploy.metadata import ModelMetadata
 from kapao_mm.deploy.runtime import KAPAORuntime
 from kapao_mm.utils.config import load_config
@@ -43,7 +43,7 @@ FLAGS = ['--cfg-options', *(f'{key}={value}'.replace(' ', '') for key, value in 
 
 @pytest.fixture(scope='module')
 def checkpoint(repo, tmp_path_factory):
-    """Random weights of which the pictures' thresholds leave something."""
+    """Random weights with some scores above the thresholds for pictures."""
     torch.manual_seed(0)
     model = MODELS.build(load_config(repo / CONFIG, OPTIONS).model).requires_grad_(False).eval()
     for module in model.modules():
@@ -54,7 +54,7 @@ def checkpoint(repo, tmp_path_factory):
     for conv, level in zip(model.head.head_module.convs, levels, strict=True):
         conv.weight.normal_(std=1 / level.square().sum(1).mean().sqrt())
         rows = conv.weight.unflatten(0, (3, -1))
-        rows[:, :4] *= 0.1  # boxes and keypoints in px magnify what rounding does
+        rows[:, :4] *= 0.1  # the coordinates in px would magnify rounding errors
         rows[:, -34:] *= 0.1
     path = tmp_path_factory.mktemp('trained') / 'epoch_3.pth'
     torch.save(dict(meta={}, state_dict=model.state_dict()), path)
@@ -62,11 +62,11 @@ def checkpoint(repo, tmp_path_factory):
 
 
 def read_report(text):
-    """File line, counts and differences."""
+    """Returns the parts of the printed text by name."""
     found = re.fullmatch(
         r'(?P<files>.*): [\d.]+ MB, thresholds for (?P<use>\w+)\n'
-        r'(?P<image>.*): (?P<poses>\d+) poses, (?P<points>\d+) keypoint objects, at most '
-        r'(?P<px>[\de.-]+) px and (?P<score>[\de.-]+) of confidence from those of PyTorch\n'
+        r'(?P<image>.*): (?P<poses>\d+) pose objects, (?P<points>\d+) keypoint objects, at most '
+        r'(?P<px>[\de.-]+) px and (?P<score>[\de.-]+) of score from those of PyTorch\n'
         r'Next: (?P<next>.*)\n',
         text,
     )
@@ -75,7 +75,7 @@ def read_report(text):
 
 
 @pytest.mark.slow
-def test_openvino(run_tool, checkpoint, capfd):
+def test_an_openvino_file_finds_what_the_model_finds(run_tool, checkpoint, capfd):
     assert run_tool(TOOL, CONFIG, checkpoint, '--format', 'openvino', *FLAGS) is None
     out, err = capfd.readouterr()
     path = checkpoint.with_suffix('.xml')
@@ -96,7 +96,7 @@ def test_openvino(run_tool, checkpoint, capfd):
 
 
 @pytest.mark.slow
-def test_torchscript_on_a_picture_of_ones_own(run_tool, checkpoint, capfd, tmp_path):
+def test_a_torchscript_file_is_compared_on_a_given_image(run_tool, checkpoint, capfd, tmp_path):
     picture, out = tmp_path / 'people.png', tmp_path / 'people.pt'
     cv2.imwrite(str(picture), draw_scene(np.random.default_rng(0), 'crowd', (200, 150))[0])
     flags = ('--format', 'torchscript', '--use', 'evaluation', '--image', picture, '--out', out)
@@ -113,17 +113,17 @@ def test_torchscript_on_a_picture_of_ones_own(run_tool, checkpoint, capfd, tmp_p
 
 
 @pytest.mark.slow
-def test_a_picture_with_nothing_to_find(run_tool, checkpoint, capfd, tmp_path):
+def test_detections_are_not_compared_if_there_are_none(run_tool, checkpoint, capfd, tmp_path):
     flags = ['--format', 'torchscript', '--out', tmp_path / 'a.pt', *FLAGS]
     nothing = [f'model.test_cfg.pictures.{kind}_score_thr=0.999' for kind in ('pose', 'keypoint')]
     assert run_tool(TOOL, CONFIG, checkpoint, *flags, *nothing) is None
     out = capfd.readouterr().out
-    assert 'drawn people: nothing found, in the file as in PyTorch. Nothing was compared' in out
+    assert 'drawn people: the file and PyTorch find nothing, so nothing was compared' in out
     assert 'from those of PyTorch' not in out
 
 
 @pytest.mark.slow
-def test_a_file_that_is_another_model(run_tool, checkpoint, tmp_path, monkeypatch):
+def test_a_file_unlike_the_model_is_reported(run_tool, checkpoint, tmp_path, monkeypatch):
     def write_other(model, metadata, path):
         model.head.head_module.convs[0].bias.data += 1
         write_torchscript(model, metadata, path)
@@ -131,11 +131,11 @@ def test_a_file_that_is_another_model(run_tool, checkpoint, tmp_path, monkeypatc
     monkeypatch.setitem(export.WRITERS, 'torchscript', write_other)
     flags = ('--format', 'torchscript', '--out', tmp_path / 'a.pt')
     message = run_tool(TOOL, CONFIG, checkpoint, *flags, *FLAGS)
-    assert f'{tmp_path}/a.pt was written, but is not the model: it finds' in message
+    assert f'{tmp_path}/a.pt was written, but differs from the model: it finds' in message
 
 
 @pytest.mark.parametrize('kind', ['not finite', 'damaged'])
-def test_weights_of_no_use_are_not_exported(run_tool, checkpoint, tmp_path, kind):
+def test_invalid_weights_are_not_exported(run_tool, checkpoint, tmp_path, kind):
     path = tmp_path / 'a.pth'
     content = torch.load(checkpoint)
     if kind == 'not finite':
@@ -152,11 +152,8 @@ def test_weights_of_no_use_are_not_exported(run_tool, checkpoint, tmp_path, kind
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_tensorrt_gives_the_command_that_builds_the_engine(load_file, monkeypatch):
-    tool = load_file('tools/deployment/export.py')
-    monkeypatch.setattr(sys, 'argv', ['', 'a.py', 'runs/b.pth', '--format', 'tensorrt'])
-    args = tool.parse_args()
-    assert tool.advise(args, Path('runs/b_tensorrt.onnx'), 640) == (
+def test_tensorrt_is_followed_by_the_command_that_builds_the_engine():
+    assert next_command('tensorrt', Path('runs/b_tensorrt.onnx'), 640) == (
         'trtexec --onnx=runs/b_tensorrt.onnx --saveEngine=runs/b_tensorrt.engine '
         '--minShapes=images:1x256x256x3 --optShapes=images:1x640x640x3 '
         '--maxShapes=images:8x640x640x3'
@@ -175,12 +172,12 @@ def test_tensorrt_gives_the_command_that_builds_the_engine(load_file, monkeypatc
     ],
     ids=lambda value: ' '.join(value) if isinstance(value, list) else '',
 )
-def test_what_cannot_be_exported(run_tool, checkpoint, flags, message):
+def test_invalid_arguments_are_reported(run_tool, checkpoint, flags, message):
     assert message in run_tool(TOOL, CONFIG, checkpoint, *FLAGS, *flags)
 
 
-def test_an_opset_is_of_onnx(run_tool, checkpoint, capfd):
+def test_an_opset_is_only_for_onnx_and_in_its_range(run_tool, checkpoint, capfd):
     flags = ('--format', 'torchscript', '--opset', '18')
     assert run_tool(TOOL, CONFIG, checkpoint, *flags) == 2
-    assert '--opset is for the formats made from ONNX' in capfd.readouterr().err
+    assert '--opset is only for formats that are made from ONNX' in capfd.readouterr().err
     assert run_tool(TOOL, CONFIG, checkpoint, '--format', 'onnx', '--opset', '17') == 2

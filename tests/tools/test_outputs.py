@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Where tools write is checked before they work, and a full disk leaves nothing half there."""
+"""Tools check their outputs before they work, and a full disk leaves no incomplete files."""
 
 import errno
 from pathlib import Path
@@ -16,7 +16,7 @@ FILE = '{tmp_path}/file'  # a file, below which nothing can be written
 
 @pytest.fixture
 def places(tmp_path):
-    """Fills in the folder of a test, in which there are ``file`` and the folder ``folder.*``."""
+    """Makes a function that fills in a folder with a file ``file`` and folders ``folder.*``."""
     (tmp_path / 'file').write_text('')
     for suffix in ('json', 'py', 'pkl', 'png'):
         (tmp_path / f'folder.{suffix}').mkdir()
@@ -26,7 +26,7 @@ def places(tmp_path):
 
 @pytest.fixture
 def no_work(monkeypatch):
-    """Fails where a tool goes on to the work."""
+    """Fails as soon as a tool starts its work."""
 
     def work(*args, **kwargs):
         raise AssertionError('the work began before the output was checked')
@@ -39,6 +39,8 @@ def no_work(monkeypatch):
 TEST = ['test.py', TOY, 'CHECKPOINT', '--work-dir', '{tmp_path}/work']
 TRAIN = ['train.py', TOY]
 ANALYSIS = 'analysis_tools'
+COMPARE = [f'{ANALYSIS}/compare_predictions.py', TOY, 'a.pth', '--model-files', 'a.onnx']
+SWEEP = [f'{ANALYSIS}/sweep.py', TOY, '--key', 'model.head.keypoint_size', '--values', '1']
 FAULTS = [
     ([*TEST, '--out', '{tmp_path}/a.txt'], 'a.txt must end in .json or .yaml or .yml'),
     ([*TEST, '--out', '{tmp_path}/a'], 'a must end in .json'),
@@ -63,22 +65,12 @@ FAULTS = [
     ([f'{ANALYSIS}/plot_schedule.py', TOY, '--out', f'{FILE}/a.png'], 'cannot be written'),
     ([f'{ANALYSIS}/optimize_anchors.py', TOY, '--out', f'{FILE}/a.py'], 'cannot be written'),
     ([f'{ANALYSIS}/optimize_anchors.py', TOY, '--out', '{tmp_path}/a.txt'], 'must end in .py'),
-    ([f'{ANALYSIS}/benchmark.py', TOY, '--out', '{tmp_path}/a.png'], 'must end in .json'),
-    ([f'{ANALYSIS}/postprocess_benchmark.py', TOY, '--out', f'{FILE}/a.json'], 'be written'),
-    ([f'{ANALYSIS}/train_benchmark.py', TOY, '--out', f'{FILE}/a.json'], 'be written'),
-    ([f'{ANALYSIS}/train_parts.py', TOY, '--out', f'{FILE}/a.json'], 'be written'),
-    (
-        [
-            f'{ANALYSIS}/compare_predictions.py',
-            TOY,
-            'a.pth',
-            '--model-files',
-            'a.onnx',
-            '--out',
-            f'{FILE}/a.json',
-        ],
-        'be written',
+    ([f'{ANALYSIS}/benchmark.py', 'predict', TOY, '--out', '{tmp_path}/a.png'], 'end in .json'),
+    *(
+        ([f'{ANALYSIS}/benchmark.py', command, TOY, '--out', f'{FILE}/a.json'], 'be written')
+        for command in ('predict', 'postprocess', 'train', 'train-parts')
     ),
+    ([*COMPARE, '--out', f'{FILE}/a.json'], 'be written'),
     pytest.param(
         ['deployment/export.py', TOY, 'a.pth', '--format', 'onnx', '--out', '/proc/a.onnx'],
         'cannot be written to',
@@ -86,21 +78,16 @@ FAULTS = [
     ),
     (['misc/publish_model.py', 'a.pth', '/proc/a.pth'], 'cannot be written to'),
     (['model_converters/official_to_mm.py', 'a.pt', '/proc/a.pth'], 'cannot be written to'),
+    ([*SWEEP, '--work-dir', FILE], 'cannot be written to'),
     (
-        [f'{ANALYSIS}/sweep.py', TOY, '--key', 'model.head.keypoint_size', '--values', '1']
-        + ['--work-dir', FILE],
-        'cannot be written to',
-    ),
-    (
-        [f'{ANALYSIS}/sweep.py', TOY, '--key', 'model.head.keypoint_size', '--values', '1']
-        + ['--work-dir', '{tmp_path}', '--metric', 'coco/PCK'],
+        [*SWEEP, '--work-dir', '{tmp_path}', '--metric', 'coco/PCK'],
         'the evaluation has no coco/PCK; it has coco/AP',
     ),
 ]
 
 
 @pytest.mark.parametrize(('args', 'message'), FAULTS)
-def test_a_wrong_output_ends_a_tool_before_it_works(run_tool, places, no_work, args, message):
+def test_a_wrong_output_is_reported_before_the_work(run_tool, places, no_work, args, message):
     found = run_tool(*places(args))
     assert isinstance(found, str)
     assert found.startswith('error: ')
@@ -108,9 +95,7 @@ def test_a_wrong_output_ends_a_tool_before_it_works(run_tool, places, no_work, a
 
 
 @pytest.mark.slow
-def test_an_evaluation_without_the_metric_to_keep_the_best_of_ends_before_training(
-    run_tool, toy, tmp_path
-):
+def test_a_missing_save_best_metric_is_reported_before_training(run_tool, toy, tmp_path):
     options = [f'data_root={toy}', 'default_hooks.checkpoint.save_best=coco/PCK']
     message = run_tool('train.py', TOY, '--work-dir', tmp_path, '--cfg-options', *options)
     assert message.startswith("error: save_best='coco/PCK' of SafeCheckpointHook")
@@ -119,7 +104,7 @@ def test_an_evaluation_without_the_metric_to_keep_the_best_of_ends_before_traini
 
 @pytest.fixture
 def full_disk(monkeypatch):
-    """Makes every file that is flushed to the disk fail, as the last bytes on a full one do."""
+    """Makes flushing any file to the disk fail, as on a full disk."""
 
     def fail(file):
         raise OSError(errno.ENOSPC, 'No space left on device')
@@ -129,14 +114,14 @@ def full_disk(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ['schedule.png', 'deep/er/schedule.png'])
-def test_a_full_disk_is_named_and_leaves_no_half_picture(run_tool, full_disk, tmp_path, name):
+def test_a_full_disk_is_reported_and_leaves_no_incomplete_plot(run_tool, full_disk, tmp_path, name):
     args = [TOY.replace('toy', 'coco'), '--iters-per-epoch', 3, '--out', tmp_path / name]
     message = run_tool('analysis_tools/plot_schedule.py', *args)
     assert message == f'error: {tmp_path / name} cannot be written: No space left on device'
     assert not [path for path in tmp_path.rglob('*') if path.is_file()]
 
 
-def test_a_full_disk_is_named_where_drawn_people_are_written(full_disk, tmp_path):
+def test_a_full_disk_is_reported_while_a_toy_dataset_is_written(full_disk, tmp_path):
     with pytest.raises(InputError, match='person_keypoints_train.json cannot be written: No space'):
         make_toy_dataset(tmp_path, num_train=1, num_val=1, image_size=(64, 64))
     assert not list(Path(tmp_path).rglob('*.json'))

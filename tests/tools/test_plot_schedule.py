@@ -7,7 +7,7 @@ CONFIG = 'configs/kapao/kapao_s_coco.py'
 
 
 @pytest.mark.slow
-def test_it_draws_and_sums_up_the_recipe(run_tool, tmp_path, capsys):
+def test_the_schedule_is_plotted_and_summarized(run_tool, tmp_path, capsys):
     out = tmp_path / 'new/plot.png'
     args = ['--iters-per-epoch', 1000, '--gpus', 2, '--out', out]
     batch = 'train_dataloader.batch_size=10'
@@ -19,7 +19,7 @@ def test_it_draws_and_sums_up_the_recipe(run_tool, tmp_path, capsys):
         'weight decay: 0.00046875',
         'lr: 0.01 falling to 0.00276393 in the last epoch',
         f'steps: {count_steps()}',
-        f'picture: {out}',
+        f'plot: {out}',
     ]
     picture = cv2.imread(str(out))
     assert picture.shape == (1000, 1200, 3)
@@ -27,7 +27,7 @@ def test_it_draws_and_sums_up_the_recipe(run_tool, tmp_path, capsys):
 
 
 def count_steps():
-    """Iteration by iteration, for batch 20, 3000 iterations of warm-up and 5000 in all."""
+    """Counts optimizer steps one by one: batch 20, 3000 iterations of warm-up, 5000 in total."""
     steps = since = 0
     for iteration in range(5000):
         since += 1
@@ -45,18 +45,18 @@ def test_iterations_are_counted_from_the_images(run_tool, toy, tmp_path, capsys)
     assert '500 epochs of 2 iterations' in capsys.readouterr().out  # 4 images
 
 
-def test_without_images_it_asks_for_the_iterations(run_tool, tmp_path):
+def test_missing_images_are_reported_with_the_flag_that_replaces_them(run_tool, tmp_path):
     message = run_tool(TOOL, CONFIG, '--cfg-options', f'data_root={tmp_path / "nowhere"}')
     assert message.startswith(f'error: data root {tmp_path}/nowhere does not exist')
     assert message.endswith('or give --iters-per-epoch')
 
 
-def test_a_config_without_the_recipe_is_an_error(run_tool):
+def test_a_config_without_the_recipe_is_refused(run_tool):
     message = run_tool(TOOL, 'configs/kapao/kapao_n_toy.py')
     assert 'kapao_n_toy.py does not follow the recipe: it has no RecipeHook' in message
 
 
-def test_an_unknown_kind_of_picture_is_an_error(run_tool, tmp_path):
+def test_an_unknown_image_format_is_refused(run_tool, tmp_path):
     out = tmp_path / 'plot.xyz'
     message = run_tool(TOOL, CONFIG, '--iters-per-epoch', 10, '--out', out)
     assert message.startswith(f'error: {out} must end in ')

@@ -34,7 +34,7 @@ def config(repo):
 
 @pytest.fixture
 def trained(config, tmp_path):
-    """A checkpoint with the entries of MMEngine's."""
+    """A checkpoint with the entries that MMEngine writes."""
     torch.manual_seed(0)
     weights, raw = (MODELS.build(config.model).state_dict() for _ in range(2))
     path = tmp_path / 'epoch_3.pth'
@@ -60,14 +60,14 @@ def trained(config, tmp_path):
 
 
 def publish(run_tool, source, out, *flags):
-    """Publishes, and returns the one file that this made."""
+    """Runs the tool, and returns the file that it wrote."""
     before = set(out.parent.iterdir())
     assert run_tool(TOOL, source, out, *flags) is None
     (path,) = set(out.parent.iterdir()) - before
     return path
 
 
-def test_averaged_weights_and_what_inference_reads_stay(run_tool, trained, tmp_path, capsys):
+def test_averaged_weights_and_entries_for_inference_are_kept(run_tool, trained, tmp_path, capsys):
     path = publish(run_tool, trained, tmp_path / 'kapao_n.pth')
     content = path.read_bytes()
     assert path.name == f'kapao_n-{hashlib.sha256(content).hexdigest()[:8]}.pth'
@@ -93,7 +93,7 @@ def test_the_same_weights_give_the_same_file(run_tool, trained, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(('flags', 'tolerance'), [((), 0), (('--half',), 2e-2)])
-def test_predictions_stay(run_tool, config, trained, tmp_path, flags, tolerance):
+def test_predictions_do_not_change(run_tool, config, trained, tmp_path, flags, tolerance):
     path = publish(run_tool, trained, tmp_path / 'a.pth', *flags)
     model = MODELS.build(config.model).eval()
     check_checkpoint(path, model)
@@ -106,7 +106,7 @@ def test_predictions_stay(run_tool, config, trained, tmp_path, flags, tolerance)
     torch.testing.assert_close(*grids, rtol=0, atol=tolerance)
 
 
-def test_half_precision_is_half_the_size_and_counters_stay(run_tool, trained, tmp_path):
+def test_half_precision_halves_the_file_and_keeps_integers(run_tool, trained, tmp_path):
     whole = publish(run_tool, trained, tmp_path / 'a.pth')
     half = publish(run_tool, trained, tmp_path / 'a.pth', '--half')
     assert half.stat().st_size < 0.6 * whole.stat().st_size
@@ -115,7 +115,7 @@ def test_half_precision_is_half_the_size_and_counters_stay(run_tool, trained, tm
 
 
 @pytest.mark.slow
-def test_the_inferencer_takes_it(run_tool, config, trained, tmp_path):
+def test_the_inferencer_loads_a_published_file(run_tool, config, trained, tmp_path):
     path = publish(run_tool, trained, tmp_path / 'a.pth', '--half')
     picture = tmp_path / 'a.jpg'
     cv2.imwrite(str(picture), np.full((96, 128, 3), 114, np.uint8))
@@ -123,7 +123,7 @@ def test_the_inferencer_takes_it(run_tool, config, trained, tmp_path):
     assert len(result['predictions'][0]['poses']) > 0
 
 
-def test_a_weight_that_half_cannot_hold_is_named(run_tool, trained, tmp_path):
+def test_a_weight_too_large_for_half_precision_is_reported(run_tool, trained, tmp_path):
     checkpoint = load_weights_only(trained)
     checkpoint['state_dict']['backbone.stem.conv.bn.running_var'][0] = 1e6
     torch.save(checkpoint, trained)
@@ -132,7 +132,7 @@ def test_a_weight_that_half_cannot_hold_is_named(run_tool, trained, tmp_path):
     assert list(tmp_path.iterdir()) == [trained]
 
 
-def test_a_damaged_file_leaves_nothing(run_tool, trained, tmp_path):
+def test_a_damaged_checkpoint_is_not_published(run_tool, trained, tmp_path):
     trained.write_bytes(trained.read_bytes()[:-100])
     assert 'cannot be read safely' in run_tool(TOOL, trained, tmp_path / 'a.pth')
     assert list(tmp_path.iterdir()) == [trained]

@@ -18,7 +18,7 @@ TOY = 'configs/kapao/kapao_n_toy.py'
 
 @pytest.fixture
 def applied(repo, load_file, monkeypatch, tmp_path):
-    """A config as the flags leave it."""
+    """Makes a function that returns a config after the flags were applied."""
     train = load_file('tools/train.py')
 
     def apply(config, *flags, **values):
@@ -38,29 +38,29 @@ def applied(repo, load_file, monkeypatch, tmp_path):
         ('OptimWrapper', dict(type='AmpOptimWrapper', loss_scale='dynamic')),
     ],
 )
-def test_amp_means_float16(applied, monkeypatch, wrapper, expected):
+def test_amp_sets_float16(applied, monkeypatch, wrapper, expected):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     found = applied(RECIPE, '--amp', **{'optim_wrapper.type': wrapper}).optim_wrapper
     assert {name: found[name] for name in expected} == expected
 
 
-def test_scaling_the_lr_needs_a_batch_size_to_scale_from(run_tool, tmp_path):
+def test_scaling_the_lr_needs_a_base_batch_size(run_tool, tmp_path):
     message = run_tool('train.py', RECIPE, '--auto-scale-lr', '--work-dir', tmp_path)
     assert message.startswith('error: --auto-scale-lr needs auto_scale_lr.base_batch_size in')
 
 
-def test_scaling_the_lr(applied):
+def test_the_lr_is_scaled_on_request(applied):
     scale = dict(base_batch_size=64)
     assert applied(TOY, '--auto-scale-lr', auto_scale_lr=scale).auto_scale_lr.enable
 
 
-def test_resuming_before_the_first_checkpoint_keeps_the_start(applied):
+def test_resuming_without_a_checkpoint_keeps_load_from(applied):
     cfg = applied(TOY, '--resume', load_from='start.pth')
     assert cfg.load_from == 'start.pth'
     assert not cfg.resume
 
 
-def test_resuming_takes_the_last_checkpoint(applied, tmp_path):
+def test_resuming_loads_the_last_checkpoint(applied, tmp_path):
     path = tmp_path / 'epoch_3.pth'
     torch.save(dict(state_dict={}, meta={}, message_hub={}, optimizer={}), path)
     (tmp_path / 'last_checkpoint').write_text(str(path))
@@ -70,7 +70,7 @@ def test_resuming_takes_the_last_checkpoint(applied, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_start_of_another_size_is_refused(repo, run_tool, tmp_path):
+def test_initial_weights_of_another_model_size_are_refused(repo, run_tool, tmp_path):
     start = tmp_path / 'start.pth'
     cfg = load_config(repo / TOY)
     with torch.device('meta'):
@@ -100,7 +100,7 @@ def test_the_recipe_trains_without_validation(run_tool, toy, tmp_path):
 QUICK = ['--cfg-options', 'input_size=64', 'max_epochs=1', 'train_dataloader.num_workers=0']
 
 
-def test_a_work_directory_with_checkpoints_is_not_written_over(run_tool, toy, tmp_path):
+def test_checkpoints_of_another_run_are_not_overwritten(run_tool, toy, tmp_path):
     for name in ('epoch_1.pth', 'kapao_n_toy.py'):
         (tmp_path / name).write_text('precious')
     message = run_tool('train.py', TOY, '--work-dir', tmp_path, *QUICK, f'data_root={toy}')
@@ -111,17 +111,17 @@ def test_a_work_directory_with_checkpoints_is_not_written_over(run_tool, toy, tm
 
 
 @pytest.mark.slow
-def test_a_work_directory_with_checkpoints_may_be_written_over(run_tool, toy, tmp_path):
+def test_checkpoints_of_another_run_are_overwritten_on_request(run_tool, toy, tmp_path):
     (tmp_path / 'epoch_1.pth').write_text('old')
     flags = ['--work-dir', tmp_path, '--no-validate', '--overwrite', *QUICK]
     assert run_tool('train.py', TOY, *flags, 'batch_size=2', f'data_root={toy}') is None
     assert load_weights_only(tmp_path / 'epoch_1.pth')['meta']['epoch'] == 1
 
 
-def test_resume_in_the_config_is_as_the_flag(applied, tmp_path):
+def test_resume_in_the_config_works_like_the_flag(applied, tmp_path):
     path = tmp_path / 'epoch_3.pth'
     torch.save(dict(state_dict={}, meta={}, message_hub={}, optimizer={}), path)
-    cfg = applied(TOY, resume=True)  # last_checkpoint is missing; MMEngine would start anew
+    cfg = applied(TOY, resume=True)  # last_checkpoint is missing; MMEngine would start again
     assert (cfg.resume, cfg.load_from) == (True, str(path))
     path.write_bytes(b'')
     with pytest.raises(InputError, match='message_hub, optimizer missing|cannot be resumed'):
@@ -130,7 +130,7 @@ def test_resume_in_the_config_is_as_the_flag(applied, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('flag', ['load_from', 'resume', 'backbone'])
-def test_weights_from_a_server_run_no_code(run_tool, toy, tmp_path, served, flag):
+def test_code_in_downloaded_weights_is_not_run(run_tool, toy, tmp_path, served, flag):
     class Runs:
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / 'ran'),)

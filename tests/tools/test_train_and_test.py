@@ -12,7 +12,7 @@ CONFIG = 'configs/kapao/kapao_n_toy.py'
 
 
 def options(**values):
-    """--cfg-options of a run that takes seconds; ``__`` stands for a dot."""
+    """Returns --cfg-options of a run that takes seconds; ``__`` stands for a dot."""
     loaders = ('train', 'val', 'test')
     quick = dict(input_size=128, max_epochs=1, batch_size=2)
     quick |= {f'{loader}_dataloader__num_workers': 0 for loader in loaders}
@@ -28,7 +28,7 @@ def work(tmp_path_factory):
 
 @pytest.fixture
 def checkpoint(run_tool, toy, work):
-    """Trained for an epoch, once for all tests."""
+    """A checkpoint that was trained for an epoch, once for all tests."""
     path = work / 'epoch_1.pth'
     if not path.exists():
         args = [CONFIG, '--work-dir', work, *options(data_root=toy)]
@@ -51,7 +51,7 @@ def test_testing_writes_metrics_predictions_and_pictures(run_tool, toy, checkpoi
     args += ['--show-dir', tmp_path / 'pictures', *options(data_root=toy)]
     assert run_tool('test.py', CONFIG, checkpoint, *args) is None
     assert 0 <= json.loads((tmp_path / 'a.json').read_text())['coco/AP'] <= 1
-    predictions = pickle.loads((tmp_path / 'a.pkl').read_bytes())  # our own, of a moment ago
+    predictions = pickle.loads((tmp_path / 'a.pkl').read_bytes())  # written by this test
     assert [p['pred_instances']['keypoints'].shape[1:] for p in predictions] == [(17, 2)] * 2
     assert len(list((tmp_path / 'pictures').rglob('*.jpg'))) == 2
 
@@ -81,7 +81,7 @@ def test_resuming_continues_the_training(run_tool, toy, checkpoint, tmp_path):
     assert step == 4
 
 
-def test_a_missing_data_root_ends_before_training(run_tool, tmp_path):
+def test_a_missing_data_root_is_reported_before_training(run_tool, tmp_path):
     message = run_tool(
         'train.py', CONFIG, '--work-dir', tmp_path, *options(data_root=tmp_path / 'nowhere')
     )
@@ -89,7 +89,7 @@ def test_a_missing_data_root_ends_before_training(run_tool, tmp_path):
     assert '--cfg-options data_root=' in message
 
 
-def test_annotations_without_keypoints_end_before_training(run_tool, toy, tmp_path):
+def test_annotations_without_keypoints_are_reported_before_training(run_tool, toy, tmp_path):
     shutil.copytree(toy, tmp_path / 'data')
     path = tmp_path / 'data/annotations/person_keypoints_train.json'
     content = json.loads(path.read_text())
@@ -103,20 +103,15 @@ def test_annotations_without_keypoints_end_before_training(run_tool, toy, tmp_pa
 
 
 @pytest.mark.slow
-def test_another_number_of_keypoints_ends_before_training(run_tool, toy, tmp_path):
-    message = run_tool(
-        'train.py',
-        CONFIG,
-        '--work-dir',
-        tmp_path,
-        *options(data_root=toy, model__head__num_keypoints=14),
-    )
+def test_another_number_of_keypoints_is_reported_before_training(run_tool, toy, tmp_path):
+    changed = options(data_root=toy, model__head__num_keypoints=14)
+    message = run_tool('train.py', CONFIG, '--work-dir', tmp_path, *changed)
     assert message.startswith('error: model.head.num_keypoints is 14, but')
     assert not list(tmp_path.glob('*.pth'))
 
 
 @pytest.mark.parametrize('tool', ['train.py', 'test.py'])
-def test_a_missing_checkpoint_is_named(run_tool, toy, tmp_path, tool):
+def test_a_missing_checkpoint_is_reported_with_its_path(run_tool, toy, tmp_path, tool):
     missing = tmp_path / 'missing.pth'
     given = [CONFIG, '--resume', missing] if tool == 'train.py' else [CONFIG, missing]
     message = run_tool(tool, *given, '--work-dir', tmp_path, *options(data_root=toy))
@@ -125,14 +120,8 @@ def test_a_missing_checkpoint_is_named(run_tool, toy, tmp_path, tool):
 
 @pytest.mark.slow
 def test_a_checkpoint_of_another_size_is_refused(run_tool, toy, checkpoint, tmp_path):
-    message = run_tool(
-        'test.py',
-        CONFIG,
-        checkpoint,
-        '--work-dir',
-        tmp_path,
-        *options(data_root=toy, model__head__num_keypoints=14),
-    )
+    changed = options(data_root=toy, model__head__num_keypoints=14)
+    message = run_tool('test.py', CONFIG, checkpoint, '--work-dir', tmp_path, *changed)
     assert 'does not fit the config' in message
 
 
@@ -143,9 +132,9 @@ def test_mixed_precision_without_a_gpu_is_refused(run_tool, toy, tmp_path, monke
 
 
 @pytest.mark.slow
-def test_a_loss_that_is_not_finite_ends_training_before_it_does_harm(run_tool, toy, tmp_path):
-    spoilt = options(data_root=toy, model__head__loss__box_gain='inf')
-    message = run_tool('train.py', CONFIG, '--work-dir', tmp_path, *spoilt)
+def test_a_loss_that_is_not_finite_stops_training_and_spares_the_weights(run_tool, toy, tmp_path):
+    broken = options(data_root=toy, model__head__loss__box_gain='inf')
+    message = run_tool('train.py', CONFIG, '--work-dir', tmp_path, *broken)
     assert message.startswith('error: the loss is not finite at iteration 1 (epoch 1): loss_box ')
     assert str(toy / 'train2017/toy_') in message
     found = load_weights_only(tmp_path / 'non_finite_iter_1.pth')
@@ -164,7 +153,7 @@ def test_weights_that_are_not_finite_are_not_tested(run_tool, toy, checkpoint, t
 
 
 @pytest.mark.slow
-def test_a_checkpoint_on_a_server_is_tested(run_tool, toy, checkpoint, tmp_path, served):
+def test_a_checkpoint_is_downloaded_and_tested(run_tool, toy, checkpoint, tmp_path, served):
     folder, server = served
     shutil.copy(checkpoint, folder / 'a.pth')
     args = ['--work-dir', tmp_path / 'work', '--out', tmp_path / 'a.json']

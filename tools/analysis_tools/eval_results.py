@@ -4,7 +4,6 @@
 import argparse
 from pathlib import Path
 
-from kapao_mm.errors import InputError
 from kapao_mm.utils.atomic_file import atomic_path, check_writable
 from kapao_mm.utils.cli import add_config_options, exit_on_input_error
 
@@ -19,51 +18,20 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-if __name__ == '__main__':
-    parse_args()  # before the slow imports below, so that --help is fast
-
-import mmengine
-from mmengine.config import Config
-from mmpose.registry import DATASETS, METRICS
-
-from kapao_mm import register_all_modules
-from kapao_mm.evaluation import KAPAOMetric, read_results
-from kapao_mm.utils.config import load_config
-
-
-def build_metric(cfg: Config) -> KAPAOMetric:
-    """Builds the metric of a config, with the annotation file of its test dataset.
-
-    Raises:
-        InputError: If the config has not exactly one KAPAOMetric and one test dataset, or the
-            annotation file has errors.
-    """
-    evaluators = cfg.get('test_evaluator')
-    evaluators = evaluators if isinstance(evaluators, list) else [evaluators]
-    evaluators = [e for e in evaluators if e and e.type == 'KAPAOMetric']
-    if len(evaluators) != 1:
-        raise InputError(
-            f'{cfg.filename} has {len(evaluators)} KAPAOMetric as test_evaluator, not 1'
-        )
-    source = cfg.get('test_dataloader', {}).get('dataset', {})
-    if 'ann_file' not in source:
-        raise InputError(
-            f'the test dataset of {cfg.filename} is no single one: {source.get("type")}'
-        )
-    # Built to check the annotations; images are not needed.
-    dataset = DATASETS.build({**source, 'data_prefix': dict(img=''), 'pipeline': []})
-    metric = METRICS.build({'ann_file': dataset.ann_file, **evaluators[0], 'format_only': False})
-    metric.dataset_meta = dataset.metainfo
-    return metric
-
-
 def main() -> None:
     """Evaluates the result file, and prints the metrics."""
     args = parse_args()
     if args.out:
         check_writable(args.out, ('.json', '.yaml', '.yml'))
+    import mmengine
+
+    from kapao_mm import register_all_modules
+    from kapao_mm.evaluation import read_results
+    from kapao_mm.evaluation.from_config import build_test_metric
+    from kapao_mm.utils.config import load_config
+
     register_all_modules()
-    metric = build_metric(load_config(args.config, args.cfg_options))
+    metric = build_test_metric(load_config(args.config, args.cfg_options))
     results = read_results(args.results)
     metrics = metric.score(results, str(args.results))
     images = len({result['image_id'] for result in results})

@@ -6,7 +6,6 @@ count a multiply-add as one FLOP and others as two: both numbers are printed.
 """
 
 import argparse
-from collections import OrderedDict
 
 from kapao_mm.utils.cli import exit_on_input_error, input_shape
 
@@ -23,49 +22,28 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-if __name__ == '__main__':
-    parse_args()  # before the slow imports below, so that --help is fast
-
-import torch
-from mmengine.analysis import FlopAnalyzer, parameter_count
-from mmpose.registry import MODELS
-from torch import nn
-
-from kapao_mm import register_all_modules
-from kapao_mm.models.kapao import KAPAO
-from kapao_mm.utils.config import load_config
-
-
-def count(model: KAPAO, input_hw: tuple[int, int]) -> dict[str, tuple[int, int]]:
-    """Counts parameters and multiply-adds for one image, for each part of the network and in total.
-
-    Args:
-        model: Model to measure.
-        input_hw: Size (h, w) of the network input, px.
-
-    Returns:
-        Parameters and multiply-adds by name of the part.
-    """
-    parts = dict(backbone=model.backbone, neck=model.neck, head=model.head.head_module)
-    network = nn.Sequential(OrderedDict(parts)).eval()
-    parameters = parameter_count(network)
-    analyzer = FlopAnalyzer(network, torch.zeros(1, 3, *input_hw))
-    counted = analyzer.unsupported_ops_warnings(False).by_module_and_operator()
-    return {name or 'total': (parameters[name], counted[name]['conv']) for name in (*parts, '')}
-
-
 def main() -> None:
     """Prints a table of parameters and multiply-adds."""
     args = parse_args()
+    from mmpose.registry import MODELS
+
+    from kapao_mm import register_all_modules
+    from kapao_mm.analysis.flops import count_flops
+    from kapao_mm.analysis.report import print_table
+    from kapao_mm.utils.config import load_config
+
     register_all_modules()
     cfg = load_config(args.config)
     height, width = args.input_size or (cfg.input_size, cfg.input_size)
-    counts = count(MODELS.build(cfg.model), (height, width))
-    print(f'{args.config}: one image of {height} x {width} px\n')
-    print(f'{"":<10}{"parameters":>14}{"G multiply-adds":>18}{"GFLOPs (two each)":>20}')
-    for part, (parameters, multiply_adds) in counts.items():
-        giga = multiply_adds / 1e9
-        print(f'{part:<10}{parameters / 1e6:>12.3f} M{giga:>18.3f}{2 * giga:>20.3f}')
+    counts = count_flops(MODELS.build(cfg.model), (height, width))
+    print(f'{args.config}: one image of {height} x {width} px')
+    print_table(
+        ('', 'parameters', 'G multiply-adds', 'GFLOPs (two each)'),
+        (
+            (part, f'{parameters / 1e6:.3f} M', f'{adds / 1e9:.3f}', f'{2 * adds / 1e9:.3f}')
+            for part, (parameters, adds) in counts.items()
+        ),
+    )
 
 
 if __name__ == '__main__':

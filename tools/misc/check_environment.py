@@ -20,7 +20,7 @@ def main() -> None:
         if part.remedy:
             print(f'      {part.remedy}')
     wrong = [part.name for part in parts if part.remedy and part.needed]
-    print(f'\ndoes not fit: {", ".join(wrong)}' if wrong else '\neverything needed fits')
+    print(f'\nnot suitable: {", ".join(wrong)}' if wrong else '\nall needed packages are suitable')
     sys.exit(bool(wrong))
 
 

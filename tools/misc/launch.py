@@ -9,26 +9,22 @@ import logging
 import os
 import signal
 import sys
+from typing import TYPE_CHECKING
 
 from kapao_mm.errors import InputError
 from kapao_mm.utils.cli import exit_on_input_error
+
+if TYPE_CHECKING:
+    from torch.distributed.elastic.multiprocessing import ProcessFailure
 
 
 def parse_args() -> argparse.Namespace:
     """Parses the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('gpus', metavar='GPUS', help='processes on this machine')
+    parser.add_argument('gpus', metavar='GPUS', help='number of processes on this machine')
     parser.add_argument('tool', metavar='TOOL', help='script to start')
     parser.add_argument('arguments', nargs=argparse.REMAINDER, help='its arguments')
     return parser.parse_args()
-
-
-if __name__ == '__main__':
-    parse_args()  # before the slow imports below, so that --help is fast
-
-from torch.distributed import run
-from torch.distributed.elastic.multiprocessing import ProcessFailure, SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 
 def torchrun_args(gpus: str, environment: dict[str, str]) -> list[str]:
@@ -50,7 +46,7 @@ def torchrun_args(gpus: str, environment: dict[str, str]) -> list[str]:
             raise InputError(f'{name} must be a number, but is {value!r}')
     if int(machine) >= int(machines):
         raise InputError(
-            f'NODE_RANK={machine}: {machines} machines have the numbers 0 to {int(machines) - 1}'
+            f'NODE_RANK={machine}: the numbers of {machines} machines are 0 to {int(machines) - 1}'
         )
     args = ['--nproc-per-node', gpus]
     if machines == '1' and 'PORT' not in environment:
@@ -62,7 +58,7 @@ def torchrun_args(gpus: str, environment: dict[str, str]) -> list[str]:
     return [*args, '--master-addr', address, '--master-port', environment.get('PORT', '29500')]
 
 
-def describe(failures: dict[int, ProcessFailure]) -> str | None:
+def describe(failures: dict[int, 'ProcessFailure']) -> str | None:
     """Returns the error message for processes killed by a signal.
 
     Args:
@@ -83,7 +79,11 @@ def describe(failures: dict[int, ProcessFailure]) -> str | None:
 def main() -> None:
     """Starts the processes."""
     args = parse_args()
-    os.environ.setdefault('OMP_NUM_THREADS', '1')  # torchrun and MMEngine do so with a warning
+    from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    os.environ.setdefault('OMP_NUM_THREADS', '1')  # torchrun and MMEngine would warn
     os.environ.setdefault('MKL_NUM_THREADS', '1')
     logging.getLogger('torch.distributed.elastic').setLevel(logging.CRITICAL)
     try:

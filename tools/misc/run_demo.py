@@ -58,11 +58,11 @@ def run(log: str, tool: str, *args: str) -> None:
 def show_progress(
     epoch: str | None, eta: str | None, loss: str | None, val_epoch: str | None, ap: str | None
 ) -> None:
-    """Prints a line every few epochs of training and for every validation."""
+    """Prints a line for every fifth epoch of training and for every validation."""
     if val_epoch:
         print(f'  epoch {val_epoch:>3}  AP {float(ap):.3f}', flush=True)
     elif int(epoch) % 5 == 0 or epoch == '1':
-        print(f'  epoch {epoch:>3}  loss {float(loss):.3f}  to go {eta}', flush=True)
+        print(f'  epoch {epoch:>3}  loss {float(loss):.3f}  remaining {eta}', flush=True)
 
 
 def test(checkpoint: str, name: str, *options: str) -> float:
@@ -104,7 +104,7 @@ def main() -> None:
     faster = [f'optim_wrapper.precision={precision}', 'optim_wrapper.optimizer.fused=True']
     args = ['--work-dir', str(WORK), '--resume', '--cfg-options', *faster, 'image_cache=ram']
     run('train.log', 'train.py', CONFIG, *args)
-    # By its name: the repository may have been moved since.
+    # Only the name is used, because the repository may have been moved.
     checkpoint = str(WORK / Path((WORK / 'last_checkpoint').read_text().strip()).name)
 
     begin(3)

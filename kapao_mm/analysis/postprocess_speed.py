@@ -1,0 +1,158 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+"""Measures the time of NMS and fusion by the number of people in an image.
+
+"NMS" is the step from candidates to kept objects on the host. "fusion" is the step from there to
+poses in the original image. "fuse" is Algorithm 1 of the paper alone. The crowds are synthetic, in
+inputs of 1280 x 1280 px.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from mmpose.registry import MODELS
+from torchvision.ops import box_convert
+
+from kapao_mm.errors import InputError
+from kapao_mm.functional.fusion import fuse
+from kapao_mm.functional.prediction import predict_in_image
+from kapao_mm.models.heads import KAPAOHead
+from kapao_mm.models.kapao import inference_settings
+from kapao_mm.models.task_modules.candidates import Candidates
+from kapao_mm.utils.config import load_config
+
+from .report import live_table
+from .synthetic_crowd import confident, make_crowds
+from .timing import Part, describe_machine, find_device, summarize, time_parts
+
+PARTS = ('NMS', 'fusion', 'fuse')
+COUNTS = ('candidates', 'poses', 'keypoint_objects', 'fused')
+WARM_UP = 20  # runs that are not measured
+SCALE = np.array([0.5, 0.5])  # px of the original image for each px of the network input
+IMAGE_SIZE = (640, 640)
+
+
+def benchmark(
+    config: str, people: Sequence[int], golden: Path | None, use: str, runs: int
+) -> tuple[dict[str, Any], Figure]:
+    """Measures crowds of several sizes, and prints a table.
+
+    Arguments are those of ``benchmark.py postprocess``.
+
+    Returns:
+        The figures, and a plot of the synthetic crowds.
+
+    Raises:
+        InputError: If the model has several categories, or ``golden`` has no crowds for it.
+    """
+    cfg = load_config(config)
+    head = MODELS.build(cfg.model.head)
+    if head.num_categories > 1:
+        raise InputError(f'{config} has {head.num_categories} categories; give a config with one')
+    settings = inference_settings(cfg.model.test_cfg, use)
+    crowds = {number: make_crowds(number, 1, head.keypoint_counts) for number in people}
+    others = read_crowds(golden, head.num_keypoints) if golden else {}
+
+    machine = describe_machine('numpy', 'torchvision')
+    print(f'{machine}\nms, median and p95 of {runs} runs; thresholds for {use}\n')
+    counts = (name.replace('_', ' ') for name in COUNTS)
+    columns = ('people', *counts, *(text for part in PARTS for text in (part, 'p95')))
+    rows = {}
+    with live_table(*columns) as add:
+        for name, candidates in {**crowds, **others}.items():
+            row = rows[name] = measure(head, candidates, settings, runs)
+            times = (row[part][key] for part in PARTS for key in ('median_ms', 'p95_ms'))
+            add(str(name), *(str(row[key]) for key in COUNTS), *(f'{time:.2f}' for time in times))
+    plot = draw({number: rows[number] for number in crowds}, machine.partition(';')[0])
+    return dict(machine=machine, use=use, runs=runs, crowds=rows), plot
+
+
+def measure(
+    head: KAPAOHead, candidates: Candidates, settings: dict[str, float], runs: int
+) -> dict[str, Any]:
+    """Measures the parts of post-processing for a crowd, and counts candidates and objects."""
+    device = find_device()
+    candidates = confident(candidates, settings, device)
+    counts = {}
+
+    def run(part: Part) -> None:
+        with part('NMS'):
+            (objects,) = head.detect(candidates, 1, settings)
+        with part('fusion'):
+            found = predict_in_image(
+                objects, SCALE, np.zeros(2), IMAGE_SIZE, head.keypoint_counts, settings
+            )
+        centers = (objects.point_boxes.reshape(-1, 2, 2) * SCALE).mean(1)
+        with part('fuse'):
+            fuse(
+                found.pose_keypoints,
+                objects.scores,
+                centers,
+                objects.point_scores,
+                objects.point_types,
+                settings['fusion_score_thr'],
+                settings['fusion_distance'],
+            )
+        counts.update(
+            poses=len(objects.boxes),
+            keypoint_objects=len(objects.point_boxes),
+            fused=int((found.keypoint_scores > 0).sum()),
+        )
+
+    seconds = time_parts(run, runs, device, WARM_UP)
+    times = {name: summarize(values) for name, values in seconds.items()}
+    return dict(candidates=len(candidates.scores), **counts, **times)
+
+
+def read_crowds(path: Path, num_keypoints: int) -> dict[str, Candidates]:
+    """Reads crowds from a file of decoded rows, by name.
+
+    Args:
+        path: File (.npz) with arrays ``NAME_pred`` (n, 6 + 3K): center, size, objectness, classes,
+            keypoints.
+        num_keypoints: K.
+
+    Raises:
+        InputError: If the file has no crowds, or they have another number of keypoints.
+    """
+    try:
+        with np.load(path) as file:
+            arrays = {name: file[name] for name in file if name.endswith('_pred')}
+    except (OSError, ValueError) as error:
+        raise InputError(f'{path} cannot be read: {error}') from error
+    width = 6 + 3 * num_keypoints
+    if not arrays or any(rows.shape[1:] != (width,) for rows in arrays.values()):
+        raise InputError(f'{path} has no arrays NAME_pred of rows of {width} numbers')
+    return {name.removesuffix('_pred'): _decoded(rows) for name, rows in arrays.items()}
+
+
+def _decoded(rows: np.ndarray) -> Candidates:
+    columns = torch.from_numpy(rows)
+    num_keypoints = columns.shape[1] // 3 - 2
+    scores, labels = (columns[:, 5 : 6 + num_keypoints] * columns[:, 4:5]).max(1)
+    return Candidates(
+        image=torch.zeros_like(labels),
+        scores=scores,
+        labels=labels,
+        boxes=box_convert(columns[:, :4], 'cxcywh', 'xyxy'),
+        keypoints=columns[:, 6 + num_keypoints :].unflatten(1, (num_keypoints, 2)),
+    )
+
+
+def draw(rows: dict[int, dict], title: str) -> Figure:
+    """Plots the time by number of people: medians, and bands up to the 95th percentile."""
+    figure = Figure(figsize=(8, 5), layout='constrained')
+    axes = figure.subplots()
+    for part in PARTS:
+        medians, highs = (
+            [row[part][key] for row in rows.values()] for key in ('median_ms', 'p95_ms')
+        )
+        (line,) = axes.plot(list(rows), medians, 'o-', label=part)
+        axes.fill_between(list(rows), medians, highs, alpha=0.2, color=line.get_color())
+    axes.set(title=title, xlabel='people in the image', ylabel='ms, median and p95', ylim=0)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
