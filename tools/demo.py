@@ -24,9 +24,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--score-thr',
         type=float,
-        help="minimum score of a pose [the config's model.test_cfg.pictures.pose_score_thr]",
+        help="minimum score of a pose [the config's model.test_cfg.demo.pose_score_thr]",
     )
-    add_config_options(parser, 'input_size=640 model.test_cfg.pictures.keypoint_score_thr=0.3')
+    add_config_options(parser, 'input_size=640 model.test_cfg.demo.keypoint_score_thr=0.3')
     return parser.parse_args()
 
 
@@ -52,7 +52,7 @@ def build_inferencer(args: argparse.Namespace) -> KAPAOInferencer:
     if args.score_thr is not None:
         if not 0 <= args.score_thr <= 1:
             raise InputError(f'--score-thr {args.score_thr} is not between 0 and 1')
-        options['model.test_cfg.pictures.pose_score_thr'] = args.score_thr
+        options['model.test_cfg.demo.pose_score_thr'] = args.score_thr
     if args.device:
         try:
             torch.empty(1, device=args.device)

@@ -1,7 +1,6 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 """Opens exported files of every format, and checks that they find what the model finds."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +9,11 @@ import torchvision  # noqa: F401 - TorchScript files need its operators
 from mmpose.structures import PoseDataSample
 
 from kapao_mm.datasets.toy import draw_scene
-from kapao_mm.deploy.runtime import BACKENDS, Network, split_by_image
+from kapao_mm.deploy.runtime import BACKENDS, Network, run_network
 from kapao_mm.errors import InputError
 from kapao_mm.functional.letterbox import letterbox, resize_and_pad
-from kapao_mm.functional.prediction import DetectedObjects
 from kapao_mm.models.kapao import KAPAO
+from kapao_mm.structures import Detections, InferenceSettings
 from kapao_mm.utils.image_files import read_image
 
 from .comparison import compare_objects
@@ -64,7 +63,7 @@ def example_input(path: Path | None, input_size: int) -> np.ndarray:
 
 
 @torch.no_grad()
-def detect(model: KAPAO, picture: np.ndarray, settings: Mapping[str, float]) -> DetectedObjects:
+def detect(model: KAPAO, picture: np.ndarray, settings: InferenceSettings) -> Detections:
     """Detects the objects of a network input (S, S, 3) uint8 BGR in PyTorch."""
     image = torch.from_numpy(picture).permute(2, 0, 1)
     batch = model.data_preprocessor(dict(inputs=[image], data_samples=[PoseDataSample()]))
@@ -72,7 +71,7 @@ def detect(model: KAPAO, picture: np.ndarray, settings: Mapping[str, float]) -> 
     return model.head.predict(feats, batch['data_samples'], settings)[0]
 
 
-def check_exported(path: Path, picture: np.ndarray, expected: DetectedObjects) -> str:
+def check_exported(path: Path, picture: np.ndarray, expected: Detections) -> str:
     """Runs an exported file, and compares its detections with those of PyTorch.
 
     Args:
@@ -87,18 +86,18 @@ def check_exported(path: Path, picture: np.ndarray, expected: DetectedObjects) -
         InputError: If the difference is larger than rounding errors.
     """
     _, network = open_exported(path)
-    (found,) = split_by_image(network(picture[None]), 1)
+    (found,) = run_network(network, picture[None])
     difference = compare_objects(found, expected)
-    if not any(map(len, (found.boxes, found.point_boxes, expected.boxes, expected.point_boxes))):
+    if not any(len(objects.bboxes) for objects in (*found, *expected)):
         return (
             'the file and PyTorch find nothing, so nothing was compared; give --image with what '
             'the model was trained to find'
         )
-    counts = f'{len(found.boxes)} pose objects, {len(found.point_boxes)} keypoint objects'
+    counts = '{} pose objects, {} keypoint objects'.format(*(len(o.bboxes) for o in found))
     apart = f'{difference.position:.1g} px and {difference.score:.1g} of score'
     if difference.position > MAX_POSITION or difference.score > MAX_SCORE:
         raise InputError(
             f'{path} was written, but differs from the model: it finds {counts}, PyTorch '
-            f'{len(expected.boxes)} and {len(expected.point_boxes)}; largest difference {apart}'
+            f'{" and ".join(str(len(o.bboxes)) for o in expected)}; largest difference {apart}'
         )
     return f'{counts}, at most {apart} from those of PyTorch'

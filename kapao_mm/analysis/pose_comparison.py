@@ -21,8 +21,9 @@ from torchvision.ops import box_iou
 from kapao_mm.deploy.runtime import KAPAORuntime
 from kapao_mm.engine import load_weights
 from kapao_mm.errors import InputError
-from kapao_mm.models.kapao import add_prediction_to_datasample, inference_settings
 from kapao_mm.models.utils.inference import prepare_for_inference
+from kapao_mm.structures import InferenceSettings
+from kapao_mm.structures.data_sample import to_data_sample
 from kapao_mm.utils.config import fit_loaders, load_config
 from kapao_mm.utils.image_files import read_image
 
@@ -48,7 +49,7 @@ def compare_models(
     cfg = load_config(config, cfg_options)
     fit_loaders(cfg)
     MMLogger.get_instance('compare_predictions', log_level='WARNING')
-    score_thr = inference_settings(cfg.model.test_cfg)['fusion_score_thr']
+    score_thr = InferenceSettings.from_test_cfg(cfg.model.test_cfg, 'evaluation').fusion_score_thr
     with redirect_stdout(None):
         loader = Runner.build_dataloader(cfg.test_dataloader)
     expected, ap = predict_all(torch_model(cfg, checkpoint), loader, cfg.test_evaluator)
@@ -108,7 +109,7 @@ def exported_model(path: str) -> Predict:
         samples = batch['data_samples']
         found = runtime([read_image(Path(sample.img_path)) for sample in samples])
         for sample, prediction in zip(samples, found, strict=True):
-            add_prediction_to_datasample(prediction, sample)
+            to_data_sample(prediction, sample)
         return samples
 
     return predict

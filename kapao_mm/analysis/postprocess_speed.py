@@ -18,14 +18,14 @@ from torchvision.ops import box_convert
 
 from kapao_mm.errors import InputError
 from kapao_mm.functional.fusion import fuse
-from kapao_mm.functional.prediction import predict_in_image
+from kapao_mm.functional.postprocess import predict_in_image
 from kapao_mm.models.heads import KAPAOHead
-from kapao_mm.models.kapao import inference_settings
-from kapao_mm.models.task_modules.candidates import Candidates
+from kapao_mm.models.task_modules.postprocess import Candidates
+from kapao_mm.structures import InferenceSettings
 from kapao_mm.utils.config import load_config
 
 from .report import live_table
-from .synthetic_crowd import confident, make_crowds
+from .synthetic_crowd import filter_by_score, make_crowds
 from .timing import Part, describe_machine, find_device, summarize, time_parts
 
 PARTS = ('NMS', 'fusion', 'fuse')
@@ -52,7 +52,7 @@ def benchmark(
     head = MODELS.build(cfg.model.head)
     if head.num_categories > 1:
         raise InputError(f'{config} has {head.num_categories} categories; give a config with one')
-    settings = inference_settings(cfg.model.test_cfg, use)
+    settings = InferenceSettings.from_test_cfg(cfg.model.test_cfg, use)
     crowds = {number: make_crowds(number, 1, head.keypoint_counts) for number in people}
     others = read_crowds(golden, head.num_keypoints) if golden else {}
 
@@ -71,40 +71,41 @@ def benchmark(
 
 
 def measure(
-    head: KAPAOHead, candidates: Candidates, settings: dict[str, float], runs: int
+    head: KAPAOHead, candidates: Candidates, settings: InferenceSettings, runs: int
 ) -> dict[str, Any]:
     """Measures the parts of post-processing for a crowd, and counts candidates and objects."""
     device = find_device()
-    candidates = confident(candidates, settings, device)
+    candidates = filter_by_score(candidates, settings, device)
     counts = {}
 
     def run(part: Part) -> None:
         with part('NMS'):
-            (objects,) = head.detect(candidates, 1, settings)
+            (detections,) = head.detect(candidates, settings)
         with part('fusion'):
             found = predict_in_image(
-                objects, SCALE, np.zeros(2), IMAGE_SIZE, head.keypoint_counts, settings
+                detections, SCALE, np.zeros(2), IMAGE_SIZE, head.keypoint_counts, settings
             )
-        centers = (objects.point_boxes.reshape(-1, 2, 2) * SCALE).mean(1)
+        poses, objects = detections
+        centers = (objects.bboxes.reshape(-1, 2, 2) * SCALE).mean(1)
         with part('fuse'):
             fuse(
                 found.pose_keypoints,
-                objects.scores,
+                poses.scores,
                 centers,
-                objects.point_scores,
-                objects.point_types,
-                settings['fusion_score_thr'],
-                settings['fusion_distance'],
+                objects.scores,
+                objects.labels,
+                settings.fusion_score_thr,
+                settings.fusion_distance,
             )
         counts.update(
-            poses=len(objects.boxes),
-            keypoint_objects=len(objects.point_boxes),
-            fused=int((found.keypoint_scores > 0).sum()),
+            poses=len(poses.bboxes),
+            keypoint_objects=len(objects.bboxes),
+            fused=int(found.keypoints_fused.sum()),
         )
 
     seconds = time_parts(run, runs, device, WARM_UP)
     times = {name: summarize(values) for name, values in seconds.items()}
-    return dict(candidates=len(candidates.scores), **counts, **times)
+    return dict(candidates=candidates.scores.numel(), **counts, **times)
 
 
 def read_crowds(path: Path, num_keypoints: int) -> dict[str, Candidates]:
@@ -134,11 +135,10 @@ def _decoded(rows: np.ndarray) -> Candidates:
     num_keypoints = columns.shape[1] // 3 - 2
     scores, labels = (columns[:, 5 : 6 + num_keypoints] * columns[:, 4:5]).max(1)
     return Candidates(
-        image=torch.zeros_like(labels),
-        scores=scores,
-        labels=labels,
-        boxes=box_convert(columns[:, :4], 'cxcywh', 'xyxy'),
-        keypoints=columns[:, 6 + num_keypoints :].unflatten(1, (num_keypoints, 2)),
+        scores=scores[None],
+        labels=labels[None],
+        bboxes=box_convert(columns[None, :, :4], 'cxcywh', 'xyxy'),
+        keypoints=columns[None, :, 6 + num_keypoints :].unflatten(2, (num_keypoints, 2)),
     )
 
 

@@ -24,7 +24,7 @@ from kapao_mm.datasets.toy import make_toy_dataset
 from kapao_mm.deploy.formats import FORMATS
 from kapao_mm.errors import InputError
 from kapao_mm.functional.letterbox import PAD_VALUE, letterbox, resize_and_pad
-from kapao_mm.functional.prediction import predict_from_letterbox
+from kapao_mm.functional.postprocess import predict_from_letterbox
 from kapao_mm.models.utils.inference import prepare_for_inference
 from kapao_mm.utils.config import load_config
 from kapao_mm.utils.image_files import find_images, read_image
@@ -270,13 +270,15 @@ def measure(row: dict[str, Any], options: Options) -> dict[str, Any]:
     def run(part: timing.Part) -> None:
         images = list(islice(stream, row['batch_size']))
         with part('pre-processing'):
-            boxes = [letterbox(image.shape[1::-1], max(row['input_hw'])) for image in images]
-            batch = np.stack([resize_and_pad(*pair) for pair in zip(images, boxes, strict=True)])
+            letterboxes = [letterbox(image.shape[1::-1], max(row['input_hw'])) for image in images]
+            batch = np.stack(
+                [resize_and_pad(*pair) for pair in zip(images, letterboxes, strict=True)]
+            )
             inputs = predictor.prepare(batch)
-        objects = predictor.detect(inputs, part)
+        detections = predictor.detect(inputs, part)
         with part('fusion'):
-            for found, box in zip(objects, boxes, strict=True):
-                predict_from_letterbox(found, box, predictor.keypoint_counts, predictor.settings)
+            for found, lb in zip(detections, letterboxes, strict=True):
+                predict_from_letterbox(found, lb, predictor.keypoint_counts, predictor.settings)
 
     seconds = timing.time_parts(run, options.runs, device)
     total = np.sum(list(seconds.values()), axis=0)

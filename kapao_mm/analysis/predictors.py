@@ -12,17 +12,16 @@ from mmpose.structures import PoseDataSample
 from torch import Tensor
 
 from kapao_mm.deploy.metadata import ModelMetadata
-from kapao_mm.deploy.runtime import split_by_image
+from kapao_mm.deploy.runtime import run_network
 from kapao_mm.engine import load_weights
 from kapao_mm.errors import InputError
-from kapao_mm.functional.prediction import DetectedObjects
 from kapao_mm.models.kapao import KAPAO
-from kapao_mm.models.task_modules.candidates import decode_candidates
 from kapao_mm.models.utils.inference import prepare_for_inference
+from kapao_mm.structures import Detections, InferenceSettings
 from kapao_mm.utils.config import load_config
 
 from .exported import open_exported
-from .synthetic_crowd import confident, make_crowds
+from .synthetic_crowd import filter_by_score, make_crowds
 from .timing import Part
 
 IN_GRAPH = 'forward + NMS'  # part of an exported model
@@ -34,13 +33,13 @@ class Predictor(NamedTuple):
     Attributes:
         prepare: Function that finishes the pre-processing of a batch (N, H, W, 3) uint8.
         detect: Function that returns the objects of each image, and times its parts.
-        settings: Inference settings for fusion.
+        settings: Inference settings.
         keypoint_counts: Number of keypoint types of each category.
     """
 
     prepare: Callable[[np.ndarray], Any]
-    detect: Callable[[Any, Part], list[DetectedObjects]]
-    settings: Mapping[str, float]
+    detect: Callable[[Any, Part], list[Detections]]
+    settings: InferenceSettings
     keypoint_counts: list[int]
 
 
@@ -62,38 +61,37 @@ def torch_predictor(
     prepare_for_inference(model, row['precision'], row['backend'] == 'torch-compile')
     model.to(device)
     head, settings = model.head, model.settings[use]
-    score_thr = min(settings['pose_score_thr'], settings['keypoint_score_thr'])
     crowds = None
     if not row['checkpoint']:
         crowds = make_crowds(people, row['batch_size'], head.keypoint_counts, row['input_hw'])
-        crowds = confident(crowds, settings, device)
+        crowds = filter_by_score(crowds, settings, device)
 
     def prepare(batch: np.ndarray) -> Tensor:
         inputs = list(torch.from_numpy(batch).permute(0, 3, 1, 2))
         samples = [PoseDataSample() for _ in inputs]
         return model.data_preprocessor(dict(inputs=inputs, data_samples=samples))['inputs']
 
-    def detect(inputs: Tensor, part: Part) -> list[DetectedObjects]:
+    def detect(inputs: Tensor, part: Part) -> list[Detections]:
         with part('forward'):
             grids = head(model.extract_feat(inputs))
         if crowds:
-            make_confident(grids, len(crowds.scores))
+            set_candidates(grids, crowds.scores.shape[1])
         with part('NMS'):
-            candidates = decode_candidates(
-                grids, head.anchors, head.strides, head.num_keypoints, score_thr
-            )
-            return head.detect(crowds or candidates, len(inputs), settings)
+            candidates = head.decode(grids, settings)
+            return head.detect(crowds or candidates, settings)
 
     return Predictor(prepare, detect, settings, head.keypoint_counts)
 
 
-def make_confident(grids: list[Tensor], count: int) -> None:
-    """Makes ``count`` outputs of the finest grid confident and all others not, in place."""
+def set_candidates(grids: list[Tensor], count: int) -> None:
+    """Gives each image ``count`` outputs with a high score on the finest level, in place."""
     for grid in grids:
-        grid[..., 4] = -20.0  # objectness, before the sigmoid
-    places = torch.randperm(grids[0][..., 0].numel(), device=grids[0].device)[:count]
-    index = np.unravel_index(places.cpu().numpy(), grids[0].shape[:4])
-    grids[0][(*index, slice(4, 6))] = 20.0  # objectness and the first class
+        grid[:, :, 4] = -20.0  # objectness, before the sigmoid
+    outputs = grids[0].movedim(2, 4).flatten(1, 3)  # a copy, (N, Na H W, No)
+    for image in outputs:
+        index = torch.randperm(len(image), device=image.device)[:count]
+        image[index, 4:6] = 20.0  # objectness and the first class
+    grids[0].copy_(outputs.view(grids[0].movedim(2, 4).shape).movedim(4, 2))
 
 
 def exported_predictor(row: Mapping[str, Any], use: str, threads: int | None) -> Predictor:
@@ -109,8 +107,8 @@ def exported_predictor(row: Mapping[str, Any], use: str, threads: int | None) ->
     if metadata.use != use:
         raise InputError(f'{path} was exported for {metadata.use}; give --use {metadata.use}')
 
-    def detect(batch: np.ndarray, part: Part) -> list[DetectedObjects]:
+    def detect(batch: np.ndarray, part: Part) -> list[Detections]:
         with part(IN_GRAPH):
-            return split_by_image(network(batch), len(batch))
+            return run_network(network, batch)
 
     return Predictor(np.asarray, detect, metadata.settings, metadata.keypoint_counts)

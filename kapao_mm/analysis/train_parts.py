@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import torch
 from mmengine.dataset import BaseDataset
+from mmengine.structures import InstanceData
 from mmpose.registry import DATASETS, MODELS
 from torch import Tensor
 
@@ -67,7 +68,7 @@ def benchmark(
 
     head = MODELS.build(cfg.model.head)
     labels = draw_labels(head, batch_size, people, loss_size)
-    objects = batch_size * people + int(labels[2].sum())
+    objects = batch_size * people + int(sum(image.keypoints_visible.sum() for image in labels))
     times = measure_loss(head, labels, loss_size, runs)
     report['loss'] = dict(batch_size=batch_size, input_hw=loss_size, objects=objects, ms=times)
     height, width = loss_size
@@ -113,25 +114,30 @@ def in_two_steps(transform: Any) -> list[Any]:
     return [mosaic, transform.affine]
 
 
-def draw_labels(head: KAPAOHead, batch_size: int, people: int, hw: tuple[int, int]) -> list[Tensor]:
-    """Draws random labels for a batch.
-
-    Returns:
-        Boxes xyxy (B, n, 4) and keypoints (B, n, K, 2) in px of the network input, visibilities
-        (B, n, K), categories (B, n).
-    """
+def draw_labels(
+    head: KAPAOHead, batch_size: int, people: int, hw: tuple[int, int]
+) -> list[InstanceData]:
+    """Draws random labels for each image of a batch, see :meth:`KAPAOHead.loss`."""
     torch.manual_seed(0)
     corners = torch.rand(batch_size, people, 2, 2) * torch.tensor(hw[::-1])
     low, high = corners.sort(2).values.unbind(2)  # (B, n, 2)
-    places = torch.rand(batch_size, people, head.num_keypoints, 2)
-    keypoints = low[:, :, None] + places * (high - low)[:, :, None]
+    positions = torch.rand(batch_size, people, head.num_keypoints, 2)
+    keypoints = low[:, :, None] + positions * (high - low)[:, :, None]
     visible = (torch.rand(keypoints.shape[:3]) < LABELED).float()
-    categories = torch.zeros(batch_size, people, dtype=torch.long)
-    return [torch.cat((low, high), 2), keypoints, visible, categories]
+    bboxes = torch.cat((low, high), 2)
+    return [
+        InstanceData(
+            bboxes=bboxes[i],
+            keypoints=keypoints[i],
+            keypoints_visible=visible[i],
+            labels=torch.zeros(people, dtype=torch.long),
+        )
+        for i in range(batch_size)
+    ]
 
 
 def measure_loss(
-    head: KAPAOHead, labels: Sequence[Tensor], hw: tuple[int, int], runs: int
+    head: KAPAOHead, labels: Sequence[InstanceData], hw: tuple[int, int], runs: int
 ) -> dict[str, dict[str, float]]:
     """Measures the loss of a batch of labels from :func:`draw_labels`.
 
@@ -140,15 +146,15 @@ def measure_loss(
     """
     device, num_anchors = find_device(), head.anchors.shape[1]
     head.to(device)
-    labels = [list(field.to(device)) for field in labels]
+    labels = [image.to(device) for image in labels]
     outputs = [  # random outputs of the head's convolutions
-        torch.randn(len(labels[0]), conv.out_channels, *(s // stride for s in hw), device=device)
+        torch.randn(len(labels), conv.out_channels, *(s // stride for s in hw), device=device)
         for conv, stride in zip(head.head_module.convs, head.strides, strict=True)
     ]
 
     def loss() -> Tensor:
-        grids = [o.unflatten(1, (num_anchors, -1)).permute(0, 1, 3, 4, 2) for o in outputs]
-        return sum(head.loss_of_grids(grids, *labels).values())
+        grids = [o.unflatten(1, (num_anchors, -1)) for o in outputs]
+        return sum(head.loss_by_feat(grids, labels).values())
 
     def run(part: Part) -> None:
         with part('forward'), torch.no_grad():

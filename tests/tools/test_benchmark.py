@@ -136,9 +136,9 @@ def test_postprocess_measures_synthetic_crowds_and_those_of_a_file(
 
 def test_postprocess_has_the_thresholds_of_the_use(benchmark, golden_crowd):
     golden = golden_crowd(0.4)  # evaluation would keep the keypoint object
-    options = ['--people', 1, '--golden', golden, '--runs', 1, '--use', 'pictures']
+    options = ['--people', 1, '--golden', golden, '--runs', 1, '--use', 'demo']
     _, report = benchmark('postprocess', CONFIG, *options)
-    assert report['use'] == 'pictures'
+    assert report['use'] == 'demo'
     assert report['crowds']['tiny']['candidates'] == 2
     assert report['crowds']['tiny']['keypoint_objects'] == 0
 

@@ -35,8 +35,8 @@ OPTIONS = {
     'model.backbone.deepen_factor': 0.1,
     'model.neck.in_channels': WIDTHS,
     'model.head.in_channels': WIDTHS,
-    'model.test_cfg.pictures.pose_score_thr': 0.3,
-    'model.test_cfg.pictures.keypoint_score_thr': 0.3,
+    'model.test_cfg.demo.pose_score_thr': 0.3,
+    'model.test_cfg.demo.keypoint_score_thr': 0.3,
 }
 FLAGS = ['--cfg-options', *(f'{key}={value}'.replace(' ', '') for key, value in OPTIONS.items())]
 
@@ -82,13 +82,13 @@ def test_an_openvino_file_finds_what_the_model_finds(run_tool, checkpoint, capfd
     report = read_report(out)
     assert err == ''
     assert report['files'] == f'{path} and {path.with_suffix(".bin")}'
-    assert (report['use'], report['image']) == ('pictures', 'drawn people')
+    assert (report['use'], report['image']) == ('demo', 'drawn people')
     assert int(report['poses']) > 0 < int(report['points'])
     assert report['next'] == f'python -m kapao_mm.deploy.runtime {path} IMAGE...'
     runtime = KAPAORuntime(path)
     assert runtime.metadata.config == 'kapao_n_toy'
     assert runtime.metadata.input_size == 128
-    assert runtime.metadata.settings['pose_score_thr'] == 0.3
+    assert runtime.metadata.settings.pose_score_thr == 0.3
     constants = [
         n for n in openvino.Core().read_model(path).get_ops() if n.get_type_name() == 'Const'
     ]
@@ -109,13 +109,13 @@ def test_a_torchscript_file_is_compared_on_a_given_image(run_tool, checkpoint, c
     assert int(report['poses']) > 10
     assert report['next'] == f"torch.jit.load('{out}'), after import torchvision"
     metadata = ModelMetadata.from_json(open_torchscript(out)[0], 'a')
-    assert (metadata.use, metadata.settings['pose_score_thr']) == ('evaluation', 0.001)
+    assert (metadata.use, metadata.settings.pose_score_thr) == ('evaluation', 0.001)
 
 
 @pytest.mark.slow
 def test_detections_are_not_compared_if_there_are_none(run_tool, checkpoint, capfd, tmp_path):
     flags = ['--format', 'torchscript', '--out', tmp_path / 'a.pt', *FLAGS]
-    nothing = [f'model.test_cfg.pictures.{kind}_score_thr=0.999' for kind in ('pose', 'keypoint')]
+    nothing = [f'model.test_cfg.demo.{kind}_score_thr=0.999' for kind in ('pose', 'keypoint')]
     assert run_tool(TOOL, CONFIG, checkpoint, *flags, *nothing) is None
     out = capfd.readouterr().out
     assert 'drawn people: the file and PyTorch find nothing, so nothing was compared' in out

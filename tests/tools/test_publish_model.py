@@ -23,7 +23,7 @@ OPTIONS = {
     'model.backbone.widen_factor': 0.125,
     'model.neck.in_channels': WIDTHS,
     'model.head.in_channels': WIDTHS,
-    'model.test_cfg.pictures.pose_score_thr': 0.1,
+    'model.test_cfg.demo.pose_score_thr': 0.1,
 }
 
 

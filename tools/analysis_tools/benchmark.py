@@ -55,7 +55,7 @@ def add_use(parser: argparse.ArgumentParser) -> None:
     """Adds the flag for the use of the model."""
     parser.add_argument(
         '--use',
-        choices=['evaluation', 'pictures'],
+        choices=['evaluation', 'demo'],
         default='evaluation',
         help='use whose thresholds apply [%(default)s]',
     )

@@ -32,8 +32,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--out', type=Path, help='exported file [CHECKPOINT.onnx, .xml or .pt]')
     parser.add_argument(
         '--use',
-        choices=['pictures', 'evaluation'],
-        default='pictures',
+        choices=['demo', 'evaluation'],
+        default='demo',
         help='whose thresholds of model.test_cfg go into the file [%(default)s]',
     )
     parser.add_argument(
@@ -45,7 +45,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--image', type=Path, help='image on which file and PyTorch are compared [drawn people]'
     )
-    add_config_options(parser, 'input_size=640 model.test_cfg.pictures.pose_score_thr=0.3')
+    add_config_options(parser, 'input_size=640 model.test_cfg.demo.pose_score_thr=0.3')
     args = parser.parse_args()
     if args.opset and args.format == 'torchscript':
         parser.error('--opset is only for formats that are made from ONNX, not for torchscript')
