@@ -15,11 +15,12 @@ install_stand_ins()
 def register_all_modules() -> None:
     """Registers every KAPAO part with MMPose's registries and makes MMPose the default scope.
 
-    It also makes MMEngine read weight files safely, see :mod:`kapao_mm.engine.setup`.
+    It also makes MMEngine read weight files safely (:mod:`kapao_mm.engine.setup`), and thresholds
+    of MMPose's inferencers work on KAPAO (:mod:`kapao_mm.apis.setup`).
     """
     from mmengine.registry import init_default_scope
 
-    import kapao_mm.apis
+    import kapao_mm.apis.setup
     import kapao_mm.datasets
     import kapao_mm.engine.setup
     import kapao_mm.evaluation

@@ -3,7 +3,7 @@
 default_scope = 'mmpose'
 custom_imports = dict(
     imports=[
-        'kapao_mm.apis',
+        'kapao_mm.apis.setup',  # and with it kapao_mm.apis
         'kapao_mm.datasets',
         'kapao_mm.engine.setup',  # and with it kapao_mm.engine
         'kapao_mm.evaluation',

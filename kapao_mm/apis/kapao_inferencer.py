@@ -15,13 +15,13 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.logging import print_log
+from mmengine.registry import init_default_scope
 from mmpose.apis import Pose2DInferencer
 from mmpose.registry import INFERENCERS, MODELS
 from mmpose.structures import PoseDataSample
 from rich.progress import track
 from torch import nn
 
-from kapao_mm import register_all_modules
 from kapao_mm.datasets import read_metainfo
 from kapao_mm.engine import check_checkpoint
 from kapao_mm.errors import InputError
@@ -85,7 +85,11 @@ class KAPAOInferencer(Pose2DInferencer):
         random_weights: bool = False,
         **kwargs: Any,
     ) -> None:
-        register_all_modules()
+        # Importing the class has no effect on MMEngine and the registries, but using it has.
+        import kapao_mm.engine.setup
+        import kapao_mm.visualization  # noqa: F401
+
+        init_default_scope('mmpose')
         self.amp = amp
         self.random_weights = random_weights
         cfg = model if isinstance(model, Config) else str(find_config(model))

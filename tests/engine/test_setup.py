@@ -4,7 +4,8 @@ import sys
 
 import pytest
 
-# Prints whether MMEngine's loaders are those of KAPAO, and whether the warning is hidden.
+# Prints whether MMEngine's loaders are those of KAPAO, whether the warning is hidden, and whether
+# thresholds of MMPose's inferencers act.
 PROGRAM = """
 import warnings
 import mmdet, mmpose  # change the filters, too
@@ -14,11 +15,18 @@ from mmengine.runner import CheckpointLoader
 
 def state():
     loader = CheckpointLoader._schemes['https://'].__module__
-    return loader.startswith('kapao_mm'), any('autocast' in str(f) for f in warnings.filters)
+    preprocess = BaseMMPoseInferencer.preprocess
+    return (
+        loader.startswith('kapao_mm'),
+        any('autocast' in str(f) for f in warnings.filters),
+        hasattr(preprocess, '__wrapped__'),
+    )
 
 
+from kapao_mm.apis import KAPAOInferencer
 from kapao_mm.engine import KAPAOOptimWrapper, load_weights
 from kapao_mm.models import KAPAO
+from mmpose.apis.inferencers.base_mmpose_inferencer import BaseMMPoseInferencer
 print(*state())
 Config.fromfile('configs/kapao/kapao_n_coco.py')
 print(*state())
@@ -29,4 +37,4 @@ print(*state())
 def test_importing_a_class_has_no_effect_but_reading_a_config_has(repo):
     command = [sys.executable, '-W', 'ignore', '-c', PROGRAM]
     done = subprocess.run(command, cwd=repo, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ['False False', 'True True']
+    assert done.stdout.splitlines() == ['False False False', 'True True True']
