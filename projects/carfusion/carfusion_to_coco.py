@@ -7,8 +7,8 @@
 
 Text files have a line for each keypoint or car, with values separated by commas or blanks. The
 visibility is 1 for visible keypoints, 2 for those hidden by the car itself, 3 for those hidden by
-another object. The tool follows the description of the dataset and has not been tested on the real
-data; a line in another format is an error.
+another object. The tool follows the description of the dataset and was never run on the real data;
+a line in another format is an error.
 """
 
 import argparse
@@ -17,8 +17,19 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
+from kapao_mm.datasets import read_metainfo
+from kapao_mm.datasets.annotations.reader import write_annotations
 from kapao_mm.errors import InputError
 from kapao_mm.utils.cli import exit_on_input_error
+
+METAINFO = Path(__file__).parent / 'configs/metainfo.py'
+COCO_VISIBILITY = {1: 2, 2: 1, 3: 1}
+# Margin of a box around keypoints on each side, relative to its longer side, because the car
+# extends beyond its keypoints.
+MARGIN = 0.1
 
 
 def parse_args() -> argparse.Namespace:
@@ -28,29 +39,13 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('root', type=Path, help='folder of the released dataset')
     parser.add_argument(
-        '--splits', nargs='+', default=['train', 'test'], help='its parts [train test]'
+        '--splits', nargs='+', default=['train', 'test'], help='parts to convert [train test]'
     )
     return parser.parse_args()
 
 
-if __name__ == '__main__':
-    parse_args()  # before the slow imports below, so that --help is fast
-
-import numpy as np
-from PIL import Image
-
-from kapao_mm.datasets import read_metainfo
-from kapao_mm.datasets.annotations.reader import write_annotations
-
-METAINFO = Path(__file__).parents[2] / 'configs/_base_/datasets/carfusion.py'
-COCO_VISIBILITY = {1: 2, 2: 1, 3: 1}
-# Margin of a box around keypoints on each side, relative to its longer side, because the car
-# extends beyond its keypoints.
-MARGIN = 0.1
-
-
 def read_rows(path: Path, columns: int) -> Iterator[tuple[str, list[float]]]:
-    """Yields the place of each row of a text file, for messages, and its numbers.
+    """Yields the position of each row of a text file, for messages, and its numbers.
 
     Raises:
         InputError: If a row does not consist of ``columns`` finite numbers.
@@ -132,10 +127,10 @@ def box_around(keypoints: np.ndarray, size: tuple[int, int]) -> np.ndarray | Non
     Returns:
         The box; None if it has no area, as for a single keypoint or keypoints outside the image.
     """
-    points = keypoints[keypoints[:, 2] > 0, :2]
-    low, high = points.min(0), points.max(0)
-    margin = MARGIN * (high - low).max()
-    box = np.concatenate([low - margin, high + margin]).clip(0, size * 2)
+    labeled = keypoints[keypoints[:, 2] > 0, :2]
+    top_left, bottom_right = labeled.min(0), labeled.max(0)
+    margin = MARGIN * (bottom_right - top_left).max()
+    box = np.concatenate([top_left - margin, bottom_right + margin]).clip(0, size * 2)
     return box if (box[2:] > box[:2]).all() else None
 
 
@@ -174,28 +169,47 @@ def frames(camera: Path, counts: Counter) -> Iterator[tuple[Path, Path, Path]]:
         if gt.exists():
             yield image, gt, camera / f'bb/{name}.txt'
         else:
-            counts['images without a gt file'] += 1
+            counts['images without a gt file (left out)'] += 1
 
 
-def convert_car(keypoints: np.ndarray, box: np.ndarray) -> dict:
-    """Converts keypoints (K, 3) and box (4,) xyxy of a car to a COCO annotation."""
-    sides = box[2:] - box[:2]
-    return dict(
-        category_id=1,
-        bbox=[*box[:2].tolist(), *sides.tolist()],
-        area=float(sides.prod()),
-        iscrowd=0,
-        keypoints=keypoints.ravel().tolist(),
-        num_keypoints=int((keypoints[:, 2] > 0).sum()),
-    )
+def convert_cars(image: Path, gt: Path, bb: Path, count: int, counts: Counter) -> Iterator[dict]:
+    """Yields a COCO annotation, without ids, for each car of an image that has a box.
+
+    Args:
+        image: Image file.
+        gt: File of the keypoints.
+        bb: File of the boxes, which may be missing.
+        count: Number of keypoint types.
+        counts: Counter of boxes by their origin; changed in place.
+
+    Raises:
+        InputError: If a file is invalid.
+    """
+    size, keypoints, boxes = read_image_size(image), read_keypoints(gt, count), read_boxes(bb)
+    for number in sorted(keypoints.keys() | boxes.keys()):
+        labels = keypoints.get(number, np.zeros((count, 3)))
+        box = boxes[number] if number in boxes else box_around(labels, size)
+        if box is None:
+            counts['cars without a box (left out)'] += 1
+            continue
+        counts['boxes of bb' if number in boxes else 'boxes around keypoints'] += 1
+        sides = box[2:] - box[:2]
+        yield dict(
+            category_id=1,
+            bbox=[*box[:2].tolist(), *sides.tolist()],
+            area=float(sides.prod()),
+            iscrowd=0,
+            keypoints=labels.ravel().tolist(),
+            num_keypoints=int((labels[:, 2] > 0).sum()),
+        )
 
 
-def convert_split(root: Path, split: str) -> tuple[dict, Counter, Counter]:
+def convert_split(root: Path, split: str) -> tuple[dict, Counter]:
     """Converts a split of the dataset.
 
     Returns:
-        Annotations in COCO format with file names relative to ``root``, counts of the converted
-        data, and counts of the data left out.
+        Annotations in COCO format with file names relative to ``root``, and counts of the converted
+        data and of those left out.
 
     Raises:
         InputError: If files are missing or invalid.
@@ -204,48 +218,28 @@ def convert_split(root: Path, split: str) -> tuple[dict, Counter, Counter]:
     cameras = sorted(path for path in (root / split).glob('*') if path.is_dir())
     if not cameras:
         raise InputError(f'{root / split} has no folders of cameras; see --help for the layout')
-    images, cars, origins, left_out = [], [], Counter(), Counter()
-    for image, gt, bb in (frame for camera in cameras for frame in frames(camera, left_out)):
-        width, height = size = read_image_size(image)
+    images, cars, counts = [], [], Counter(cameras=len(cameras))
+    for image, gt, bb in (frame for camera in cameras for frame in frames(camera, counts)):
+        width, height = read_image_size(image)
         name = image.relative_to(root).as_posix()
         images.append(dict(id=len(images) + 1, file_name=name, width=width, height=height))
-        keypoints, boxes = read_keypoints(gt, len(names)), read_boxes(bb)
-        for number in sorted(keypoints.keys() | boxes.keys()):
-            labels = keypoints.get(number, np.zeros((len(names), 3)))
-            box = boxes[number] if number in boxes else box_around(labels, size)
-            if box is None:
-                left_out['cars without a box'] += 1
-                continue
-            origins['boxes of bb' if number in boxes else 'boxes around keypoints'] += 1
-            cars.append(dict(id=len(cars) + 1, image_id=len(images), **convert_car(labels, box)))
-    labelled = [car['num_keypoints'] for car in cars]
-    counts = {
-        'cameras': len(cameras),
-        'images': len(images),
-        'cars': len(cars),
-        'of them without keypoints': labelled.count(0),
-        'keypoints': sum(labelled),
-    }
+        for car in convert_cars(image, gt, bb, len(names), counts):
+            cars.append(dict(id=len(cars) + 1, image_id=len(images), **car))
+    counts.update(images=len(images), cars=len(cars))
     categories = [dict(id=1, name='car', keypoints=names)]
-    content = dict(images=images, annotations=cars, categories=categories)
-    return content, Counter(counts) + origins, left_out
+    return dict(images=images, annotations=cars, categories=categories), counts
 
 
 def main() -> None:
     """Converts all splits, and prints what was converted and left out."""
     args = parse_args()
     for split in args.splits:
-        content, counts, left_out = convert_split(args.root, split)
+        content, counts = convert_split(args.root, split)
         path = args.root / f'annotations/car_keypoints_{split}.json'
         write_annotations(path, content)
-        found, missed = (
-            ', '.join(f'{count} {what}' for what, count in counter.items()) or 'nothing'
-            for counter in (counts, left_out)
-        )
-        print(f'{path}: {found}; left out: {missed}')
-    print(
-        f'Next: kapao train configs/kapao/kapao_s_carfusion.py --cfg-options data_root={args.root}'
-    )
+        print(f'{path}: {", ".join(f"{count} {what}" for what, count in counts.items())}')
+    config = 'projects/carfusion/configs/kapao_s_carfusion.py'
+    print(f'Next: kapao train {config} --cfg-options data_root={args.root}')
 
 
 if __name__ == '__main__':

@@ -119,7 +119,7 @@ def test_a_missing_file_and_one_without_metainfo_are_named(tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize('prefix', ['', '/gone/'])
-@pytest.mark.parametrize(('name', 'count'), [('coco', 17), ('wheels', 5), ('carfusion', 14)])
+@pytest.mark.parametrize(('name', 'count'), [('coco', 17), ('wheels', 5)])
 def test_shipped_files_are_found_from_every_folder(tmp_path, monkeypatch, name, count, prefix):
     monkeypatch.chdir(tmp_path)
     metainfo = dict(from_file=f'{prefix}configs/_base_/datasets/{name}.py')

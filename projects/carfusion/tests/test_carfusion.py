@@ -1,47 +1,35 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 import json
+from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
-from mmpose.registry import DATASETS
+from mmengine.config import Config
+from mmpose.registry import DATASETS, MODELS
 
-TOOL = 'dataset_converters/carfusion_to_coco.py'
+from kapao_mm.utils.config import load_config
 
-
-@pytest.fixture
-def frame(tmp_path):
-    """Writes an 80 x 60 image, and the text files that are given."""
-
-    def write(name='train/car_a/1', **texts):
-        camera, stem = (tmp_path / name).parent, (tmp_path / name).name
-        for folder in ('images', 'gt'):
-            (camera / folder).mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(camera / f'images/{stem}.jpg'), np.zeros((60, 80, 3), np.uint8))
-        for folder, text in texts.items():
-            (camera / folder).mkdir(exist_ok=True)
-            (camera / folder / f'{stem}.txt').write_text(text)
-
-    return write
+REPO = Path(__file__).resolve().parents[3]
+CONFIG = 'projects/carfusion/configs/kapao_s_carfusion.py'
 
 
 @pytest.fixture
-def convert(run_tool, tmp_path):
-    """Runs the tool on the train split and returns its annotations."""
+def converted(convert, tmp_path):
+    """Makes a function that converts the training split and returns its annotations."""
 
-    def convert(*args):
-        assert run_tool(TOOL, tmp_path, '--splits', 'train', *args) is None
+    def read():
+        assert convert('--splits', 'train') is None
         return json.loads((tmp_path / 'annotations/car_keypoints_train.json').read_text())
 
-    return convert
+    return read
 
 
-def test_a_car_becomes_an_annotation(frame, convert):
+def test_a_car_becomes_an_annotation(frame, converted):
     frame(
         gt='10.5, 20, 1, 7, 1\n30, 25, 14, 7, 2\n12 40 3 7 3\n\n',
         bb='5, 6, 45, 56, 7\n',
     )
-    found = convert()
+    found = converted()
     (image,), (car,) = found['images'], found['annotations']
     assert image == dict(id=1, file_name='train/car_a/images/1.jpg', width=80, height=60)
     labels = np.reshape(car.pop('keypoints'), (14, 3))
@@ -53,49 +41,44 @@ def test_a_car_becomes_an_annotation(frame, convert):
     assert (category['name'], category['keypoints'][13]) == ('car', 'center')
 
 
-def test_without_bb_the_box_surrounds_the_keypoints_inside_the_image(frame, convert):
+def test_box_surrounds_the_keypoints_inside_the_image_if_none_is_given(frame, converted):
     frame(gt='10, 20, 1, 1, 1\n30, 25, 2, 1, 1')
     frame('train/car_a/2', gt='1, 20, 1, 1, 1\n79, 20, 2, 1, 1')
-    boxes = [car['bbox'] for car in convert()['annotations']]
+    boxes = [car['bbox'] for car in converted()['annotations']]
     np.testing.assert_allclose(boxes, [[8, 18, 24, 9], [0, 12.2, 80, 15.6]])
 
 
-def test_what_there_is_and_what_is_left_out_is_counted(frame, convert, tmp_path, capsys):
+def test_converted_and_omitted_data_are_counted(frame, converted, tmp_path, capsys):
     frame(gt='10, 20, 1, 1, 1\n30, 25, 2, 1, 1\n9, 9, 3, 2, 1\n', bb='1 2 3 4 5\n')
     frame('train/car_a/2', gt='')
     frame('train/car_b/1')
-    found = convert()
+    found = converted()
     assert [car['num_keypoints'] for car in found['annotations']] == [2, 0]
     assert len(found['images']) == 2
-    assert capsys.readouterr().out.splitlines() == [
-        f'{tmp_path}/annotations/car_keypoints_train.json: 2 cameras, 2 images, 2 cars, 1 of them '
-        'without keypoints, 2 keypoints, 1 boxes around keypoints, 1 boxes of bb; left out: 1 cars '
-        'without a box, 1 images without a gt file',
-        f'Next: kapao train configs/kapao/kapao_s_carfusion.py --cfg-options data_root={tmp_path}',
-    ]
+    line, following = capsys.readouterr().out.splitlines()
+    assert set(line.partition('json: ')[2].split(', ')) == {
+        *('2 cameras', '2 images', '2 cars', '1 boxes around keypoints', '1 boxes of bb'),
+        *('1 cars without a box (left out)', '1 images without a gt file (left out)'),
+    }
+    assert following == f'Next: kapao train {CONFIG} --cfg-options data_root={tmp_path}'
 
 
-@pytest.mark.slow
-def test_both_splits_are_written(frame, run_tool, tmp_path):
+def test_config_loads_the_converted_splits(frame, convert, tmp_path, monkeypatch):
     for split in ('train', 'test'):
         frame(f'{split}/car_a/1', gt='10, 20, 1, 1, 1\n30, 25, 2, 1, 1')
-    assert run_tool(TOOL, tmp_path) is None
-    for split in ('train', 'test'):
-        dataset = DATASETS.build(
-            dict(
-                type='KeypointDataset',
-                metainfo=dict(from_file='configs/_base_/datasets/carfusion.py'),
-                data_root=str(tmp_path),
-                ann_file=f'annotations/car_keypoints_{split}.json',
-                pipeline=[dict(type='CheckedLoadImage')],
-            )
-        )
-        assert dataset[0]['img'].shape == (60, 80, 3)
-        np.testing.assert_array_equal(dataset[0]['keypoints_visible'], [[1, 1] + [0] * 12])
+    assert convert() is None
+    monkeypatch.chdir(REPO)
+    assert Config.fromfile(CONFIG).train_cfg.max_epochs == 70
+    cfg = load_config(CONFIG, dict(data_root=str(tmp_path), input_size=64))
+    for loader in (cfg.train_dataloader, cfg.test_dataloader):
+        dataset = DATASETS.build({**loader.dataset, 'pipeline': []})
+        visible = dataset.get_data_info(0)['keypoints_visible']
+        np.testing.assert_array_equal(visible > 0, [[1, 1] + [0] * 12])
+    assert MODELS.build(cfg.model.head).num_keypoints == dataset.metainfo['num_keypoints']
 
 
 @pytest.mark.parametrize(
-    ('texts', 'place', 'message'),
+    ('texts', 'where', 'message'),
     [
         (dict(gt='1, 2, 3, 4, 1\n1, 2, 3, 4\n'), 'gt/1.txt, line 2', "'1, 2, 3, 4' is not 5 num"),
         (dict(gt='1, 2, x, 4, 1\n'), 'gt/1.txt, line 1', 'is not 5 numbers'),
@@ -110,30 +93,27 @@ def test_both_splits_are_written(frame, run_tool, tmp_path):
         (dict(gt='', bb='5 2 5 4 5'), 'bb/1.txt, line 1', 'of car 5 has no area'),
     ],
 )
-def test_a_row_of_another_form_is_named(frame, run_tool, tmp_path, texts, place, message):
+def test_invalid_row_is_reported(frame, convert, tmp_path, texts, where, message):
     frame(**texts)
-    found = run_tool(TOOL, tmp_path)
-    assert found.startswith(f'error: {tmp_path}/train/car_a/{place}: ')
+    found = convert()
+    assert found.startswith(f'error: {tmp_path}/train/car_a/{where}: ')
     assert message in found
     assert not (tmp_path / 'annotations').exists()
 
 
 @pytest.mark.parametrize('folder', ['gt', 'bb'])
-def test_a_text_file_without_an_image_is_named(frame, run_tool, tmp_path, folder):
-    frame(gt='')
-    (tmp_path / 'train/car_a' / folder).mkdir(exist_ok=True)
+def test_text_file_without_image_is_reported(frame, convert, tmp_path, folder):
+    frame(gt='', bb='')
     path = tmp_path / f'train/car_a/{folder}/8.txt'
     path.write_text('')
-    image = tmp_path / 'train/car_a/images/8.jpg'
-    assert run_tool(TOOL, tmp_path) == f'error: {path} has no image {image}'
+    assert convert() == f'error: {path} has no image {tmp_path}/train/car_a/images/8.jpg'
 
 
-def test_files_and_folders_that_are_missing_or_broken_are_named(frame, run_tool, tmp_path):
-    message = run_tool(TOOL, tmp_path)
-    assert message.startswith(f'error: {tmp_path}/train has no folders of cameras')
+def test_missing_folder_and_broken_image_are_reported(frame, convert, tmp_path):
+    assert convert().startswith(f'error: {tmp_path}/train has no folders of cameras')
     (tmp_path / 'train/car_a').mkdir(parents=True)
-    assert run_tool(TOOL, tmp_path) == f"error: {tmp_path}/train/car_a has no folder 'images'"
+    assert convert() == f"error: {tmp_path}/train/car_a has no folder 'images'"
     frame(gt='')
     image = tmp_path / 'train/car_a/images/1.jpg'
     image.write_bytes(b'no image')
-    assert run_tool(TOOL, tmp_path) == f'error: image {image} cannot be read as an image'
+    assert convert() == f'error: image {image} cannot be read as an image'
