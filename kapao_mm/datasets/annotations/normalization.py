@@ -1,0 +1,95 @@
+# Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+"""Converts unusual but unambiguous values of annotation files, such as ``"iscrowd": true``.
+
+Each rule is a function that returns whether an entry has such a value, and then changes the entry,
+and a row of a table with the texts of its message.
+"""
+
+import math
+
+from .issues import AnnotationIssue, Rule, find_issues
+
+
+def normalize(content: dict) -> list[AnnotationIssue]:
+    """Applies the rules in :data:`NORMALIZATIONS` to the lists of a file, in place.
+
+    Returns:
+        For each rule that applied, which entries it changed and how.
+    """
+    return [
+        issue
+        for kind, rules in NORMALIZATIONS.items()
+        for issue in find_issues(kind, content.get(kind, []), rules)
+    ]
+
+
+def _crowd_to_number(annotation: dict) -> bool:
+    value = annotation.get('iscrowd', 0)
+    unusual = value is None or isinstance(value, bool) or value in ('0', '1')
+    if unusual:
+        annotation['iscrowd'] = int(value or 0)
+    return unusual
+
+
+def _area_to_number(annotation: dict) -> bool:
+    value = annotation.get('area', 0)
+    if value is None:
+        del annotation['area']
+        return True
+    try:
+        number = float(value) if isinstance(value, str) else math.nan
+    except ValueError:
+        return False
+    if math.isfinite(number):
+        annotation['area'] = number
+    return math.isfinite(number)
+
+
+def _drop_wrong_count(annotation: dict) -> bool:
+    """Removes ``num_keypoints`` if it cannot be a valid count.
+
+    A missing count is computed from the visibilities when it is needed. Valid counts that differ
+    from the visibilities are kept, because those of CrowdPose exclude head and neck.
+    """
+    value, keypoints = annotation.get('num_keypoints', 0), annotation.get('keypoints')
+    is_count = type(value) in (int, float) and value >= 0 and value == value // 1
+    none_labeled = isinstance(keypoints, list) and not any(keypoints[2::3])
+    if is_count and not (value and none_labeled):
+        return False
+    del annotation['num_keypoints']
+    return True
+
+
+def _drop_null_list(image: dict) -> bool:
+    is_null = image.get('not_exhaustive_category_ids', ()) is None
+    if is_null:
+        del image['not_exhaustive_category_ids']
+    return is_null
+
+
+NORMALIZATIONS = dict(
+    annotations=(
+        Rule(
+            "annotations whose 'iscrowd' is true, false, null or text",
+            'read as 1 or 0, null as 0',
+            _crowd_to_number,
+        ),
+        Rule(
+            "annotations whose 'area' is null or text",
+            'read as missing or as the number',
+            _area_to_number,
+        ),
+        Rule(
+            "annotations whose 'num_keypoints' is no number or counts unlabeled keypoints",
+            'counted again',
+            _drop_wrong_count,
+        ),
+    ),
+    images=(
+        Rule(
+            "images whose 'not_exhaustive_category_ids' is null",
+            'read as an empty list',
+            _drop_null_list,
+        ),
+    ),
+)
