@@ -11,7 +11,7 @@ from kapao_mm.datasets.annotations.checks import (
     metainfo_faults,
 )
 from kapao_mm.datasets.annotations.issues import AnnotationIssue, Rule, find_issues
-from kapao_mm.datasets.annotations.values import are_numbers
+from kapao_mm.datasets.annotations.values import are_numbers, is_list_of
 
 LARGEST_AREA = 1e10  # px^2; COCO's evaluation ignores larger objects
 OR_FROM_BOX = 'or have it estimated from the box with test_evaluator.use_area=False'
@@ -20,7 +20,11 @@ WRITE_AREA = f'write the area of the object in px, {OR_FROM_BOX}'
 UNLABELED_CATEGORIES = Rule(
     "images whose 'not_exhaustive_category_ids' is not a list of ids",
     'list the ids of the categories that are not labeled in the image',
-    lambda image: not _are_ids(image.get('not_exhaustive_category_ids', [])),
+    lambda image: (
+        not is_list_of(
+            image.get('not_exhaustive_category_ids', []), lambda value: type(value) is int
+        )
+    ),
 )
 CROWD_INDEX = Rule(
     "images without a number 'crowdIndex', which iou_type='keypoints_crowd' needs",
@@ -104,7 +108,3 @@ def _box_area(annotation: dict) -> float:
 
 def _is_area(value: Any) -> bool:
     return type(value) in (int, float) and 0 < value <= LARGEST_AREA  # False for NaN
-
-
-def _are_ids(value: Any) -> bool:
-    return isinstance(value, list) and all(type(number) is int for number in value)

@@ -33,29 +33,29 @@ def parse_args() -> argparse.Namespace:
 if __name__ == '__main__':
     parse_args()  # before the slow imports below, so that --help is fast
 
+from kapao_mm.datasets.annotations.checks import LISTS
 from kapao_mm.datasets.annotations.merge import Source, merge, merge_faults
 from kapao_mm.datasets.annotations.reader import raise_faults, read_annotations, write_annotations
 
 
-def read_source(root: Path, file: str, folder: str) -> Source:
-    """Reads a file that will be merged, and checks it.
-
-    Raises:
-        InputError: If the file or its image folder is missing, or the file has errors.
-    """
-    content = read_annotations(root / file, ('images', 'annotations', 'categories'), say=print)
-    if not (root / folder).is_dir():
-        raise InputError(f'image folder {(root / folder).absolute()} does not exist')
-    raise_faults(root / file, merge_faults(content))
-    return Source(str(root / file), folder, content)
+def read_source(path: Path, folder: Path) -> dict:
+    """Reads a file that will be merged, and checks it and its image folder."""
+    content = read_annotations(path, LISTS, say=print)
+    if not folder.is_dir():
+        raise InputError(f'image folder {folder.absolute()} does not exist')
+    raise_faults(path, merge_faults(content))
+    return content
 
 
 def main() -> None:
     """Merges the files, and prints what was written."""
     args = parse_args()
-    sources = [read_source(args.root, *added) for added in args.add]
-    out = args.root / args.out
-    if out.resolve() in [Path(source.name).resolve() for source in sources]:
+    root, out = args.root, args.root / args.out
+    sources = [
+        Source(root / file, folder, read_source(root / file, root / folder))
+        for file, folder in args.add
+    ]
+    if out.resolve() in [source.path.resolve() for source in sources]:
         raise InputError(f'{out} is one of the files to merge; give another name')
     merged = merge(sources)
     write_annotations(out, merged)

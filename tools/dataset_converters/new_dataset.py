@@ -22,22 +22,21 @@ def positive(text: str) -> float:
 def parse_args() -> argparse.Namespace:
     """Parses the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('annotation', type=Path, help='COCO keypoint JSON of the training images')
-    parser.add_argument('--name', help='name of the dataset [folder of the data]')
-    parser.add_argument(
-        '--images', type=Path, help='folder that file_name is relative to [folder of the JSON]'
-    )
-    parser.add_argument('--val', type=Path, help='COCO keypoint JSON of the validation images')
-    parser.add_argument('--val-images', type=Path, help='their folder [as --images]')
-    parser.add_argument(
+    add = parser.add_argument
+    add('annotation', type=Path, help='COCO keypoint JSON of the training images')
+    add('--name', help='name of the dataset [folder of the data]')
+    add('--images', type=Path, help='folder that file_name is relative to [folder of the JSON]')
+    add('--val', type=Path, help='COCO keypoint JSON of the validation images')
+    add('--val-images', type=Path, help='their folder [as --images]')
+    add(
         '--val-fraction',
         type=float,
         default=0.1,
         help='without --val: share of the images for validation, drawn at random (give --val if '
         'images are alike, such as frames of a video) [0.1]',
     )
-    parser.add_argument('--size', choices='nsml', default='n', help='size of the model [n]')
-    parser.add_argument(
+    add('--size', choices='nsml', default='n', help='size of the model [n]')
+    add(
         '--schedule',
         choices=['short', 'published'],
         default='short',
@@ -52,9 +51,9 @@ def parse_args() -> argparse.Namespace:
         type=Path,
         help='JSON of the same objects (by id) by other annotators, to estimate sigmas from',
     )
-    parser.add_argument('--no-skeleton', action='store_true', help='draw no links')
-    parser.add_argument('--out', type=Path, help='folder of the written files [configs/NAME]')
-    parser.add_argument('--force', action='store_true', help='replace existing files')
+    add('--no-skeleton', action='store_true', help='draw no links')
+    add('--out', type=Path, help='folder of the written files [configs/NAME]')
+    add('--force', action='store_true', help='replace existing files')
     return parser.parse_args()
 
 
@@ -65,28 +64,9 @@ import numpy as np
 
 from kapao_mm.analysis.anchors import TARGET_RECALL, measure_fit
 from kapao_mm.datasets import read_metainfo
+from kapao_mm.datasets.annotations import new_config, new_data, new_metainfo
 from kapao_mm.datasets.annotations.checks import fatal_faults
 from kapao_mm.datasets.annotations.instances import Instances, box_sides, gather_instances
-from kapao_mm.datasets.annotations.new_config import (
-    NewConfig,
-    config_text,
-    file_name,
-    metainfo_text,
-    write_files,
-)
-from kapao_mm.datasets.annotations.new_data import (
-    NewData,
-    find_data,
-    locate,
-    read_new_annotations,
-)
-from kapao_mm.datasets.annotations.new_metainfo import (
-    Category,
-    describe,
-    find_categories,
-    make_metainfo,
-    model_categories,
-)
 from kapao_mm.datasets.annotations.object_sizes import choose_fusion_distance, find_small_objects
 from kapao_mm.datasets.annotations.reader import raise_faults
 from kapao_mm.datasets.annotations.sigmas import estimate_sigmas
@@ -94,25 +74,27 @@ from kapao_mm.evaluation.label_checks import label_faults
 from kapao_mm.utils.config import load_config
 
 
-def find_model_categories(data: NewData, args: argparse.Namespace, name: str) -> list[Category]:
+def find_categories(
+    data: new_data.NewData, args: argparse.Namespace, name: str
+) -> list[new_metainfo.Category]:
     """Returns the categories of the model, and checks those of the validation data."""
     if args.no_skeleton:
         for entry in (*data.train['categories'], *data.val['categories']):
             entry['skeleton'] = []
-    found = find_categories(data.train, str(args.annotation))
-    find_categories(data.val, str(data.paths['val_ann']))
-    categories = model_categories(found, name)
+    found = new_metainfo.find_categories(data.train, str(args.annotation))
+    new_metainfo.find_categories(data.val, str(data.paths['val_ann']))
+    categories = new_metainfo.model_categories(found, name)
     if len(found) > len(categories):
         print(f'{len(found)} categories with the same keypoints: one category of the model')
     return categories
 
 
-def find_sigmas(category: Category, args: argparse.Namespace) -> list[float]:
+def find_sigmas(category: new_metainfo.Category, args: argparse.Namespace) -> list[float]:
     """Returns the sigmas (K,) given by the flags, and prints them."""
     if not args.second:
         print(f'  sigmas: {args.sigma:g}')
         return [args.sigma] * len(category.keypoints)
-    second = read_new_annotations(args.second)['annotations']
+    second = new_data.read_new_annotations(args.second)['annotations']
     sigmas, counts, objects = estimate_sigmas(category, second, str(args.second.absolute()))
     print(f'  sigmas of {objects} objects annotated twice (and how often the keypoint was):')
     for keypoint, sigma, count in zip(category.keypoints, sigmas, counts, strict=True):
@@ -120,23 +102,21 @@ def find_sigmas(category: Category, args: argparse.Namespace) -> list[float]:
     return sigmas.tolist()
 
 
-def check_areas(data: NewData, metainfo: dict) -> bool:
+def check_labels(data: new_data.NewData, metainfo: dict) -> bool:
     """Returns whether evaluation can use the areas of all validation objects.
 
     Raises:
         InputError: If annotations cannot be used for training or evaluation.
     """
-    train_ann, val_ann = data.paths['train_ann'], data.paths['val_ann']
-    raise_faults(train_ann, fatal_faults(data.train, metainfo))
-    raise_faults(val_ann, fatal_faults(data.val, metainfo, test_mode=True))
-    annotations = data.val['annotations']
-    lacking = sum(not annotation.get('area') for annotation in annotations)
+    raise_faults(data.paths['train_ann'], fatal_faults(data.train, metainfo))
+    raise_faults(data.paths['val_ann'], fatal_faults(data.val, metainfo, test_mode=True))
+    lacking = sum(not annotation.get('area') for annotation in data.val['annotations'])
     if lacking:
         print(
-            f'{lacking} of {len(annotations)} validation objects have no area: evaluation uses '
-            '0.53 of the boxes (use_area=False)'
+            f'{lacking} of {len(data.val["annotations"])} validation objects have no area: '
+            'evaluation uses 0.53 of the boxes (use_area=False)'
         )
-    raise_faults(val_ann, label_faults(data.val, metainfo, use_area=not lacking))
+    raise_faults(data.paths['val_ann'], label_faults(data.val, metainfo, use_area=not lacking))
     return not lacking
 
 
@@ -166,38 +146,38 @@ def check_sizes(config: Path, instances: Instances) -> None:
 def main() -> None:
     """Reads the annotations, writes metainfo and config, and prints the next commands."""
     args = parse_args()
-    data = find_data(args.annotation, args.val, args.images, args.val_images, args.val_fraction)
-    places = locate(data.paths)
-    name = args.name or file_name(Path(places['data_root']).absolute().name)
-    if not name or name != file_name(name):
+    data = new_data.find_data(
+        args.annotation, args.val, args.images, args.val_images, args.val_fraction
+    )
+    paths = new_data.locate(data.paths)
+    name = args.name or new_config.file_name(Path(paths['data_root']).absolute().name)
+    if not name or name != new_config.file_name(name):
         raise InputError(f'--name {name!r}: use letters, digits, _ and -')
 
-    categories = find_model_categories(data, args, name)
+    categories = find_categories(data, args, name)
     infos = {}
     for category in categories:
-        print(describe(category))
-        infos[category.name] = make_metainfo(category, find_sigmas(category, args))
+        print(new_metainfo.describe(category))
+        infos[category.name] = new_metainfo.make_metainfo(category, find_sigmas(category, args))
     several = dict(dataset_name=name, categories=infos)
     metainfo = read_metainfo(several if len(infos) > 1 else infos[name])
-    use_area = check_areas(data, metainfo)
+    use_area = check_labels(data, metainfo)
     instances = gather_instances(data.train, metainfo)
     fusion_distance = choose_fusion_distance(instances)
     print(f'fusion_distance: {fusion_distance} px, by the size of the objects')
 
-    config = NewConfig(
+    config = new_config.NewConfig(
         name=name,
         folder=args.out or Path('configs', name),
         size=args.size,
         short=args.schedule == 'short',
-        data=places,
+        data=paths,
         categories=categories,
         use_area=use_area,
         fusion_distance=fusion_distance,
     )
-    files = dict(data.new_files)
-    files |= {path: metainfo_text(infos[key]) for key, path in config.metainfo_paths.items()}
-    files[config.path] = config_text(config)
-    write_files(files, args.force)
+    files = data.new_files | new_config.texts(config, infos.values())
+    new_config.write_files(files, args.force)
     for path in files:
         print(f'wrote {path}')
     check_sizes(config.path, instances)

@@ -20,9 +20,11 @@ def parse_args() -> argparse.Namespace:
 if __name__ == '__main__':
     parse_args()  # before the slow imports below, so that --help is fast
 
-from kapao_mm.datasets.annotations.checks import id_faults, image_id_faults
+from kapao_mm.datasets.annotations.checks import UNLISTED_IMAGE, id_faults
+from kapao_mm.datasets.annotations.issues import find_issues
 from kapao_mm.datasets.annotations.reader import raise_faults, read_annotations, write_annotations
 from kapao_mm.datasets.annotations.subset import take_images
+from kapao_mm.datasets.annotations.values import valid_ids
 
 
 def main() -> None:
@@ -31,7 +33,10 @@ def main() -> None:
     if args.target.resolve() == args.source.resolve():
         raise InputError(f'{args.target} is the source file; give another name')
     content = read_annotations(args.source, ('images', 'annotations'), say=print)
-    raise_faults(args.source, id_faults('images', content['images']) + image_id_faults(content))
+    faults = id_faults('images', content['images'])
+    ids = valid_ids(content['images'])
+    faults += find_issues('annotations', content['annotations'], [UNLISTED_IMAGE], ids)
+    raise_faults(args.source, faults)
     subset = take_images(content, args.images)
     write_annotations(args.target, subset)
     print(f'{args.target}: {args.images} images, {len(subset["annotations"])} annotations')

@@ -82,47 +82,47 @@ def check(
 ) -> dict[str, Any]:
     """Checks a dataset, prints and plots the results, and returns them for the report."""
     folder, title = dataset.data_prefix['img'], f'{", ".join(names)}: {dataset.ann_file}'
-    report = dict(annotation_file=dataset.ann_file, image_folder=folder)
     print(f'\n{title}')
     content, faults = read_and_check(dataset)
-    valid = without_faulty(content, faults) if content else {}
-    if valid and not args.skip_images:
-        print(f'  reading {len(valid["images"]):,} images', flush=True)
-        faults += find_image_faults(valid['images'], folder)
+    if content and not args.skip_images:
+        print(f'  reading {len(content["images"]):,} images', flush=True)
+        faults += find_image_faults(content['images'], folder)
     print_issues('faults', faults)
-    report['faults'] = as_json(faults)
-    if not valid.get('images'):
+    report = dict(
+        annotation_file=dataset.ann_file, image_folder=folder, faults=list(map(as_json, faults))
+    )
+    if not content or not content['images']:
         return report
 
-    metainfo, instances = dataset.metainfo, gather_instances(valid, dataset.metainfo)
-    suspicious = review(valid, metainfo, instances)
+    metainfo, instances = dataset.metainfo, gather_instances(content, dataset.metainfo)
+    suspicious = review(content, metainfo, instances)
     suspicious += find_small_objects(instances, cfg.input_size, cfg.model.head)
-    statistics = compute_statistics(metainfo, instances, len(valid['images']), cfg.input_size)
+    statistics = compute_statistics(metainfo, instances, len(content['images']), cfg.input_size)
     plot = args.out_dir / f'{"_".join(names)}.png'
     write_dataset_figure(plot, title, metainfo, instances, statistics)
     print_issues(f'worth a look{" in the rest" if faults else ""}', suspicious)
     print_statistics(statistics)
     print(f'  plots: {plot}')
-    return report | dict(worth_a_look=as_json(suspicious), statistics=statistics)
+    return report | dict(worth_a_look=list(map(as_json, suspicious)), statistics=statistics)
 
 
-def read_and_check(dataset: KeypointDataset) -> tuple[dict[str, Any], list[AnnotationIssue]]:
+def read_and_check(dataset: KeypointDataset) -> tuple[dict | None, list[AnnotationIssue]]:
     """Reads an annotation file, and prints how much it contains.
 
     Returns:
-        The content, and its errors. The content is empty if an error concerns the whole file.
+        The content without faulty entries, or None if the whole file is faulty, and its errors.
     """
     try:
         content = read_annotations(dataset.ann_file, say=lambda line: print(f'  {line}'))
     except InputError as error:
         remedy = 'correct it, or give another one with --cfg-options data_root=DIR'
-        return {}, [AnnotationIssue('file', str(error), remedy)]
+        return None, [AnnotationIssue('file', str(error), remedy)]
     faults = fatal_faults(content, dataset.metainfo, dataset.test_mode)
     if any(fault.kind == 'file' for fault in faults):
-        return {}, faults
+        return None, faults
     counts = (f'{len(content.get(key, []))} {key}' for key in ('images', 'annotations'))
     print(f'  {", ".join(counts)}')
-    return content, faults
+    return without_faulty(content, faults), faults
 
 
 def print_statistics(statistics: dict[str, Any]) -> None:
@@ -167,9 +167,9 @@ def print_issues(title: str, issues: list[AnnotationIssue]) -> None:
         print(f'    {issue.counted()}')
 
 
-def as_json(issues: list[AnnotationIssue]) -> list[dict]:
-    """Converts issues with all their ids to dicts."""
-    return [dict(what=i.what, remedy=i.remedy, ids=list(i.ids)) for i in issues]
+def as_json(issue: AnnotationIssue) -> dict:
+    """Converts an issue with all its ids to a dict."""
+    return dict(what=issue.what, remedy=issue.remedy, ids=list(issue.ids))
 
 
 def main() -> None:

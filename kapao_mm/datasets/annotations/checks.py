@@ -2,27 +2,20 @@
 """Finds errors in a COCO-format annotation file before training or evaluation starts.
 
 MMPose and COCO's tools raise a KeyError for most of these errors, and silently drop or overwrite
-entries for the others. The rules stand in tables; each function returns the issues that it found.
+entries for the others.
 """
 
 from collections import Counter
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ..metainfo import category_ids
 from .issues import AnnotationIssue, Rule, find_issues
 from .subset import keep_images
-from .values import (
-    are_links,
-    are_names,
-    are_numbers,
-    are_objects,
-    has_id,
-    has_size,
-    is_name,
-    is_number,
-)
+from .values import are_numbers, has_id, is_list_of, is_name, is_number, valid_ids
 
+LISTS = ('images', 'annotations', 'categories')
+LARGEST_SIDE = 2**31 - 1  # px
 COCO_FORMAT = 'write it in COCO format, an object with the lists images, annotations and categories'
 KEYPOINT_FILE = 'use a file of keypoint annotations (COCO: person_keypoints_*.json), or add'
 
@@ -47,31 +40,25 @@ IMAGE_RULES = (
     Rule(
         "images without 'width' and 'height' in whole px",
         'write their sizes',
-        lambda image: not has_size(image),
+        lambda image: not (_is_side(image.get('width')) and _is_side(image.get('height'))),
     ),
 )
 UNLISTED_IMAGE = Rule(  # context: ids of the images of the file
     'annotations of images that the file does not list',
     'list the images, or take the annotations out',
-    lambda a, images: not _refers_to(a, 'image_id', images),
+    lambda a, ids: not (has_id(a, 'image_id') and a['image_id'] in ids),
 )
 UNLISTED_CATEGORY = Rule(  # context: ids of the categories of the file
     "annotations whose 'category_id' is none of the file's categories",
     'list the category, or correct them',
-    lambda a, categories: not _refers_to(a, 'category_id', categories),
+    lambda a, ids: not _is_of_category(a, ids),
 )
 LABEL_RULES = (
-    Rule(
-        "annotations without 'bbox'",
-        f'{KEYPOINT_FILE} it',
-        lambda a: a.get('bbox') is None,
-    ),
+    Rule("annotations without 'bbox'", f'{KEYPOINT_FILE} it', lambda a: a.get('bbox') is None),
     Rule(
         "annotations whose 'bbox' is not four finite numbers",
         'write x, y, width and height in px',
-        lambda a: (
-            a.get('bbox') is not None and not (are_numbers(a['bbox']) and len(a['bbox']) == 4)
-        ),
+        lambda a: a.get('bbox') is not None and not _is_box(a['bbox']),
     ),
     Rule(
         "annotations without 'keypoints'",
@@ -94,27 +81,21 @@ LABEL_RULES = (
         lambda a: not is_number(a.get('area', 0)),
     ),
 )
+CATEGORY_NAME = Rule(
+    "categories without 'name'", 'write their names', lambda c: not is_name(c.get('name'))
+)
 CATEGORY_RULES = (
-    Rule(
-        "categories without 'name'",
-        'write their names',
-        lambda category: not is_name(category.get('name')),
-    ),
+    CATEGORY_NAME,
     Rule(
         "categories whose 'keypoints' are not a list of names",
         'write the name of each keypoint type',
-        lambda category: not are_names(category.get('keypoints') or []),
+        lambda c: not is_list_of(c.get('keypoints') or [], is_name),
     ),
     Rule(
         "categories whose 'skeleton' is not a list of pairs of numbers",
         'write each link as [keypoint, keypoint], counted from 1, or take it out',
-        lambda category: not are_links(category.get('skeleton') or []),
+        lambda c: not is_list_of(c.get('skeleton') or [], _is_link),
     ),
-)
-UNNAMED_CATEGORY = Rule(
-    "categories without 'name'",
-    'name them as the metainfo does',
-    lambda category: not isinstance(category.get('name'), str),
 )
 
 
@@ -131,7 +112,7 @@ def fatal_faults(content: Any, metainfo: dict, test_mode: bool = False) -> list[
         The errors. Single entries are checked only if the lists of the file are valid.
     """
     return file_faults(content, metainfo, test_mode) or [
-        *flip_faults(metainfo),
+        *_flip_faults(metainfo),
         *image_faults(content['images']),
         *annotation_faults(content),
         *metainfo_faults(content, metainfo),
@@ -141,11 +122,7 @@ def fatal_faults(content: Any, metainfo: dict, test_mode: bool = False) -> list[
 def without_faulty(content: dict, faults: Iterable[AnnotationIssue]) -> dict:
     """Returns the content without the images and annotations that have errors.
 
-    Annotations of removed images are removed, too.
-
-    Args:
-        content: Content of a COCO-format file.
-        faults: Errors of images and annotations; none may concern the whole file.
+    Annotations of removed images are removed, too. No error may concern the whole file.
     """
     faulty = {(fault.kind, index) for fault in faults for index in fault.indices}
     images, annotations = (
@@ -162,53 +139,36 @@ def categories_by_id(content: dict, metainfo: dict) -> dict[int, int]:
 
 
 def structure_faults(content: Any, needed: Sequence[str]) -> list[AnnotationIssue]:
-    """Checks that the lists of a file exist and contain objects.
-
-    Args:
-        content: Content of a COCO-format file.
-        needed: Keys of the lists that must exist; the other lists are checked if they exist.
-    """
+    """Checks that the lists of a file contain objects, and that the needed ones exist."""
     if not isinstance(content, dict):
         what = f'it is a {type(content).__name__}, not an object'
         return [AnnotationIssue('file', what, COCO_FORMAT)]
     return [
         AnnotationIssue('file', f'it has no list of objects {key!r}', COCO_FORMAT)
-        for key in ('images', 'annotations', 'categories')
-        if (key in needed or key in content) and not are_objects(content.get(key))
+        for key in LISTS
+        if (key in needed or key in content)
+        and not is_list_of(content.get(key), lambda entry: isinstance(entry, dict))
     ]
 
 
-def empty_faults(content: dict, needed: Sequence[str]) -> list[AnnotationIssue]:
+def empty_faults(content: dict, needed: Iterable[str]) -> list[AnnotationIssue]:
     """Checks that lists of a file are not empty."""
+    empty = [key for key in needed if not content[key]]
     remedy = 'list those of the annotations'
-    return [
-        AnnotationIssue('file', f'it lists no {key}', remedy) for key in needed if not content[key]
-    ]
+    return [AnnotationIssue('file', f'it lists no {key}', remedy) for key in empty]
 
 
 def file_faults(content: Any, metainfo: dict, test_mode: bool) -> list[AnnotationIssue]:
     """Finds errors in the lists of a file and in its categories, see :func:`fatal_faults`."""
     several = len(metainfo['categories']) > 1
-    needed = dict(images=True, annotations=not test_mode, categories=test_mode or several)
-    needed = [key for key in needed if needed[key]]
-    if faults := structure_faults(content, needed):
-        return faults
-    if faults := empty_faults(content, [key for key in needed if key != 'annotations']):
+    filled = ['images', *['categories'] * (test_mode or several)]
+    needed = filled if test_mode else [*filled, 'annotations']
+    if faults := structure_faults(content, needed) or empty_faults(content, filled):
         return faults
     categories = content.get('categories', [])
     faults = id_faults('categories', categories)
-    if several:
-        faults += find_issues('categories', categories, [UNNAMED_CATEGORY])
+    faults += find_issues('categories', categories, [CATEGORY_NAME] * several)
     return [fault._replace(kind='file') for fault in faults]
-
-
-def flip_faults(metainfo: dict) -> list[AnnotationIssue]:
-    """Finds keypoint types whose left/right swap is not mutual."""
-    flip, names = metainfo['flip_indices'], metainfo['keypoint_id2name']
-    one_way = [names[i] for i in range(len(flip)) if flip[flip[i]] != i]
-    what = f'keypoint types of {metainfo["dataset_name"]!r} that do not swap with each other'
-    remedy = "write each one's name as swap of the other"
-    return [AnnotationIssue('metainfo', what, remedy, one_way)] if one_way else []
 
 
 def id_faults(kind: str, entries: list[dict]) -> list[AnnotationIssue]:
@@ -229,38 +189,26 @@ def category_faults(categories: list[dict]) -> list[AnnotationIssue]:
     return faults + find_issues('categories', categories, CATEGORY_RULES)
 
 
-def image_id_faults(content: dict) -> list[AnnotationIssue]:
-    """Finds annotations of images that the file does not list."""
-    listed = _ids(content['images'])
-    return find_issues('annotations', content.get('annotations', []), [UNLISTED_IMAGE], listed)
-
-
-def category_id_faults(content: dict, categories: list[dict]) -> list[AnnotationIssue]:
-    """Finds annotations that belong to none of some categories."""
-    annotations = content.get('annotations', [])
-    return find_issues('annotations', annotations, [UNLISTED_CATEGORY], _ids(categories))
-
-
 def annotation_faults(content: dict) -> list[AnnotationIssue]:
     """Checks annotations without a metainfo."""
-    annotations = content.get('annotations', [])
+    entries, category_ids = content.get('annotations', []), valid_ids(_listed_categories(content))
     return [
-        *id_faults('annotations', annotations),
-        *image_id_faults(content),
-        *category_id_faults(content, _listed_categories(content)),
-        *find_issues('annotations', annotations, LABEL_RULES),
+        *id_faults('annotations', entries),
+        *find_issues('annotations', entries, [UNLISTED_IMAGE], valid_ids(content['images'])),
+        *find_issues('annotations', entries, [UNLISTED_CATEGORY], category_ids),
+        *find_issues('annotations', entries, LABEL_RULES),
     ]
 
 
 def metainfo_faults(content: dict, metainfo: dict) -> list[AnnotationIssue]:
     """Checks that annotations fit the metainfo."""
     annotations, known = content.get('annotations', []), categories_by_id(content, metainfo)
-    others = _ids(_listed_categories(content)) - known.keys()
+    others = valid_ids(_listed_categories(content)) - known.keys()
     names = ', '.join(category['name'] for category in metainfo['categories'])
     other_category = Rule(
         f'annotations of categories other than {names}, those of the metainfo',
         'name categories alike in both, or take the annotations out',
-        lambda a: _refers_to(a, 'category_id', others),
+        lambda a: _is_of_category(a, others),
     )
     faults = find_issues('annotations', annotations, [other_category])
     for index, category in enumerate(metainfo['categories']):
@@ -270,19 +218,12 @@ def metainfo_faults(content: dict, metainfo: dict) -> list[AnnotationIssue]:
 
 
 def _count_faults(annotations: list[dict], category: dict, ids: set[int]) -> list[AnnotationIssue]:
-    """Finds annotations whose number of keypoints differs from the metainfo.
-
-    Args:
-        annotations: Annotations of the file.
-        category: Category of the metainfo.
-        ids: Its category ids in the file.
-    """
+    """Finds annotations, by category id, whose number of keypoints differs from the metainfo."""
     count = len(category['keypoint_ids'])
 
     def has_other_count(a: dict) -> bool:
         keypoints = a.get('keypoints')
-        is_member = _refers_to(a, 'category_id', ids)
-        return is_member and are_numbers(keypoints) and len(keypoints) != 3 * count
+        return _is_of_category(a, ids) and are_numbers(keypoints) and len(keypoints) != 3 * count
 
     rule = Rule('', 'give the metainfo that describes this file', has_other_count)
     faults = find_issues('annotations', annotations, [rule])
@@ -292,15 +233,32 @@ def _count_faults(annotations: list[dict], category: dict, ids: set[int]) -> lis
     return [fault._replace(what=what) for fault in faults]
 
 
+def _flip_faults(metainfo: dict) -> list[AnnotationIssue]:
+    """Finds keypoint types whose left/right swap is not mutual."""
+    flip, names = metainfo['flip_indices'], metainfo['keypoint_id2name']
+    one_way = [names[i] for i in range(len(flip)) if flip[flip[i]] != i]
+    what = f'keypoint types of {metainfo["dataset_name"]!r} that do not swap with each other'
+    remedy = "write each one's name as swap of the other"
+    return [AnnotationIssue('metainfo', what, remedy, one_way)] if one_way else []
+
+
 def _listed_categories(content: dict) -> list[dict]:
     """Returns the categories of a file; if it lists none, one for each id in its annotations."""
     used = (a['category_id'] for a in content.get('annotations', []) if has_id(a, 'category_id'))
     return content.get('categories') or [dict(id=number) for number in dict.fromkeys(used)]
 
 
-def _ids(entries: list[dict]) -> set[int]:
-    return {entry['id'] for entry in entries if has_id(entry)}
+def _is_of_category(annotation: dict, ids: set[int]) -> bool:
+    return has_id(annotation, 'category_id') and annotation['category_id'] in ids
 
 
-def _refers_to(annotation: dict, key: str, ids: Container[int]) -> bool:
-    return has_id(annotation, key) and annotation[key] in ids
+def _is_side(value: Any) -> bool:
+    return type(value) is int and 0 < value <= LARGEST_SIDE
+
+
+def _is_box(value: Any) -> bool:
+    return are_numbers(value) and len(value) == 4
+
+
+def _is_link(value: Any) -> bool:
+    return isinstance(value, list) and [type(end) for end in value] == [int, int]

@@ -46,7 +46,11 @@ def gather_instances(content: dict, metainfo: dict) -> Instances:
     categories = np.array([known[a['category_id']] for a in annotations], int)
     boxes = np.array([a['bbox'] for a in annotations], float).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
-    keypoints = _gather_keypoints(annotations, categories, metainfo)
+    keypoints = np.zeros((len(annotations), metainfo['num_keypoints'], 3))
+    for label, category in enumerate(metainfo['categories']):
+        rows, types = np.flatnonzero(categories == label), category['keypoint_ids']
+        found = np.array([annotations[row]['keypoints'] for row in rows], float)
+        keypoints[rows[:, None], types] = found.reshape(-1, len(types), 3)
     return Instances(
         ids=np.array([a['id'] for a in annotations], int),
         images=images,
@@ -67,12 +71,8 @@ def image_sizes(images: list[dict]) -> np.ndarray:
 def inner_sides(instances: Instances, input_size: int | None = None) -> np.ndarray:
     """Returns the sides (w, h) of all boxes clipped to their images, (N, 2).
 
-    The sides are in px of the network input if ``input_size`` is given, otherwise in px of the
-    original image. Boxes outside their image have a side of 0.
-
-    Args:
-        instances: The annotations.
-        input_size: Longer side of the network input, px.
+    They are px of a network input with the longer side ``input_size``, or px of the original image
+    without it. Boxes outside their image have a side of 0.
     """
     sizes = instances.image_sizes
     boxes = instances.boxes.clip(0, np.tile(sizes, 2))
@@ -84,22 +84,6 @@ def box_sides(instances: Instances, input_size: int) -> np.ndarray:
     """Returns the sides (w, h) of boxes clipped to their images, (n, 2) px of the network input.
 
     Crowd regions and boxes without area inside the image are left out.
-
-    Args:
-        instances: The annotations.
-        input_size: Longer side of the network input, px.
     """
     sides = inner_sides(instances, input_size)
     return sides[(sides > 0).all(1) & ~instances.crowd]
-
-
-def _gather_keypoints(
-    annotations: list[dict], categories: np.ndarray, metainfo: dict
-) -> np.ndarray:
-    """Returns x, y and visibility of all keypoint types, (N, K, 3) float64."""
-    keypoints = np.zeros((len(annotations), metainfo['num_keypoints'], 3))
-    for index, category in enumerate(metainfo['categories']):
-        rows, types = np.flatnonzero(categories == index), category['keypoint_ids']
-        found = np.array([annotations[row]['keypoints'] for row in rows], float)
-        keypoints[rows[:, None], types] = found.reshape(-1, len(types), 3)
-    return keypoints

@@ -17,7 +17,7 @@ class AnnotationIssue(NamedTuple):
             'categories'.
         what: Description of the entries, such as "annotations without 'bbox'".
         remedy: What to do about them, or how they are treated.
-        ids: Ids of the entries; for an entry with an invalid id a text with its position. Empty if
+        ids: Ids of the entries, or texts with the positions of those without a valid id. Empty if
             the issue concerns the whole file.
         indices: Indices of the entries in the list named by ``kind``.
     """
@@ -44,13 +44,7 @@ class AnnotationIssue(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """Describes an issue and finds the entries that have it.
-
-    Attributes:
-        what: See :class:`AnnotationIssue`.
-        remedy: See :class:`AnnotationIssue`.
-        applies: Function that returns whether an entry has the issue.
-    """
+    """Texts of an :class:`AnnotationIssue`, and a function that tells whether an entry has it."""
 
     what: str
     remedy: str
@@ -60,23 +54,20 @@ class Rule(NamedTuple):
 def find_issues(
     kind: str, entries: list[dict], rules: Iterable[Rule], *context: Any
 ) -> list[AnnotationIssue]:
-    """Applies rules to the entries of a list.
+    """Returns an issue for each rule that applies to at least one entry of a list.
 
     Args:
         kind: Name of the list, see :class:`AnnotationIssue`.
         entries: The list.
         rules: Rules for a single entry.
         *context: Further arguments of the rules.
-
-    Returns:
-        An issue for each rule that applies to at least one entry.
     """
     issues = []
     for what, remedy, applies in rules:
         indices = [i for i, entry in enumerate(entries) if applies(entry, *context)]
         if indices:
-            ids = dict.fromkeys(_id_text(kind, i, entries[i]) for i in indices)
-            issues.append(AnnotationIssue(kind, what, remedy, list(ids), indices))
+            ids = list(dict.fromkeys(_id_text(kind, i, entries[i]) for i in indices))
+            issues.append(AnnotationIssue(kind, what, remedy, ids, indices))
     return issues
 
 

@@ -1,63 +1,52 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 """Merges COCO-format annotation files, with the same or different categories, into one."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from kapao_mm.errors import InputError
 
-from .checks import (
-    category_faults,
-    category_id_faults,
-    id_faults,
-    image_faults,
-    image_id_faults,
-)
+from .checks import UNLISTED_CATEGORY, UNLISTED_IMAGE, category_faults, id_faults, image_faults
 from .issues import AnnotationIssue, Rule, find_issues
+from .values import is_list_of, valid_ids
 
+UNANNOTATED = 'not_exhaustive_category_ids'  # LVIS's key of categories not annotated in an image
 UNKNOWN_CATEGORIES = Rule(  # context: ids of the file's categories
-    "images whose 'not_exhaustive_category_ids' are not ids of the file's categories",
+    f"images whose '{UNANNOTATED}' are not ids of the file's categories",
     'correct them',
-    lambda image, known: not _are_among(image.get('not_exhaustive_category_ids', []), known),
+    lambda image, ids: not is_list_of(image.get(UNANNOTATED, []), partial(_is_among, ids)),
 )
 
 
 class Source(NamedTuple):
-    """A file to merge.
+    """A file to merge: its path for messages, its image folder, and its content."""
 
-    Attributes:
-        name: Name for messages.
-        folder: Image folder, which is put in front of the file names.
-        content: Content of the file without the errors that :func:`merge_faults` finds.
-    """
-
-    name: str
+    path: Path
     folder: str
-    content: dict[str, Any]
+    content: dict
 
 
-def merge_faults(content: dict[str, Any]) -> list[AnnotationIssue]:
+def merge_faults(content: dict) -> list[AnnotationIssue]:
     """Finds wrong ids, names and references, which would mix up a merged file."""
-    faults = [
+    images, annotations = content['images'], content['annotations']
+    category_ids = valid_ids(content['categories'])
+    return [
         *category_faults(content['categories']),
-        *image_faults(content['images']),
-        *id_faults('annotations', content['annotations']),
-        *image_id_faults(content),
-        *category_id_faults(content, content['categories']),
+        *image_faults(images),
+        *id_faults('annotations', annotations),
+        *find_issues('annotations', annotations, [UNLISTED_IMAGE], valid_ids(images)),
+        *find_issues('annotations', annotations, [UNLISTED_CATEGORY], category_ids),
+        *find_issues('images', images, [UNKNOWN_CATEGORIES], category_ids),
     ]
-    if faults:
-        return faults
-    known = {category['id'] for category in content['categories']}
-    return find_issues('images', content['images'], [UNKNOWN_CATEGORIES], known)
 
 
-def merge(sources: Sequence[Source]) -> dict[str, Any]:
-    """Merges the content of annotation files, with new ids.
+def merge(sources: Sequence[Source]) -> dict:
+    """Merges files without :func:`merge_faults`, with new ids.
 
-    Categories with the same name are merged. In each image, LVIS's field
-    ``not_exhaustive_category_ids`` lists the categories that were not annotated in it; evaluation
-    ignores these categories in this image.
+    Categories with the same name are merged. In each image, ``not_exhaustive_category_ids`` lists
+    the categories that were not annotated in it; evaluation ignores them in this image.
 
     Raises:
         InputError: If a category has different keypoints in two files.
@@ -65,9 +54,9 @@ def merge(sources: Sequence[Source]) -> dict[str, Any]:
     categories = merge_categories(sources)
     images, annotations = [], []
     for source in sources:
-        more_images, more_annotations = renumber(source, categories, len(images), len(annotations))
-        images += more_images
-        annotations += more_annotations
+        new = renumber(source, categories, len(images) + 1, len(annotations) + 1)
+        images += new['images']
+        annotations += new['annotations']
     return dict(images=images, annotations=annotations, categories=list(categories.values()))
 
 
@@ -84,49 +73,37 @@ def merge_categories(sources: Sequence[Source]) -> dict[str, dict]:
             first = categories.setdefault(category['name'], new)
             if first.get('keypoints') != category.get('keypoints'):
                 raise InputError(
-                    f'{source.name}: category {category["name"]!r} has other keypoints than in a '
+                    f'{source.path}: category {category["name"]!r} has other keypoints than in a '
                     'file before it; rename one of them'
                 )
     return categories
 
 
 def renumber(
-    source: Source, categories: dict[str, dict], num_images: int, num_annotations: int
-) -> tuple[list[dict], list[dict]]:
-    """Returns the images and annotations of a file with their new ids.
-
-    Args:
-        source: The file.
-        categories: Merged categories by name.
-        num_images: Number of images before this file.
-        num_annotations: Number of annotations before this file.
-    """
-    images, annotations = source.content['images'], source.content['annotations']
-    new_ids = {image['id']: i for i, image in enumerate(images, num_images + 1)}
-    category_ids = {c['id']: categories[c['name']]['id'] for c in source.content['categories']}
+    source: Source, categories: dict[str, dict], first_image: int, first_annotation: int
+) -> dict[str, list[dict]]:
+    """Returns the images and annotations of a file with new ids, which start at given ones."""
+    content = source.content
+    image_ids = {image['id']: i for i, image in enumerate(content['images'], first_image)}
+    category_ids = {c['id']: categories[c['name']]['id'] for c in content['categories']}
     absent = {c['id'] for c in categories.values()} - set(category_ids.values())
-    new_images = [
-        {
-            **image,
-            'id': new_ids[image['id']],
-            'file_name': str(Path(source.folder) / image['file_name']),
-            'not_exhaustive_category_ids': sorted(
-                absent | {category_ids[i] for i in image.get('not_exhaustive_category_ids', [])}
-            ),
-        }
-        for image in images
-    ]
-    new_annotations = [
-        {
-            **a,
-            'id': number,
-            'image_id': new_ids[a['image_id']],
-            'category_id': category_ids[a['category_id']],
-        }
-        for number, a in enumerate(annotations, num_annotations + 1)
-    ]
-    return new_images, new_annotations
+
+    def new_image(image: dict) -> dict:
+        unannotated = absent | {category_ids[i] for i in image.get(UNANNOTATED, [])}
+        path = str(Path(source.folder) / image['file_name'])
+        ids = {'id': image_ids[image['id']], UNANNOTATED: sorted(unannotated)}
+        return {**image, 'file_name': path, **ids}
+
+    def new_annotation(number: int, a: dict) -> dict:
+        ids = dict(image_id=image_ids[a['image_id']], category_id=category_ids[a['category_id']])
+        return {**a, 'id': number, **ids}
+
+    annotations = enumerate(content['annotations'], first_annotation)
+    return dict(
+        images=list(map(new_image, content['images'])),
+        annotations=[new_annotation(number, a) for number, a in annotations],
+    )
 
 
-def _are_among(values: Any, ids: set[int]) -> bool:
-    return isinstance(values, list) and all(type(value) is int and value in ids for value in values)
+def _is_among(ids: Container[int], value: Any) -> bool:
+    return type(value) is int and value in ids

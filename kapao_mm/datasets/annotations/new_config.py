@@ -3,7 +3,7 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from pprint import pformat
@@ -55,7 +55,7 @@ tta_model = dict(passes=[(0.8, False), (1.0, False), (1.2, False)])
 
 
 class NewConfig(NamedTuple):
-    """Describes the config of a new dataset.
+    """What the config of a new dataset is made from.
 
     Attributes:
         name: Name of the dataset.
@@ -81,22 +81,6 @@ class NewConfig(NamedTuple):
     def path(self) -> Path:
         """Path of the config file."""
         return self.folder / f'kapao_{self.size}_{self.name}.py'
-
-    @property
-    def metainfo_paths(self) -> dict[str, Path]:
-        """Paths of the metainfo files by the names of their categories.
-
-        Raises:
-            InputError: If two categories would share a file.
-        """
-        names = [category.name for category in self.categories]
-        if len(names) == 1:
-            return {names[0]: self.folder / 'metainfo.py'}
-        paths = {name: self.folder / f'metainfo_{file_name(name)}.py' for name in names}
-        if len(set(paths.values())) < len(names):
-            shown = ', '.join(map(repr, names))
-            raise InputError(f'categories {shown} would share metainfo files: rename some')
-        return paths
 
 
 def file_name(text: str) -> str:
@@ -126,17 +110,28 @@ def config_text(config: NewConfig) -> str:
     return FormatCode(text, style_config=STYLE)[0]
 
 
-def metainfo_text(metainfo: Mapping[str, Any]) -> str:
-    """Returns the text of a metainfo file."""
-    return f'dataset_info = {pformat(metainfo, width=WIDTH, compact=True, sort_dicts=False)}\n'
+def texts(config: NewConfig, metainfos: Iterable[Mapping[str, Any]]) -> dict[Path, str]:
+    """Returns the texts of the metainfo files and of the config file, by path.
+
+    Args:
+        config: The config.
+        metainfos: Metainfo of each category.
+
+    Raises:
+        InputError: If two categories would share a file.
+    """
+    files = {}
+    for name, metainfo in zip(_metainfo_names(config.categories), metainfos, strict=True):
+        source = pformat(metainfo, width=WIDTH, compact=True, sort_dicts=False)
+        files[config.folder / name] = f'dataset_info = {source}\n'
+    return files | {config.path: config_text(config)}
 
 
 def write_files(files: Mapping[Path, str], force: bool) -> None:
     """Writes all files or none.
 
     Raises:
-        InputError: If a file exists already and ``force`` is not set, or a folder cannot be written
-            to.
+        InputError: If a file exists and ``force`` is not set, or it cannot be written.
     """
     existing = [str(path) for path in files if os.path.exists(path)]
     if existing and not force:
@@ -147,12 +142,24 @@ def write_files(files: Mapping[Path, str], force: bool) -> None:
             stack.enter_context(atomic_path(path)).write_text(text, encoding='utf-8')
 
 
+def _metainfo_names(categories: Sequence[Category]) -> list[str]:
+    """Returns the name of the metainfo file of each category."""
+    if len(categories) == 1:
+        return ['metainfo.py']
+    names = [f'metainfo_{file_name(category.name)}.py' for category in categories]
+    if len(set(names)) < len(names):
+        shown = ', '.join(repr(category.name) for category in categories)
+        raise InputError(f'categories {shown} would share metainfo files: rename some')
+    return names
+
+
 def _values(config: NewConfig) -> dict[str, Any]:
     """Returns the values that replace those of the base configs."""
     # MMEngine replaces fileDirname by the folder of the config, whatever the working directory.
+    files = ['{{ fileDirname }}/' + name for name in _metainfo_names(config.categories)]
     metainfos = {
-        name: dict(from_file='{{ fileDirname }}/' + path.name)
-        for name, path in config.metainfo_paths.items()
+        category.name: dict(from_file=file)
+        for category, file in zip(config.categories, files, strict=True)
     }
     counts = [len(category.keypoints) for category in config.categories]
     if len(counts) > 1:

@@ -1,26 +1,15 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 """Converts unusual but unambiguous values of annotation files, such as ``"iscrowd": true``.
 
-Each rule is a function that returns whether an entry has such a value, and then changes the entry,
-and a row of a table with the texts of its message.
+A rule is a function that changes an entry with such a value and then returns True, and a row of the
+table with the texts of its message.
 """
 
 import math
 
 from .issues import AnnotationIssue, Rule, find_issues
 
-
-def normalize(content: dict) -> list[AnnotationIssue]:
-    """Applies the rules in :data:`NORMALIZATIONS` to the lists of a file, in place.
-
-    Returns:
-        For each rule that applied, which entries it changed and how.
-    """
-    return [
-        issue
-        for kind, rules in NORMALIZATIONS.items()
-        for issue in find_issues(kind, content.get(kind, []), rules)
-    ]
+UNANNOTATED = 'not_exhaustive_category_ids'
 
 
 def _crowd_to_number(annotation: dict) -> bool:
@@ -33,16 +22,15 @@ def _crowd_to_number(annotation: dict) -> bool:
 
 def _area_to_number(annotation: dict) -> bool:
     value = annotation.get('area', 0)
-    if value is None:
-        del annotation['area']
-        return True
     try:
         number = float(value) if isinstance(value, str) else math.nan
     except ValueError:
         return False
-    if math.isfinite(number):
+    if value is None:
+        del annotation['area']
+    elif math.isfinite(number):
         annotation['area'] = number
-    return math.isfinite(number)
+    return value is None or math.isfinite(number)
 
 
 def _drop_wrong_count(annotation: dict) -> bool:
@@ -61,9 +49,9 @@ def _drop_wrong_count(annotation: dict) -> bool:
 
 
 def _drop_null_list(image: dict) -> bool:
-    is_null = image.get('not_exhaustive_category_ids', ()) is None
+    is_null = image.get(UNANNOTATED, ()) is None
     if is_null:
-        del image['not_exhaustive_category_ids']
+        del image[UNANNOTATED]
     return is_null
 
 
@@ -85,11 +73,18 @@ NORMALIZATIONS = dict(
             _drop_wrong_count,
         ),
     ),
-    images=(
-        Rule(
-            "images whose 'not_exhaustive_category_ids' is null",
-            'read as an empty list',
-            _drop_null_list,
-        ),
-    ),
+    images=(Rule(f"images whose '{UNANNOTATED}' is null", 'read as empty', _drop_null_list),),
 )
+
+
+def normalize(content: dict) -> list[AnnotationIssue]:
+    """Applies all rules to the lists of a file, in place.
+
+    Returns:
+        For each rule that applied, which entries it changed and how.
+    """
+    return [
+        issue
+        for kind, rules in NORMALIZATIONS.items()
+        for issue in find_issues(kind, content.get(kind, []), rules)
+    ]

@@ -31,21 +31,20 @@ def read_json(path: str | Path, name: str) -> Any:
         InputError: If the file cannot be read, is not JSON, has a key twice in one object, or is
             nested deeper than :data:`MAX_DEPTH`.
     """
-    where = f'{name} {osp.abspath(path)}'
+    name = f'{name} {osp.abspath(path)}'
     try:
         text = Path(path).read_bytes()
         content = json.loads(text, object_pairs_hook=_object_without_doubles)
         if _is_deeper(content, MAX_DEPTH):
             raise RecursionError
     except OSError as error:
-        raise InputError(f'{where}: {error.strerror}') from error
+        raise InputError(f'{name}: {error.strerror}') from error
     except RecursionError as error:
-        raise InputError(
-            f'{where} has lists or objects nested more than {MAX_DEPTH} deep: write it anew'
-        ) from error
+        deep = f'{name} has lists or objects nested more than {MAX_DEPTH} deep: write it again'
+        raise InputError(deep) from error
     except ValueError as error:  # from the decoders of text and JSON
         reason = str(error) if text.strip() else 'it is empty'
-        raise InputError(f'{where} is not JSON ({reason}): download or write it anew') from error
+        raise InputError(f'{name} is not JSON ({reason}): download or write it again') from error
     return content
 
 

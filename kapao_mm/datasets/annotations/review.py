@@ -17,6 +17,7 @@ TOLERANCE = 1  # px that a label may lie outside its box or image because of rou
 SMALL = 8  # px, the stride of the finest grid
 MIN_AGREEMENT = 0.25  # a left/right pair is suspicious if it agrees with the others in fewer cases
 MIN_INSTANCES = 20  # minimum number of instances to judge a pair
+OUTWARD = np.array([-1, -1, 1, 1])  # direction in which a box xyxy grows
 
 
 def _share_file(images: list[dict]) -> np.ndarray:
@@ -50,8 +51,7 @@ def _has_other_count(annotation: dict) -> bool:
     return annotation.get('num_keypoints', counts[0]) not in counts
 
 
-# Rules for all entries at once: they return a mask (N,) bool.
-IMAGE_RULES = (  # context: images of the file, instances
+IMAGE_RULES = (  # arguments: images of the file, instances; result: mask of the images
     Rule(
         'images without annotations',
         'training learns that nothing is there',
@@ -59,7 +59,7 @@ IMAGE_RULES = (  # context: images of the file, instances
     ),
     Rule(
         f'images less than {SMALL} px wide or high',
-        'are they meant?',
+        'are they intended?',
         lambda images, _: image_sizes(images).min(1) < SMALL,
     ),
     Rule(
@@ -68,46 +68,40 @@ IMAGE_RULES = (  # context: images of the file, instances
         lambda images, _: _share_file(images),
     ),
 )
-INSTANCE_RULES = (  # context: instances
-    Rule('crowd regions', 'training leaves them out', lambda instances: instances.crowd),
+INSTANCE_RULES = (  # result: mask of the instances
+    Rule('crowd regions', 'training leaves them out', lambda found: found.crowd),
     Rule(
         'boxes without area',
         'training leaves them out; box AP counts them as missed',
-        lambda instances: _is_flat(instances.boxes),
+        lambda found: _is_flat(found.boxes),
     ),
     Rule(
         'boxes outside their image',
         'training leaves them out',
-        lambda instances: _is_flat(_clipped_boxes(instances)) & ~_is_flat(instances.boxes),
+        lambda found: _is_flat(_clipped_boxes(found)) & ~_is_flat(found.boxes),
     ),
     Rule(
-        f'boxes more than {TOLERANCE} px beyond their image',
-        'training clips them',
-        _exceeds_image,
+        f'boxes more than {TOLERANCE} px beyond their image', 'training clips them', _exceeds_image
     ),
     Rule(
         'annotations without labeled keypoints',
         'training learns only their boxes',
-        lambda instances: ~(instances.visible > 0).any(1) & ~instances.crowd,
+        lambda found: ~(found.visible > 0).any(1) & ~found.crowd,
     ),
     Rule(
         'annotations with keypoints outside their image',
-        "they become no keypoint objects, unless keypoints_outside='clip' (CrowdPose)",
-        lambda instances: _has_keypoint_outside(
-            instances, np.pad(instances.image_sizes, ((0, 0), (2, 0)))
-        ),
+        "they give no keypoint objects, unless keypoints_outside='clip' (CrowdPose)",
+        lambda found: _has_keypoint_outside(found, np.pad(found.image_sizes, ((0, 0), (2, 0)))),
     ),
     Rule(
         f'annotations with keypoints more than {TOLERANCE} px outside their box',
         'does the box contain the whole object?',
-        lambda instances: _has_keypoint_outside(
-            instances, instances.boxes + TOLERANCE * np.array([-1, -1, 1, 1])
-        ),
+        lambda found: _has_keypoint_outside(found, found.boxes + TOLERANCE * OUTWARD),
     ),
     Rule(
         'annotations with visibilities other than 0, 1 and 2',
         'those above 0 count as labeled',
-        lambda instances: ~np.isin(instances.visible, (0, 1, 2)).all(1),
+        lambda found: ~np.isin(found.visible, (0, 1, 2)).all(1),
     ),
 )
 ANNOTATION_RULES = (
@@ -132,7 +126,7 @@ def review(content: dict, metainfo: dict, instances: Instances) -> list[Annotati
         metainfo: Metainfo as returned by :func:`read_metainfo`.
         instances: The same annotations as arrays, see :func:`gather_instances`.
     """
-    images, annotations = content['images'], content['annotations']
+    images = content['images']
     image_ids = np.array([image['id'] for image in images], int)
     return [
         *_unswapped_names(metainfo),
@@ -140,22 +134,16 @@ def review(content: dict, metainfo: dict, instances: Instances) -> list[Annotati
         *_crossed_pairs(metainfo, instances),
         *_masked_issues('images', image_ids, IMAGE_RULES, images, instances),
         *_masked_issues('annotations', instances.ids, INSTANCE_RULES, instances),
-        *find_issues('annotations', annotations, ANNOTATION_RULES),
+        *find_issues('annotations', content['annotations'], ANNOTATION_RULES),
     ]
 
 
 def _masked_issues(
     kind: str, ids: np.ndarray, rules: Iterable[Rule], *context: Any
 ) -> list[AnnotationIssue]:
-    """Applies rules that return a mask (N,) of all entries, see :func:`find_issues`."""
-    masks = ((rule, rule.applies(*context)) for rule in rules)
-    return [
-        AnnotationIssue(
-            kind, rule.what, rule.remedy, ids[mask].tolist(), mask.nonzero()[0].tolist()
-        )
-        for rule, mask in masks
-        if mask.any()
-    ]
+    """Applies rules that return a mask of all entries, see :func:`find_issues`."""
+    found = ((what, remedy, ids[applies(*context)].tolist()) for what, remedy, applies in rules)
+    return [AnnotationIssue(kind, what, remedy, some) for what, remedy, some in found if some]
 
 
 def _named_pairs(metainfo: dict) -> list[tuple[int, int]]:

@@ -2,7 +2,7 @@
 """Estimates the sigmas of OKS from two annotations of the same objects."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -13,29 +13,19 @@ from .new_metainfo import Category
 BOX_TO_AREA = 0.53  # area of an object without 'area', relative to its box, as in COCO's evaluation
 
 
-class SigmaEstimate(NamedTuple):
-    """Sigmas that were estimated from two annotations of n objects.
-
-    Attributes:
-        sigmas: Sigmas of the keypoint types, (K,) float64.
-        counts: Number of objects in which the keypoint is labeled in both annotations, (K,) int.
-        objects: The number n.
-    """
-
-    sigmas: np.ndarray
-    counts: np.ndarray
-    objects: int
-
-
 def estimate_sigmas(
     category: Category, second: Sequence[dict[str, Any]], source: str
-) -> SigmaEstimate:
+) -> tuple[np.ndarray, np.ndarray, int]:
     """Estimates the sigmas of a category from a second annotation of its objects.
 
     Args:
         category: Category with the first annotations.
         second: Second annotations, with the ids of the first ones.
         source: File of the second annotations, for messages.
+
+    Returns:
+        The sigmas, (K,) float64; how often each keypoint is labeled in both, (K,) int; and the
+        number of objects.
 
     Raises:
         InputError: If the ids do not match, or no object has two different locations of a keypoint.
@@ -57,7 +47,7 @@ def estimate_sigmas(
             f'{source}: no object has two different locations of {", ".join(missing)}, so there is '
             'nothing to estimate a sigma from'
         )
-    return SigmaEstimate(sigmas.round(4), counts, len(pairs))
+    return sigmas.round(4), counts, len(pairs)
 
 
 def sigmas_of_two(

@@ -1,22 +1,20 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Reduces annotations to some of their images."""
-
-from typing import Any
+"""Reduces COCO-format annotations to some of their images."""
 
 import numpy as np
 
 from kapao_mm.errors import InputError
 
 
-def keep_images(content: dict[str, Any], images: list[dict]) -> dict[str, Any]:
-    """Returns COCO-format annotations reduced to some of their images; other keys are kept."""
+def keep_images(content: dict, images: list[dict]) -> dict:
+    """Returns the content with some of its images and their annotations."""
     ids = {image['id'] for image in images}
-    annotations = [a for a in content.get('annotations', []) if a['image_id'] in ids]
+    annotations = [a for a in content['annotations'] if a['image_id'] in ids]
     return content | dict(images=images, annotations=annotations)
 
 
-def take_images(content: dict[str, Any], count: int) -> dict[str, Any]:
-    """Returns COCO-format annotations reduced to the first ``count`` images.
+def take_images(content: dict, count: int) -> dict:
+    """Returns the content with its first ``count`` images.
 
     Raises:
         InputError: If there are fewer images.
@@ -27,11 +25,11 @@ def take_images(content: dict[str, Any], count: int) -> dict[str, Any]:
     return keep_images(content, images)
 
 
-def split_images(content: dict[str, Any], fraction: float) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Splits COCO-format annotations into training and validation at random, reproducibly.
+def split_images(content: dict, fraction: float) -> tuple[dict, dict]:
+    """Splits the content at random, the same way in each run.
 
     Args:
-        content: The annotations.
+        content: Content of the file.
         fraction: Share of the images for validation.
 
     Returns:
@@ -48,8 +46,6 @@ def split_images(content: dict[str, Any], fraction: float) -> tuple[dict[str, An
             'validation: change it, or give --val'
         )
     drawn = set(np.random.default_rng(0).permutation(len(images))[:count].tolist())
-    train, val = (
-        [image for i, image in enumerate(images) if (i in drawn) == is_val]
-        for is_val in (False, True)
-    )
+    train = [image for i, image in enumerate(images) if i not in drawn]
+    val = [image for i, image in enumerate(images) if i in drawn]
     return keep_images(content, train), keep_images(content, val)

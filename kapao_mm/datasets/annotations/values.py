@@ -3,23 +3,28 @@
 
 import math
 import re
+from collections.abc import Callable
 from typing import Any
 
 LIMIT = 1e9  # px; larger numbers cannot be coordinates, and their squares might overflow float32
 LARGEST_FLOAT32 = 3.4e38
-LARGEST_SIDE = 2**31 - 1  # px
 UNPRINTABLE = re.compile('[\0\ud800-\udfff]')  # NUL and surrogates
 
 
 def has_id(entry: dict, key: str = 'id') -> bool:
-    """Returns whether an id in an entry is an integer of 64 bits.
-
-    Args:
-        entry: Entry of the annotation file.
-        key: Key of the id.
-    """
+    """Returns whether an entry of a file has an id that is an integer of 64 bits."""
     value = entry.get(key)
     return type(value) is int and abs(value) < 2**63  # excludes bool
+
+
+def valid_ids(entries: list[dict]) -> set[int]:
+    """Returns the valid ids of the entries of a list."""
+    return {entry['id'] for entry in entries if has_id(entry)}
+
+
+def is_list_of(value: Any, is_item: Callable[[Any], bool]) -> bool:
+    """Returns whether a value is a list whose items all fulfill a condition."""
+    return isinstance(value, list) and all(map(is_item, value))
 
 
 def are_numbers(values: Any) -> bool:
@@ -35,34 +40,11 @@ def are_numbers(values: Any) -> bool:
         return False
 
 
-def is_name(value: Any) -> bool:
-    """Returns whether a value is a text that can be printed and be part of a file name."""
-    return isinstance(value, str) and bool(value) and not UNPRINTABLE.search(value)
-
-
-def are_objects(value: Any) -> bool:
-    """Returns whether a value is a list of dicts."""
-    return isinstance(value, list) and all(isinstance(entry, dict) for entry in value)
-
-
-def are_names(value: Any) -> bool:
-    """Returns whether a value is a list of names, see :func:`is_name`."""
-    return isinstance(value, list) and all(map(is_name, value))
-
-
-def are_links(value: Any) -> bool:
-    """Returns whether a value is a list of pairs of integers."""
-    return isinstance(value, list) and all(
-        isinstance(link, list) and [type(end) for end in link] == [int, int] for link in value
-    )
-
-
 def is_number(value: Any) -> bool:
     """Returns whether a value is a number that fits into float32; NaN counts as one."""
     return type(value) in (int, float) and not abs(value) > LARGEST_FLOAT32
 
 
-def has_size(image: dict) -> bool:
-    """Returns whether an image has a width and a height in whole px."""
-    sides = image.get('width'), image.get('height')
-    return all(type(side) is int and 0 < side <= LARGEST_SIDE for side in sides)
+def is_name(value: Any) -> bool:
+    """Returns whether a value is a text that can be printed and be part of a file name."""
+    return isinstance(value, str) and bool(value) and not UNPRINTABLE.search(value)
