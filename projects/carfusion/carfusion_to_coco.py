@@ -26,6 +26,7 @@ from kapao_mm.errors import InputError
 from kapao_mm.utils.cli import exit_on_input_error
 
 METAINFO = Path(__file__).parent / 'configs/metainfo.py'
+CONFIG = 'projects/carfusion/configs/kapao_s_carfusion.py'
 COCO_VISIBILITY = {1: 2, 2: 1, 3: 1}
 # Margin of a box around keypoints on each side, relative to its longer side, because the car
 # extends beyond its keypoints.
@@ -44,88 +45,62 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def read_rows(path: Path, columns: int) -> Iterator[tuple[str, list[float]]]:
-    """Yields the position of each row of a text file, for messages, and its numbers.
+def read_rows(path: Path, whole: tuple[int, ...]) -> Iterator[tuple[str, list[float]]]:
+    """Yields the position of each row of a text file, for messages, and its five numbers.
+
+    Args:
+        path: The text file.
+        whole: Columns whose numbers must be integers.
 
     Raises:
-        InputError: If a row does not consist of ``columns`` finite numbers.
+        InputError: If a row has another format.
     """
     for number, line in enumerate(path.read_text(errors='replace').splitlines(), 1):
-        fields, where = line.replace(',', ' ').split(), f'{path}, line {number}'
+        where, fields = f'{path}, line {number}', line.replace(',', ' ').split()
         try:
             values = [float(field) for field in fields]
         except ValueError:
             values = []
-        if len(values) != columns or not all(map(math.isfinite, values)):
-            if fields:
-                raise InputError(f'{where}: {line!r} is not {columns} numbers')
-            continue
-        yield where, values
-
-
-def whole(value: float, name: str, where: str) -> int:
-    """Converts a whole number to int.
-
-    Raises:
-        InputError: If the number is not whole.
-    """
-    if not value.is_integer():
-        raise InputError(f'{where}: {name} {value:g} is not a whole number')
-    return int(value)
+        if fields and not (len(values) == 5 and all(map(math.isfinite, values))):
+            raise InputError(f'{where}: {line!r} is not 5 numbers')
+        for column in whole if fields else ():
+            if not values[column].is_integer():
+                raise InputError(f'{where}: {values[column]:g} is not a whole number')
+        if fields:
+            yield where, values
 
 
 def read_keypoints(path: Path, count: int) -> dict[int, np.ndarray]:
-    """Reads the keypoints of each car.
-
-    Returns:
-        Keypoints by car, each (count, 3): x and y in px of the image, and COCO's visibility.
-
-    Raises:
-        InputError: If a row is invalid, or a car has a keypoint twice.
-    """
+    """Reads the keypoints of each car: x and y in px, COCO's visibility, (count, 3)."""
     cars = {}
-    for where, (x, y, *numbers) in read_rows(path, 5):
-        keypoint, car, visibility = (
-            whole(number, name, where)
-            for number, name in zip(numbers, ('keypoint', 'car', 'visibility'), strict=True)
-        )
+    for where, (x, y, keypoint, car, visibility) in read_rows(path, whole=(2, 3, 4)):
         if not 1 <= keypoint <= count:
-            raise InputError(f'{where}: keypoint {keypoint} is not from 1 to {count}')
+            raise InputError(f'{where}: keypoint {keypoint:g} is not from 1 to {count}')
         if visibility not in COCO_VISIBILITY:
-            raise InputError(f'{where}: visibility {visibility} is not 1, 2 or 3')
-        keypoints = cars.setdefault(car, np.zeros((count, 3)))
-        if keypoints[keypoint - 1, 2]:
-            raise InputError(f'{where}: car {car} has keypoint {keypoint} twice')
-        keypoints[keypoint - 1] = x, y, COCO_VISIBILITY[visibility]
+            raise InputError(f'{where}: visibility {visibility:g} is not 1, 2 or 3')
+        row = cars.setdefault(int(car), np.zeros((count, 3)))[int(keypoint) - 1]
+        if row[2]:
+            raise InputError(f'{where}: car {car:g} has keypoint {keypoint:g} twice')
+        row[:] = x, y, COCO_VISIBILITY[visibility]
     return cars
 
 
 def read_boxes(path: Path) -> dict[int, np.ndarray]:
-    """Reads the box of each car, (4,) xyxy px; returns an empty dict if there is no file.
-
-    Raises:
-        InputError: If a row is invalid, or a car has two boxes.
-    """
+    """Reads the box of each car, (4,) xyxy px; returns an empty dict if there is no file."""
     boxes = {}
-    for where, (*corners, car) in read_rows(path, 5) if path.exists() else ():
-        car = whole(car, 'car', where)
+    for where, (*corners, car) in read_rows(path, whole=(4,)) if path.exists() else ():
         if car in boxes:
-            raise InputError(f'{where}: car {car} has two boxes')
+            raise InputError(f'{where}: car {car:g} has two boxes')
         if corners[2] <= corners[0] or corners[3] <= corners[1]:
-            raise InputError(f'{where}: the box {corners} of car {car} has no area')
-        boxes[car] = np.array(corners)
+            raise InputError(f'{where}: the box {corners} of car {car:g} has no area')
+        boxes[int(car)] = np.array(corners)
     return boxes
 
 
 def box_around(keypoints: np.ndarray, size: tuple[int, int]) -> np.ndarray | None:
-    """Returns a box (4,) xyxy px around the labeled keypoints, clipped to the image.
+    """Returns a box (4,) xyxy px around the labeled keypoints (K, 3), clipped to the image.
 
-    Args:
-        keypoints: Keypoints, (K, 3): x, y, visibility.
-        size: Size (w, h) of the image, px.
-
-    Returns:
-        The box; None if it has no area, as for a single keypoint or keypoints outside the image.
+    Returns None if it has no area, as for a single keypoint or keypoints outside the image.
     """
     labeled = keypoints[keypoints[:, 2] > 0, :2]
     top_left, bottom_right = labeled.min(0), labeled.max(0)
@@ -135,11 +110,7 @@ def box_around(keypoints: np.ndarray, size: tuple[int, int]) -> np.ndarray | Non
 
 
 def read_image_size(path: Path) -> tuple[int, int]:
-    """Reads the size (w, h) px of an image from its header.
-
-    Raises:
-        InputError: If the file is not an image.
-    """
+    """Reads the size (w, h) px of an image from its header."""
     try:
         with Image.open(path) as image:
             return image.size
@@ -147,52 +118,35 @@ def read_image_size(path: Path) -> tuple[int, int]:
         raise InputError(f'image {path} cannot be read as an image') from error
 
 
-def frames(camera: Path, counts: Counter) -> Iterator[tuple[Path, Path, Path]]:
-    """Yields the image, gt and bb file of each annotated image.
-
-    Args:
-        camera: Folder of a camera.
-        counts: Counter of images without a gt file; changed in place.
-
-    Raises:
-        InputError: If a folder is missing, or a text file has no image.
-    """
+def find_images(camera: Path) -> list[Path]:
+    """Returns the images of a camera, and checks that each text file has one."""
     for folder in ('images', 'gt'):
         if not (camera / folder).is_dir():
             raise InputError(f'{camera} has no folder {folder!r}')
-    images = {path.stem: path for path in (camera / 'images').glob('*.jpg')}
+    images = {path.stem: path for path in sorted(camera.glob('images/*.jpg'))}
     for path in sorted([*camera.glob('gt/*.txt'), *camera.glob('bb/*.txt')]):
         if path.stem not in images:
             raise InputError(f'{path} has no image {camera / "images" / path.stem}.jpg')
-    for name, image in sorted(images.items()):
-        gt = camera / f'gt/{name}.txt'
-        if gt.exists():
-            yield image, gt, camera / f'bb/{name}.txt'
-        else:
-            counts['images without a gt file (left out)'] += 1
+    return list(images.values())
 
 
-def convert_cars(image: Path, gt: Path, bb: Path, count: int, counts: Counter) -> Iterator[dict]:
+def convert_cars(image: Path, count: int, counts: Counter) -> Iterator[dict]:
     """Yields a COCO annotation, without ids, for each car of an image that has a box.
 
     Args:
         image: Image file.
-        gt: File of the keypoints.
-        bb: File of the boxes, which may be missing.
         count: Number of keypoint types.
-        counts: Counter of boxes by their origin; changed in place.
-
-    Raises:
-        InputError: If a file is invalid.
+        counts: Numbers of boxes by their origin; changed in place.
     """
+    gt, bb = (image.parents[1] / folder / f'{image.stem}.txt' for folder in ('gt', 'bb'))
     size, keypoints, boxes = read_image_size(image), read_keypoints(gt, count), read_boxes(bb)
-    for number in sorted(keypoints.keys() | boxes.keys()):
-        labels = keypoints.get(number, np.zeros((count, 3)))
-        box = boxes[number] if number in boxes else box_around(labels, size)
+    for car in sorted(keypoints.keys() | boxes.keys()):
+        labels = keypoints.get(car, np.zeros((count, 3)))
+        box = boxes[car] if car in boxes else box_around(labels, size)
         if box is None:
             counts['cars without a box (left out)'] += 1
             continue
-        counts['boxes of bb' if number in boxes else 'boxes around keypoints'] += 1
+        counts['boxes of bb' if car in boxes else 'boxes around keypoints'] += 1
         sides = box[2:] - box[:2]
         yield dict(
             category_id=1,
@@ -219,11 +173,14 @@ def convert_split(root: Path, split: str) -> tuple[dict, Counter]:
     if not cameras:
         raise InputError(f'{root / split} has no folders of cameras; see --help for the layout')
     images, cars, counts = [], [], Counter(cameras=len(cameras))
-    for image, gt, bb in (frame for camera in cameras for frame in frames(camera, counts)):
-        width, height = read_image_size(image)
-        name = image.relative_to(root).as_posix()
+    for path in (path for camera in cameras for path in find_images(camera)):
+        if not (path.parents[1] / f'gt/{path.stem}.txt').exists():
+            counts['images without a gt file (left out)'] += 1
+            continue
+        width, height = read_image_size(path)
+        name = path.relative_to(root).as_posix()
         images.append(dict(id=len(images) + 1, file_name=name, width=width, height=height))
-        for car in convert_cars(image, gt, bb, len(names), counts):
+        for car in convert_cars(path, len(names), counts):
             cars.append(dict(id=len(cars) + 1, image_id=len(images), **car))
     counts.update(images=len(images), cars=len(cars))
     categories = [dict(id=1, name='car', keypoints=names)]
@@ -238,8 +195,7 @@ def main() -> None:
         path = args.root / f'annotations/car_keypoints_{split}.json'
         write_annotations(path, content)
         print(f'{path}: {", ".join(f"{count} {what}" for what, count in counts.items())}')
-    config = 'projects/carfusion/configs/kapao_s_carfusion.py'
-    print(f'Next: kapao train {config} --cfg-options data_root={args.root}')
+    print(f'Next: kapao train {CONFIG} --cfg-options data_root={args.root}')
 
 
 if __name__ == '__main__':
