@@ -8,6 +8,7 @@ import pytest
 TOOL = 'misc/check_dataset.py'
 CONFIG = 'configs/kapao/kapao_n_toy.py'
 TRAIN = 'annotations/person_keypoints_train.json'
+ONE_FILE = dict(train_ann=TRAIN, train_img='train2017', val_ann=TRAIN, val_img='train2017')
 
 
 @pytest.fixture
@@ -157,17 +158,15 @@ def test_file_without_annotations_is_plotted(check, train, recwarn):
 
 @pytest.mark.slow
 def test_dataset_inside_a_wrapper_is_checked_once(check, toy):
-    options = dict(train_ann=TRAIN, train_img='train2017', val_ann=TRAIN, val_img='train2017')
-    _, printed, report = check(config='configs/kapao/kapao_n_overfit.py', **options)
+    _, printed, report = check(config='configs/kapao/kapao_n_overfit.py', **ONE_FILE)
     assert list(report) == ['train_val_test'] and 'train, val, test: ' in printed
 
 
 @pytest.mark.slow
 def test_several_training_datasets_are_numbered(check, data, train):
-    options = dict(train_ann=TRAIN, train_img='train2017', val_ann=TRAIN, val_img='train2017')
     crowd = dict(crowdpose_root=data, crowdpose_ann=TRAIN, crowdpose_img='train2017')
     code, printed, report = check(
-        '--skip-images', config='configs/kapao/kapao_s_coco_crowdpose.py', **options, **crowd
+        '--skip-images', config='configs/kapao/kapao_s_coco_crowdpose.py', **ONE_FILE, **crowd
     )
     assert code == 1  # CrowdPose has 14 keypoints, not 17
     assert list(report) == ['train_val_test', 'train_2']
@@ -189,8 +188,7 @@ def test_several_categories_are_counted_separately(check, train, tmp_path):
     content['categories'].append(dict(id=7, name='wheel'))
     write()
     people = [p for p in content['annotations'][:-1] if not p['iscrowd']]
-    options = dict(train_ann=TRAIN, train_img='train2017', val_ann=TRAIN, val_img='train2017')
-    code, printed, report = check(config='configs/kapao/kapao_n_people_wheels.py', **options)
+    code, printed, report = check(config='configs/kapao/kapao_n_people_wheels.py', **ONE_FILE)
     assert code is None
     assert f'person {len(people)}, wheel 1' in printed
     rates = report['train_val_test']['statistics']['label_rates']

@@ -12,6 +12,11 @@ from kapao_mm.engine.weights_only import load_weights_only
 from kapao_mm.utils.config import load_config
 
 TOOL = 'dataset_converters/new_dataset.py'
+NAN = float('nan')
+SAME_FILE = [
+    dict(id=1, name='ox.cart', keypoints=['eye_l', 'eye_r']),
+    dict(id=2, name='ox cart', keypoints=['wheel', 'axle', 'shaft']),
+]
 SAMPLES = dict(  # name -> training and validation file with their images, flags
     wheels=('vehicle_wheels/train.json', '', 'vehicle_wheels/val.json', ''),
     people=(
@@ -197,21 +202,6 @@ def test_categories_with_the_same_keypoints_are_merged(new, shared_dir):
     assert [category['name'] for category in metainfo['categories']] == ['animal']
 
 
-def test_side_without_counterpart_is_reported_and_disables_flips(new, data):
-    categories = [dict(id=2, name='cow', keypoints=['eye_l', 'eye_r', 'left_horn'])]
-    carts = [a for a in read(data())['annotations'] if a['category_id'] == 2]
-    path = data(categories=categories, annotations=carts)
-    _, out, config = new(path, '--val', path)
-    assert 'left/right pairs: eye_l - eye_r\n  without their other side: left_horn' in out
-    assert 'HorizontalFlip' not in [step['type'] for step in load_config(config).train_pipeline]
-
-
-def test_missing_names_are_reported(new, data):
-    path = data(categories=[dict(id=1, name='cow'), dict(id=2, name='cart')])
-    _, out, _ = new(path)
-    assert 'keypoints: keypoint_0, keypoint_1\n  the file has no names of keypoints' in out
-
-
 def test_validation_images_are_drawn_if_there_is_no_validation_file(new, data):
     path = data()
     message, out, config = new(path, '--val-fraction', 0.4)
@@ -254,7 +244,8 @@ def test_data_can_be_elsewhere_and_have_no_area(new, data, tmp_path):
     path = data()
     no_area = [{k: v for k, v in a.items() if k != 'area'} for a in read(path)['annotations']]
     val = data('val.json', annotations=no_area)
-    _, _, config = new(path, '--val', val)
+    _, out, config = new(path, '--val', val)
+    assert '6 of 6 validation objects have no area: evaluation uses 0.53 of the boxes' in out
     cfg = load_config(config, dict(data_root='/elsewhere'))
     assert cfg.train_dataloader.dataset.data_root == '/elsewhere'
     assert cfg.test_dataloader.dataset.data_root == '/elsewhere'
@@ -302,6 +293,8 @@ def test_bad_anchors_are_reported_with_the_tool_that_finds_better_ones(new, data
         (dict(images=[dict(id=1)]), [], "images without 'file_name': 1"),
         (dict(annotations=None), [], "it has no list of objects 'annotations'"),
         (dict(categories=[]), [], 'it lists no categories'),
+        (dict(images=[dict(id=1, file_name='a', width=1, height=1)] * 2), [], 'share their id'),
+        (dict(categories=SAME_FILE), [], "'ox.cart', 'ox cart' would share"),
         (dict(), ['--images', '.'], 'is not in'),
         (dict(), ['--name', 'a/b'], "--name 'a/b'"),
         (dict(), ['--val', 'missing.json'], 'missing.json: No such file'),
@@ -311,21 +304,6 @@ def test_wrong_input_is_an_error_and_nothing_is_written(new, data, changes, flag
     found, _, config = new(data(**changes), *flags)
     assert message in found
     assert config is None
-
-
-def test_error_of_training_is_reported(new, data):
-    path = data()
-    objects = read(path)['annotations']
-    message, _, config = new(data(annotations=[*objects, objects[0]]))
-    assert 'share their id' in message
-    assert config is None
-
-
-def test_categories_that_would_share_a_file_are_an_error(new, data):
-    path = data()
-    categories = read(path)['categories']
-    categories[0]['name'] = 'ox.cart'
-    assert "'ox.cart', 'ox cart' would share" in new(data(categories=categories))[0]
 
 
 @pytest.mark.parametrize('schedule', ['short', 'published'])
@@ -346,56 +324,28 @@ def test_small_objects_are_reported_with_a_sufficient_input_size(new, data):
     assert 'input_size=832 or more is enough for 98% of all objects' in out
 
 
-BAD_OBJECTS = [
-    dict(keypoints=3),
-    dict(keypoints=[1, 2]),
-    dict(keypoints=['a', 'b', 'c'] * 2),
-    dict(keypoints=[float('nan')] * 6),
-    dict(keypoints=None),
-    dict(category_id=[1]),
-    dict(category_id={}),
-    dict(category_id='1'),
-    dict(image_id=[]),
-    dict(image_id=None),
-    dict(id={}),
-    dict(id=2),
-    dict(bbox=[1, 2]),
-    dict(bbox='box'),
-    dict(bbox=[0, 0, -5, -5]),
-    dict(area=-1),
-    dict(area='x'),
-    dict(iscrowd='x'),
+BAD_VALUES = [
+    *(('annotations', 'keypoints', v) for v in (3, [1, 2], list('abc') * 2, [NAN] * 6, None)),
+    *(('annotations', 'category_id', v) for v in ([1], {}, '1')),
+    *(('annotations', 'image_id', v) for v in ([], None)),
+    *(('annotations', 'id', v) for v in ({}, 2)),
+    *(('annotations', 'bbox', v) for v in ([1, 2], 'box', [0, 0, -5, -5])),
+    *(('annotations', 'area', v) for v in (-1, 'x')),
+    ('annotations', 'iscrowd', 'x'),
+    *(('categories', 'name', v) for v in (3, None, '{{cow}}', '\ud800')),
+    *(('categories', 'keypoints', v) for v in ('eyes', [1, 2], ['a', ''], dict(a=1))),
+    *(('categories', 'skeleton', v) for v in (3, [[1, 2, 3]], [['a', 'b']], [None])),
+    ('categories', 'id', []),
+    *(('images', 'file_name', v) for v in (3, 'a\0b')),
+    *(('images', key, v) for key, v in (('id', '1'), ('width', 2**40))),
 ]
-BAD_CATEGORIES = [
-    dict(name=3),
-    dict(name=None),
-    dict(name='{{cow}}'),
-    dict(name='\ud800'),
-    dict(keypoints='eyes'),
-    dict(keypoints=[1, 2]),
-    dict(keypoints=['a', '']),
-    dict(keypoints=dict(a=1)),
-    dict(skeleton=3),
-    dict(skeleton=[[1, 2, 3]]),
-    dict(skeleton=[['a', 'b']]),
-    dict(skeleton=[None]),
-    dict(id=[]),
-]
-BAD_IMAGES = [dict(file_name=3), dict(file_name='a\0b'), dict(id='1'), dict(width=2**40)]
 
 
-@pytest.mark.parametrize(
-    ('kind', 'change'),
-    [
-        *(('annotations', change) for change in BAD_OBJECTS),
-        *(('categories', change) for change in BAD_CATEGORIES),
-        *(('images', change) for change in BAD_IMAGES),
-    ],
-)
-def test_malformed_entry_is_an_error_and_nothing_is_written(new, data, kind, change):
+@pytest.mark.parametrize(('kind', 'key', 'value'), BAD_VALUES)
+def test_malformed_entry_is_an_error_and_nothing_is_written(new, data, kind, key, value):
     path = data()
     content = read(path)
-    content[kind][0] |= change
+    content[kind][0][key] = value
     message, _, config = new(data(**content), '--val', path)
     if message is None:  # only evaluation reads the value
         message, _, config = new(path, '--val', data('bad.json', **content), '--force')
@@ -415,10 +365,3 @@ def test_all_files_are_written_or_none(new, data, tmp_path):
     message, out, config = new(path, '--force')
     assert 'metainfo_cow.py cannot be written' in message
     assert 'wrote' not in out
-
-
-def test_missing_areas_are_reported(new, data):
-    objects = [{k: v for k, v in a.items() if k != 'area'} for a in read(data())['annotations']]
-    val = data('val.json', annotations=objects)
-    _, out, _ = new(data(), '--val', val)
-    assert '6 of 6 validation objects have no area: evaluation uses 0.53 of the boxes' in out

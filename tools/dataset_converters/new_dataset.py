@@ -155,12 +155,11 @@ def main() -> None:
         raise InputError(f'--name {name!r}: use letters, digits, _ and -')
 
     categories = find_categories(data, args, name)
-    infos = {}
+    metainfos = []
     for category in categories:
         print(new_metainfo.describe(category))
-        infos[category.name] = new_metainfo.make_metainfo(category, find_sigmas(category, args))
-    several = dict(dataset_name=name, categories=infos)
-    metainfo = read_metainfo(several if len(infos) > 1 else infos[name])
+        metainfos.append(new_metainfo.make_metainfo(category, find_sigmas(category, args)))
+    metainfo = read_metainfo(new_metainfo.join_metainfos(name, categories, metainfos))
     use_area = check_labels(data, metainfo)
     instances = gather_instances(data.train, metainfo)
     fusion_distance = choose_fusion_distance(instances)
@@ -176,7 +175,7 @@ def main() -> None:
         use_area=use_area,
         fusion_distance=fusion_distance,
     )
-    files = data.new_files | new_config.texts(config, infos.values())
+    files = data.new_files | new_config.texts(config, metainfos)
     new_config.write_files(files, args.force)
     for path in files:
         print(f'wrote {path}')

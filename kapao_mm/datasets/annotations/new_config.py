@@ -15,7 +15,7 @@ from kapao_mm.errors import InputError
 from kapao_mm.utils.atomic_file import atomic_path, check_folder
 from kapao_mm.utils.project_files import project_dir
 
-from .new_metainfo import Category, can_flip
+from .new_metainfo import Category, can_flip, join_metainfos
 
 WIDTH = 100  # maximum line length of the written files
 STYLE = dict(based_on_style='pep8', column_limit=WIDTH, dedent_closing_brackets=True)
@@ -157,14 +157,12 @@ def _values(config: NewConfig) -> dict[str, Any]:
     """Returns the values that replace those of the base configs."""
     # MMEngine replaces fileDirname by the folder of the config, whatever the working directory.
     files = ['{{ fileDirname }}/' + name for name in _metainfo_names(config.categories)]
-    metainfos = {
-        category.name: dict(from_file=file)
-        for category, file in zip(config.categories, files, strict=True)
-    }
     counts = [len(category.keypoints) for category in config.categories]
-    if len(counts) > 1:
-        metainfo = dict(dataset_name=config.name, categories=metainfos)
-    else:
-        ((metainfo,), (counts,)) = metainfos.values(), counts
-    input_size = 384 if config.short else 1280
-    return dict(config.data, metainfo=metainfo, num_keypoints=counts, input_size=input_size)
+    return dict(
+        **config.data,
+        metainfo=join_metainfos(
+            config.name, config.categories, [dict(from_file=file) for file in files]
+        ),
+        num_keypoints=counts if len(counts) > 1 else counts[0],
+        input_size=384 if config.short else 1280,
+    )

@@ -124,6 +124,16 @@ def make_metainfo(category: Category, sigmas: Sequence[float]) -> dict[str, Any]
     )
 
 
+def join_metainfos(
+    name: str, categories: Sequence[Category], metainfos: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """Returns the metainfo of a dataset from that of each category."""
+    if len(categories) == 1:
+        return metainfos[0]
+    names = (category.name for category in categories)
+    return dict(dataset_name=name, categories=dict(zip(names, metainfos, strict=True)))
+
+
 def _make_category(entry: dict[str, Any], annotations: list[dict], source: str) -> Category:
     """Creates the category of an entry of ``categories``, see :func:`find_categories`."""
     where = f'category {entry["name"]!r} of {source}'

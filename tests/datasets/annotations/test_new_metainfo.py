@@ -98,3 +98,4 @@ def test_images_are_flipped_only_if_all_sides_have_partners(names, flips, lines)
     assert can_flip(category) == flips
     assert all(line in describe(category) for line in lines)
     assert ('no HorizontalFlip' in describe(category)) != flips
+    assert 'the file has no names of keypoints' in describe(category._replace(named=False))
