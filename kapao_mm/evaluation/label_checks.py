@@ -19,7 +19,7 @@ WRITE_AREA = f'write the area of the object in px, {OR_FROM_BOX}'
 
 UNLABELED_CATEGORIES = Rule(
     "images whose 'not_exhaustive_category_ids' is not a list of ids",
-    'list the ids of the categories that are not labeled in the image',
+    'list the ids of the categories that were not labeled in the image',
     lambda image: (
         not is_list_of(
             image.get('not_exhaustive_category_ids', []), lambda value: type(value) is int
@@ -59,8 +59,8 @@ AREA_RULES = (
     ),
 )
 FLAT_BOX = Rule(
-    "annotations whose 'bbox' has no area, from which use_area=False takes that of OKS",
-    'correct it, or take the annotations out',
+    "annotations whose 'bbox' has no area, which OKS needs with use_area=False",
+    'correct the boxes, or remove the annotations',
     lambda a, _: any(a['keypoints'][2::3]) and not _is_area(_box_area(a)),
 )
 

@@ -78,7 +78,7 @@ def test_boxes_without_area_are_found_where_it_is_used(content, faults):
     content['annotations'][7]['bbox'][2] = 0
     assert not faults()
     (found,) = faults(use_area=False)
-    assert found.startswith("annotations whose 'bbox' has no area, from which use_area=False")
+    assert found.startswith("annotations whose 'bbox' has no area, which OKS needs with use_area")
     content['annotations'][7]['keypoints'][2::3] = [0, 0]
     assert not faults(use_area=False)  # it has no OKS
 
