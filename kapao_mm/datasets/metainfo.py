@@ -1,6 +1,7 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 """Reads the metainfo of a dataset: keypoint names, skeleton, left/right pairs, categories."""
 
+from collections.abc import Sequence
 from logging import WARNING
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,30 @@ def category_ids(metainfo: dict[str, Any]) -> list[list[int]]:
         [entry['id'] for entry in found if entry.get('name') == category['name']]
         for category in categories
     ]
+
+
+def check_keypoint_counts(counts: Sequence[int], metainfo: dict[str, Any], loader: str) -> None:
+    """Checks that a head has the keypoint types of a dataset.
+
+    Args:
+        counts: Number of keypoint types of each category of the head.
+        metainfo: Metainfo of the dataset; without ``categories``, as in MMPose's own datasets, it
+            is one category.
+        loader: Key of the dataloader in the config, for messages.
+
+    Raises:
+        InputError: If the numbers differ.
+    """
+    expected = [metainfo['num_keypoints']]
+    if 'categories' in metainfo:
+        expected = [len(category['keypoint_ids']) for category in metainfo['categories']]
+    if list(counts) != expected:
+        wrong, right = (each[0] if len(each) == 1 else each for each in (list(counts), expected))
+        raise InputError(
+            f'model.head.num_keypoints is {wrong}, but the dataset of {loader} '
+            f'({metainfo["dataset_name"]}) has {right} keypoints; '
+            f'set model.head.num_keypoints={right}, or use the config of the dataset'
+        )
 
 
 def _read_category(metainfo: dict) -> dict[str, Any]:

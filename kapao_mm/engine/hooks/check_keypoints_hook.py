@@ -7,6 +7,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpose.registry import HOOKS
 
+from kapao_mm.datasets.metainfo import check_keypoint_counts
 from kapao_mm.errors import InputError
 from kapao_mm.evaluation import KAPAOMetric
 from kapao_mm.utils.config_names import check_names
@@ -66,15 +67,4 @@ class CheckKeypointsHook(Hook):
         model = runner.model
         while hasattr(model, 'module'):  # unwraps DistributedDataParallel and KAPAOTTA
             model = model.module
-        metainfo = dataset.metainfo
-        ours = list(model.head.keypoint_counts)
-        theirs = [metainfo['num_keypoints']]
-        if 'categories' in metainfo:  # MMPose's own datasets do not have it
-            theirs = [len(category['keypoint_ids']) for category in metainfo['categories']]
-        if ours != theirs:
-            ours, theirs = (counts[0] if len(counts) == 1 else counts for counts in (ours, theirs))
-            raise InputError(
-                f'model.head.num_keypoints is {ours}, but the dataset of {loader} '
-                f'({metainfo["dataset_name"]}) has {theirs} keypoints; '
-                f'set model.head.num_keypoints={theirs}, or use its own config'
-            )
+        check_keypoint_counts(model.head.keypoint_counts, dataset.metainfo, loader)
