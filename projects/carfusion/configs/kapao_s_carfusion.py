@@ -18,10 +18,10 @@ max_epochs = 70  # about as many images as in 300 epochs of CrowdPose
 train_cfg = dict(max_epochs=max_epochs)
 model = dict(head=dict(num_keypoints=14))
 
-place = dict(metainfo=metainfo, data_root=data_root)
-train_dataloader = dict(dataset=dict(ann_file=train_ann, data_prefix=dict(img=train_img), **place))
+common = dict(metainfo=metainfo, data_root=data_root)
+train_dataloader = dict(dataset=dict(ann_file=train_ann, data_prefix=dict(img=train_img), **common))
 val_dataloader = None  # CarFusion has only a training and a test split
-test_dataloader = dict(dataset=dict(ann_file=val_ann, data_prefix=dict(img=val_img), **place))
+test_dataloader = dict(dataset=dict(ann_file=val_ann, data_prefix=dict(img=val_img), **common))
 
 val_evaluator = None
 test_evaluator = dict(type='KAPAOMetric')
