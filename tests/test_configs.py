@@ -8,7 +8,7 @@ from kapao_mm.utils.config import load_config
 CONFIGS = [
     *(f'kapao_{size}_coco' for size in 'nsml'),
     *(f'kapao_{size}_crowdpose' for size in 'sml'),
-    *(f'kapao_s_{name}' for name in ('ap10k', 'animalpose', 'carfusion', 'coco_crowdpose')),
+    *(f'kapao_s_{name}' for name in ('ap10k', 'animalpose', 'coco_crowdpose')),
     *(f'kapao_n_{name}' for name in ('toy', 'overfit', 'people_wheels')),
 ]
 

@@ -71,7 +71,7 @@ class CombinedKeypointDataset(CombinedDataset):
         )
         self._metainfo = parsed
         for number, dataset in enumerate(self.datasets):
-            self._check(dataset, f'datasets[{number}] ({dataset.ann_file})')
+            _check_dataset(dataset, parsed, f'datasets[{number}] ({dataset.ann_file})')
 
     def get_data_info(self, idx: int) -> dict:
         """Returns a sample with the keypoints and the metainfo of the combined dataset."""
@@ -88,50 +88,54 @@ class CombinedKeypointDataset(CombinedDataset):
             info[key] = deepcopy(self._metainfo[key])
         return info
 
-    def _check(self, dataset: KeypointDataset, name: str) -> None:
-        """Raises InputError if a dataset does not give the keypoints of the combined metainfo."""
-        match dataset.pipeline.transforms:
-            case []:
-                self._check_names(dataset.metainfo, name)
-            case [KeypointConverter() as converter]:
-                self._check_converter(converter, dataset.metainfo, name)
-            case _:
+
+def _check_dataset(dataset: KeypointDataset, combined: dict, name: str) -> None:
+    """Raises InputError if a dataset does not give the keypoints of the combined metainfo."""
+    match dataset.pipeline.transforms:
+        case []:
+            _check_names(dataset.metainfo, combined, name)
+        case [KeypointConverter() as converter]:
+            _check_converter(converter, dataset.metainfo, combined, f'{name}: KeypointConverter')
+        case _:
+            raise InputError(
+                f'{name}: its pipeline may contain one KeypointConverter; other transforms belong '
+                'in the pipeline of the combined dataset'
+            )
+
+
+def _check_names(metainfo: dict, combined: dict, name: str) -> None:
+    if metainfo['keypoint_name2id'] != combined['keypoint_name2id']:
+        raise InputError(
+            f'{name} has the {metainfo["num_keypoints"]} keypoints of {metainfo["dataset_name"]}, '
+            f'not those of {combined["dataset_name"]}: give it '
+            "pipeline=[dict(type='KeypointConverter', "
+            f'num_keypoints={combined["num_keypoints"]}, mapping=[(its index, new index), ...])]'
+        )
+
+
+def _check_converter(
+    converter: KeypointConverter, metainfo: dict, combined: dict, name: str
+) -> None:
+    if len(combined['categories']) > 1 or len(metainfo['categories']) > 1:
+        raise InputError(
+            f'{name} works with a single category only; give the dataset the metainfo of all'
+        )
+    if converter.num_keypoints != combined['num_keypoints']:
+        raise InputError(
+            f'{name} makes {converter.num_keypoints} keypoints, {combined["dataset_name"]} has '
+            f'{combined["num_keypoints"]}: set its num_keypoints to that'
+        )
+    targets = set()
+    for source, target in converter.mapping:
+        sources = source if isinstance(source, Sequence) else (source,)
+        for index, info in (*((i, metainfo) for i in sources), (target, combined)):
+            if not 0 <= index < info['num_keypoints']:
                 raise InputError(
-                    f'{name}: its pipeline may hold one KeypointConverter; other transforms go '
-                    'into the pipeline of the combined dataset'
+                    f'{name}, mapping {(source, target)}: {info["dataset_name"]} has no keypoint '
+                    f'{index}, only 0 to {info["num_keypoints"] - 1}'
                 )
-
-    def _check_names(self, theirs: dict, name: str) -> None:
-        ours = self._metainfo
-        if theirs['keypoint_name2id'] != ours['keypoint_name2id']:
+        if target in targets:
             raise InputError(
-                f'{name} has the {theirs["num_keypoints"]} keypoints of '
-                f'{theirs["dataset_name"]}, not those of {ours["dataset_name"]}: give it '
-                "pipeline=[dict(type='KeypointConverter', "
-                f'num_keypoints={ours["num_keypoints"]}, mapping=[(its index, new index), ...])]'
+                f'{name}, mapping {(source, target)}: keypoint {target} is mapped twice'
             )
-
-    def _check_converter(self, converter: KeypointConverter, theirs: dict, name: str) -> None:
-        ours = self._metainfo
-        name = f'{name}: KeypointConverter'
-        if len(ours['categories']) > 1 or len(theirs['categories']) > 1:
-            raise InputError(
-                f'{name} cannot tell categories apart; give the dataset the metainfo of all'
-            )
-        if converter.num_keypoints != ours['num_keypoints']:
-            raise InputError(
-                f'{name} makes {converter.num_keypoints} keypoints, {ours["dataset_name"]} has '
-                f'{ours["num_keypoints"]}: set its num_keypoints to that'
-            )
-        targets = set()
-        for source, target in converter.mapping:
-            pair = source if isinstance(source, Sequence) else (source,)
-            for index, metainfo in (*((i, theirs) for i in pair), (target, ours)):
-                if not 0 <= index < metainfo['num_keypoints']:
-                    raise InputError(
-                        f'{name}, mapping {(source, target)}: {metainfo["dataset_name"]} has no '
-                        f'keypoint {index}, only 0 to {metainfo["num_keypoints"] - 1}'
-                    )
-            if target in targets:
-                raise InputError(f'{name}, mapping {(source, target)}: there is one to {target}')
-            targets.add(target)
+        targets.add(target)

@@ -3,6 +3,7 @@
 
 import os.path as osp
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from kapao_mm.errors import InputError
 
 from .annotations.checks import categories_by_id, fatal_faults
 from .annotations.image_sizes import SizeCheck
-from .annotations.reader import read_annotations
+from .annotations.reader import raise_faults, read_annotations
 from .image_cache import ImageCache
 from .metainfo import read_metainfo
 
@@ -145,31 +146,41 @@ class KeypointDataset(BaseCocoStyleDataset):
     def _load_annotations(self) -> tuple[list[dict], list[dict]]:
         """Loads instances and images, and logs the numbers of those kept and removed."""
         self._check_paths()
-        content = self._read_annotations()
+        content = read_annotations(self.ann_file)
+        faults = fatal_faults(content, self._metainfo, self.test_mode)
+        raise_faults(self.ann_file, faults, '; kapao check-dataset lists all')
         self._metainfo['CLASSES'] = content.get('categories', [])
         self._category_of = categories_by_id(content, self._metainfo)
-        annotations = defaultdict(list)
-        for ann in content.get('annotations', []):
-            annotations[ann['image_id']].append(ann)
-
-        people, images = [], []
-        for image in content['images']:
-            if image['id'] % self.sample_interval:
-                continue
-            path = osp.join(self.data_prefix['img'], image['file_name'])
-            images.append({**image, 'img_id': image['id'], 'img_path': path})
-            for ann in annotations[image['id']]:
-                person = self.parse_data_info(dict(raw_ann_info=ann, raw_img_info=images[-1]))
-                people += [person] if person else []
+        images = [
+            self._image_info(image)
+            for image in content['images']
+            if image['id'] % self.sample_interval == 0
+        ]
+        instances = list(self._parse_instances(images, content.get('annotations', [])))
         if not self.test_mode:
-            unlabelled = sum(not person['keypoints_visible'].any() for person in people)
+            unlabeled = sum(not instance['keypoints_visible'].any() for instance in instances)
             left_out = ', '.join(f'{n} {reason}' for reason, n in self._left_out.items())
             print_log(
-                f'{self.ann_file}: {len(images)} images, {len(people)} instances, {unlabelled} of '
-                f'them without labelled keypoints; left out: {left_out or "nothing"}',
+                f'{self.ann_file}: {len(images)} images, {len(instances)} instances, {unlabeled} '
+                f'of them without labeled keypoints; left out: {left_out or "nothing"}',
                 logger='current',
             )
-        return people, images
+        return instances, images
+
+    def _image_info(self, image: dict) -> dict:
+        path = osp.join(self.data_prefix['img'], image['file_name'])
+        return {**image, 'img_id': image['id'], 'img_path': path}
+
+    def _parse_instances(self, images: list[dict], annotations: list[dict]) -> Iterator[dict]:
+        """Yields the instances of images, image by image."""
+        of_image = defaultdict(list)
+        for ann in annotations:
+            of_image[ann['image_id']].append(ann)
+        for image in images:
+            for ann in of_image[image['id']]:
+                instance = self.parse_data_info(dict(raw_ann_info=ann, raw_img_info=image))
+                if instance is not None:
+                    yield instance
 
     def _check_paths(self) -> None:
         """Raises InputError if the data root, the annotation file or the images are missing."""
@@ -180,24 +191,11 @@ class KeypointDataset(BaseCocoStyleDataset):
         ):
             if path and not osp.exists(path):
                 raise InputError(
-                    f'{name} {osp.abspath(path)} does not exist; point at your data with '
-                    '--cfg-options data_root=/path/to/data '
-                    '(and train_ann, train_img, val_ann, val_img and the like, at the top of the '
-                    "config, where the names differ; MMPose's own tools take the keys inside, "
-                    'train_dataloader.dataset.data_root)'
+                    f'{name} {osp.abspath(path)} does not exist; give the path of your data with '
+                    '--cfg-options data_root=/path/to/data (if files have other names, also '
+                    "train_ann, train_img, val_ann, val_img and others; MMPose's own tools need "
+                    'the full keys, train_dataloader.dataset.data_root)'
                 )
-
-    def _read_annotations(self) -> dict:
-        """Reads the annotation file, and raises InputError if it has errors."""
-        content = read_annotations(self.ann_file)
-        faults = fatal_faults(content, self._metainfo, self.test_mode)
-        if faults:
-            more = f' ({len(faults) - 1} more kinds of faults)' if faults[1:] else ''
-            raise InputError(
-                f'annotation file {osp.abspath(self.ann_file)}: {faults[0]}{more}; '
-                'kapao check-dataset lists all'
-            )
-        return content
 
     def parse_data_info(self, raw_data_info: dict) -> dict | None:
         """Converts an annotation to arrays; returns None if it is not used for training."""
@@ -226,31 +224,32 @@ class KeypointDataset(BaseCocoStyleDataset):
     def _in_category(self, info: dict) -> dict:
         """Moves keypoints (1, K_c, ...) of a category to their indices among all K types."""
         categories = self._metainfo['categories']
-        index = self._category_of.get(int(info['category_id']), 0)  # 0: the file lists none
+        index = self._category_of[int(info['category_id'])]
         info['category_id'] = np.array(index)
         for key in ('keypoints', 'keypoints_visible'):
-            own = info[key]
-            info[key] = np.zeros((1, self._metainfo['num_keypoints'], *own.shape[2:]), own.dtype)
-            info[key][:, categories[index]['keypoint_ids']] = own
+            values = info[key]
+            shape = (1, self._metainfo['num_keypoints'], *values.shape[2:])
+            info[key] = np.zeros(shape, values.dtype)
+            info[key][:, categories[index]['keypoint_ids']] = values
         return info
 
-    def _get_bottomup_data_infos(self, people: list[dict], images: list[dict]) -> list[dict]:
+    def _get_bottomup_data_infos(self, instances: list[dict], images: list[dict]) -> list[dict]:
         """Groups instances by image; in training, images without instances are added at the end."""
-        samples = super()._get_bottomup_data_infos(people, images)
+        samples = super()._get_bottomup_data_infos(instances, images)
         if not self.test_mode:
             for sample in samples:
                 del sample['invalid_segs']
-            samples += self._images_of_nobody(samples, images)
+            samples += self._empty_samples(samples, images)
         sizes = {image['img_id']: (image['width'], image['height']) for image in images}
         for sample in samples:
             sample['annotated_size'] = sizes[sample['img_id']]
         return samples
 
-    def _images_of_nobody(self, samples: list[dict], images: list[dict]) -> list[dict]:
-        """Returns an empty sample for each image that has no instances."""
-        with_people = {sample['img_id'] for sample in samples}
+    def _empty_samples(self, samples: list[dict], images: list[dict]) -> list[dict]:
+        """Returns a sample for each image that has no instances."""
+        used = {sample['img_id'] for sample in samples}
         count = self._metainfo['num_keypoints']
-        nobody = dict(
+        empty = dict(
             bbox=np.zeros((0, 4), np.float32),
             bbox_score=np.zeros(0, np.float32),
             category_id=np.zeros(0, int),
@@ -258,7 +257,7 @@ class KeypointDataset(BaseCocoStyleDataset):
             keypoints_visible=np.zeros((0, count), np.float32),
         )
         return [
-            dict(img_id=image['img_id'], img_path=image['img_path'], **nobody)
+            dict(img_id=image['img_id'], img_path=image['img_path'], **empty)
             for image in images
-            if image['img_id'] not in with_people
+            if image['img_id'] not in used
         ]

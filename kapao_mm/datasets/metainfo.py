@@ -1,6 +1,7 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 """Reads the metainfo of a dataset: keypoint names, skeleton, left/right pairs, categories."""
 
+from collections.abc import Sequence
 from logging import WARNING
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ def read_metainfo(metainfo: dict) -> dict[str, Any]:
         ids = list(range(parsed['num_keypoints']))
         return {**parsed, 'categories': [dict(name=parsed['dataset_name'], keypoint_ids=ids)]}
     if 'dataset_name' not in metainfo or not metainfo['categories']:
-        raise InputError('a metainfo of several categories needs dataset_name, and categories')
+        raise InputError('a metainfo of several categories needs dataset_name and categories')
     parts = {name: _read_category(part) for name, part in metainfo['categories'].items()}
     return _join(metainfo['dataset_name'], parts)
 
@@ -71,24 +72,47 @@ def category_ids(metainfo: dict[str, Any]) -> list[list[int]]:
     if len(categories) == 1:
         return [[entry['id'] for entry in found]]
     return [
-        [entry['id'] for entry in found if entry['name'] == category['name']]
+        [entry['id'] for entry in found if entry.get('name') == category['name']]
         for category in categories
     ]
+
+
+def check_keypoint_counts(counts: Sequence[int], metainfo: dict[str, Any], loader: str) -> None:
+    """Checks that a head has the keypoint types of a dataset.
+
+    Args:
+        counts: Number of keypoint types of each category of the head.
+        metainfo: Metainfo of the dataset; without ``categories``, as in MMPose's own datasets, it
+            is one category.
+        loader: Key of the dataloader in the config, for messages.
+
+    Raises:
+        InputError: If the numbers differ.
+    """
+    expected = [metainfo['num_keypoints']]
+    if 'categories' in metainfo:
+        expected = [len(category['keypoint_ids']) for category in metainfo['categories']]
+    if list(counts) != expected:
+        wrong, right = (each[0] if len(each) == 1 else each for each in (list(counts), expected))
+        raise InputError(
+            f'model.head.num_keypoints is {wrong}, but the dataset of {loader} '
+            f'({metainfo["dataset_name"]}) has {right} keypoints; '
+            f'set model.head.num_keypoints={right}, or use the config of the dataset'
+        )
 
 
 def _read_category(metainfo: dict) -> dict[str, Any]:
     """Parses the metainfo of one category, see :func:`read_metainfo`."""
     source = metainfo.get('from_file', metainfo.get('dataset_name'))
+    info = _read_file(source) if 'from_file' in metainfo else metainfo
     needed = (
         f'metainfo {source} needs dataset_name, keypoint_info, skeleton_info, joint_weights and '
         'sigmas (in a file: of a dict dataset_info)'
     )
-    info = _read_file(source) if 'from_file' in metainfo else metainfo
     for key, part in (('keypoint_info', 'name'), ('skeleton_info', 'link')):
-        entries = info.get(key)
-        if not isinstance(entries, dict):
+        if not isinstance(info.get(key), dict):
             raise InputError(needed)
-        for number, entry in entries.items():
+        for number, entry in info[key].items():
             if not isinstance(entry, dict) or part not in entry:
                 raise InputError(f'metainfo {source}: {key} {number} has no {part}: add it')
     try:
@@ -101,28 +125,31 @@ def _read_category(metainfo: dict) -> dict[str, Any]:
             'link of its skeleton does; write the names as in keypoint_info'
         ) from error
     except (TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
-        raise InputError(f'metainfo {source} has a value of a wrong kind: {error}') from error
+        raise InputError(f'metainfo {source} has a value of the wrong type: {error}') from error
+    _check_parsed(parsed, source)
+    # MMPose gives the shape (0,) if there are no links.
+    parsed['skeleton_link_colors'] = parsed['skeleton_link_colors'].reshape(-1, 3)
+    return parsed
+
+
+def _check_parsed(parsed: dict[str, Any], source: str) -> None:
+    """Raises InputError if keypoints are not numbered in order, or a list does not fit them."""
     count = parsed['num_keypoints']
-    if (
-        not list(range(count))
-        == list(parsed['keypoint_id2name'])
-        == sorted(parsed['keypoint_name2id'].values())
-    ):
+    numbers = list(parsed['keypoint_id2name']), sorted(parsed['keypoint_name2id'].values())
+    if any(found != list(range(count)) for found in numbers):
         raise InputError(
-            f'metainfo {source}: number the keypoints 0 to {count - 1} in order, each with a name '
-            'of its own'
+            f'metainfo {source}: number the keypoints 0 to {count - 1} in order, each with a '
+            'different name'
         )
     for key, name in (('sigmas', 'sigmas'), ('dataset_keypoint_weights', 'joint_weights')):
         if parsed[key].shape != (count,):
             raise InputError(
-                f'metainfo {source} has {count} '
-                f'keypoints but {parsed[key].size} {name}: give one for each'
+                f'metainfo {source} has {count} keypoints but {parsed[key].size} {name}: give one '
+                'for each'
             )
-    if not (np.isfinite(parsed['sigmas']) & (parsed['sigmas'] > 0)).all():
-        raise InputError(f'metainfo {source}: sigmas must be above 0, they are {info["sigmas"]}')
-    # MMPose gives the shape (0,) if there are no links.
-    parsed['skeleton_link_colors'] = parsed['skeleton_link_colors'].reshape(-1, 3)
-    return parsed
+    sigmas = parsed['sigmas']
+    if not (np.isfinite(sigmas) & (sigmas > 0)).all():
+        raise InputError(f'metainfo {source}: sigmas must be above 0, they are {sigmas}')
 
 
 def _read_file(source: str) -> dict[str, Any]:
@@ -157,29 +184,23 @@ def _number(key: int | str) -> int | str:
 
 def _join(dataset_name: str, parts: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Joins the parsed metainfos of several categories, see :func:`read_metainfo`."""
-    starts = np.cumsum([0, *(part['num_keypoints'] for part in parts.values())]).tolist()
-    names = [
-        f'{category}/{name}'
-        for category, part in parts.items()
-        for name in part['keypoint_id2name'].values()
-    ]
+    starts, categories, names = [], [], []
+    for category, part in parts.items():
+        starts.append(len(names))
+        names += [f'{category}/{name}' for name in part['keypoint_id2name'].values()]
+        categories.append(dict(name=category, keypoint_ids=list(range(starts[-1], len(names)))))
     joined: dict[str, Any] = dict(
         dataset_name=dataset_name,
         num_keypoints=len(names),
         keypoint_id2name=dict(enumerate(names)),
         keypoint_name2id={name: i for i, name in enumerate(names)},
         num_skeleton_links=sum(part['num_skeleton_links'] for part in parts.values()),
-        categories=[
-            dict(name=category, keypoint_ids=list(range(start, start + part['num_keypoints'])))
-            for start, (category, part) in zip(starts[:-1], parts.items(), strict=True)
-        ],
+        categories=categories,
     )
-    of_ids = ('upper_body_ids', 'lower_body_ids', 'flip_indices', 'flip_pairs', 'skeleton_links')
-    for key in of_ids:
-        shifted = zip(starts[:-1], parts.values(), strict=True)
+    for key in ('upper_body_ids', 'lower_body_ids', 'flip_indices', 'flip_pairs', 'skeleton_links'):
+        shifted = zip(starts, parts.values(), strict=True)
         joined[key] = [_shift(ids, start) for start, part in shifted for ids in part[key]]
-    of_arrays = ('keypoint_colors', 'skeleton_link_colors', 'dataset_keypoint_weights', 'sigmas')
-    for key in of_arrays:
+    for key in ('keypoint_colors', 'skeleton_link_colors', 'dataset_keypoint_weights', 'sigmas'):
         joined[key] = np.concatenate([part[key] for part in parts.values()])
     return joined
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 
-from kapao_mm.datasets import read_metainfo
+from kapao_mm.datasets.metainfo import check_keypoint_counts, read_metainfo
 from kapao_mm.errors import InputError
 from kapao_mm.functional.letterbox import INPUT_DIVISOR
 from kapao_mm.models.kapao import KAPAO
@@ -55,10 +55,11 @@ def make_metadata(cfg: Config, model: KAPAO, use: str) -> ModelMetadata:
     while 'metainfo' not in dataset:  # a wrapper around the dataset
         dataset = dataset.dataset
     info = read_metainfo(dataset.metainfo)
+    check_keypoint_counts(model.head.keypoint_counts, info, 'test_dataloader')
     letterboxes = [step for step in dataset.pipeline if step.type == 'Letterbox']
     if not letterboxes:
         raise InputError(f'{cfg.filename} has no Letterbox in the pipeline of test_dataloader')
-    metadata = ModelMetadata(
+    return ModelMetadata(
         config=Path(cfg.filename).stem,
         use=use,
         settings=model.settings[use],
@@ -72,12 +73,6 @@ def make_metadata(cfg: Config, model: KAPAO, use: str) -> ModelMetadata:
         keypoint_colors=info['keypoint_colors'].tolist(),
         link_colors=info['skeleton_link_colors'].tolist(),
     )
-    if metadata.keypoint_counts != list(model.head.keypoint_counts):
-        raise InputError(
-            f'model.head.num_keypoints is {list(model.head.keypoint_counts)}, but the dataset of '
-            f'test_dataloader has {metadata.keypoint_counts} keypoints; use its own config'
-        )
-    return metadata
 
 
 def write_onnx(model: KAPAO, metadata: ModelMetadata, path: Path, opset: int = MIN_OPSET) -> None:

@@ -11,7 +11,7 @@ from mmpose.evaluation import CocoMetric
 from mmpose.evaluation.functional import transform_ann, transform_pred
 from mmpose.registry import METRICS
 
-from kapao_mm.datasets.annotations.checks import file_faults, found_only, id_faults
+from kapao_mm.datasets.annotations.checks import file_faults, id_faults
 from kapao_mm.datasets.annotations.reader import raise_faults, read_annotations
 from kapao_mm.datasets.metainfo import category_ids
 from kapao_mm.errors import InputError
@@ -122,7 +122,7 @@ class KAPAOMetric(CocoMetric):
         path = self._annotation_path(meta)
         content = read_annotations(path) if self.coco is None else self.coco.dataset
         faults = file_faults(content, meta, test_mode=True)
-        raise_faults(path, faults or found_only(id_faults('images', content['images'])))
+        raise_faults(path, faults or id_faults('images', content['images']))
         meta['CLASSES'] = content['categories']
         self._check_categories(path, meta)
         if self.format_only:

@@ -2,22 +2,67 @@
 """Finds faults in labels that would silently change the results of COCO's evaluation."""
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from kapao_mm.datasets.annotations.checks import (
-    Finding,
     annotation_faults,
-    are_numbers,
     file_faults,
-    find_entries,
-    found_only,
     id_faults,
     metainfo_faults,
 )
+from kapao_mm.datasets.annotations.issues import AnnotationIssue, Rule, find_issues
+from kapao_mm.datasets.annotations.values import are_numbers, is_list_of
 
 LARGEST_AREA = 1e10  # px^2; COCO's evaluation ignores larger objects
 OR_FROM_BOX = 'or have it estimated from the box with test_evaluator.use_area=False'
+WRITE_AREA = f'write the area of the object in px, {OR_FROM_BOX}'
+
+UNLABELED_CATEGORIES = Rule(
+    "images whose 'not_exhaustive_category_ids' is not a list of ids",
+    'list the ids of the categories that were not labeled in the image',
+    lambda image: (
+        not is_list_of(
+            image.get('not_exhaustive_category_ids', []), lambda value: type(value) is int
+        )
+    ),
+)
+CROWD_INDEX = Rule(
+    "images without a number 'crowdIndex', which iou_type='keypoints_crowd' needs",
+    "add it, or evaluate with iou_type='keypoints'",
+    lambda image: not are_numbers([image.get('crowdIndex')]),
+)
+NEGATIVE_BOX = Rule(
+    "annotations whose 'bbox' has a negative width or height",
+    'write x, y, width and height',
+    lambda a, _: min(a['bbox'][2:]) < 0,
+)
+# Context: area of each image by its id. OKS would accept every pose with an area of NaN, no pose
+# with 0, and any distance with an area larger than the image.
+AREA_RULES = (
+    Rule(
+        "annotations without 'area', which OKS needs",
+        f'add it, {OR_FROM_BOX}',
+        lambda a, _: a.get('area') is None,
+    ),
+    Rule(
+        "annotations whose 'area' is not a number above 0",
+        WRITE_AREA,
+        lambda a, _: a.get('area') is not None and not _is_area(a['area']),
+    ),
+    Rule(
+        "annotations whose 'area' is larger than their image",
+        WRITE_AREA,
+        lambda a, image_areas: (
+            _is_area(a.get('area'))
+            and a['area'] > max(image_areas.get(a['image_id'], LARGEST_AREA), _box_area(a))
+        ),
+    ),
+)
+FLAT_BOX = Rule(
+    "annotations whose 'bbox' has no area, which OKS needs with use_area=False",
+    'correct the boxes, or remove the annotations',
+    lambda a, _: any(a['keypoints'][2::3]) and not _is_area(_box_area(a)),
+)
 
 
 def label_faults(
@@ -25,7 +70,7 @@ def label_faults(
     metainfo: Mapping[str, Any],
     use_area: bool = True,
     iou_type: str = 'keypoints',
-) -> list[Finding]:
+) -> list[AnnotationIssue]:
     """Checks all values of an annotation file that COCO's evaluation reads.
 
     Args:
@@ -37,91 +82,29 @@ def label_faults(
     Returns:
         The faults; an empty list if the file can be evaluated.
     """
-    return (
-        file_faults(annotations, metainfo, test_mode=True)
-        or found_only(
-            [
-                *_image_faults(annotations['images'], iou_type),
-                *annotation_faults(annotations),
-                *metainfo_faults(annotations, metainfo),
-            ]
-        )
-        or found_only(_area_faults(annotations, use_area))
-    )
-
-
-def _image_faults(images: list[dict], iou_type: str) -> list[Finding]:
-    """Checks the images; findings have no ids if there is no fault."""
-    find = partial(find_entries, 'images', images)
-    needs_crowd_index = iou_type == 'keypoints_crowd'
+    if faults := file_faults(annotations, metainfo, test_mode=True):
+        return faults
+    images = annotations['images']
+    crowd_index = [CROWD_INDEX] if iou_type == 'keypoints_crowd' else []
     return [
         *id_faults('images', images),
-        find(
-            "images whose 'not_exhaustive_category_ids' is not a list of ids",
-            'list the ids of the categories that were not labeled in the image',
-            lambda image: not _are_ids(image.get('not_exhaustive_category_ids', [])),
-        ),
-        find(
-            "images without a number 'crowdIndex', which iou_type='keypoints_crowd' needs",
-            "add it, or evaluate with iou_type='keypoints'",
-            lambda image: needs_crowd_index and not are_numbers([image.get('crowdIndex')]),
-        ),
-    ]
+        *find_issues('images', images, [UNLABELED_CATEGORIES, *crowd_index]),
+        *annotation_faults(annotations),
+        *metainfo_faults(annotations, metainfo),
+    ] or _area_faults(annotations, use_area)
 
 
-def _area_faults(annotations: dict, use_area: bool) -> list[Finding]:
-    """Checks areas and boxes that OKS is computed from; findings have no ids if there is no fault.
-
-    With an area of NaN every pose would be correct, with 0 none would be, and with an area larger
-    than the image OKS would accept any distance.
-    """
-    find = partial(find_entries, 'annotations', annotations['annotations'])
-    negative = find(
-        "annotations whose 'bbox' has a negative width or height",
-        'write x, y, width and height',
-        lambda entry: min(entry['bbox'][2:]) < 0,
-    )
-    if not use_area:
-        empty_box = find(
-            "annotations whose 'bbox' has no area, which OKS needs with use_area=False",
-            'correct the boxes, or remove the annotations',
-            lambda entry: any(entry['keypoints'][2::3]) and not _is_area(_box_area(entry)),
-        )
-        return [negative, empty_box]
+def _area_faults(annotations: dict, use_area: bool) -> list[AnnotationIssue]:
+    """Checks the areas and boxes that OKS is computed from."""
     sizes = {im['id']: [im.get('width'), im.get('height')] for im in annotations['images']}
     image_areas = {key: w * h for key, (w, h) in sizes.items() if are_numbers([w, h])}
-
-    def is_too_large(entry: dict) -> bool:
-        limit = max(image_areas.get(entry['image_id'], LARGEST_AREA), _box_area(entry))
-        return _is_area(entry.get('area')) and entry['area'] > limit
-
-    return [
-        negative,
-        find(
-            "annotations without 'area', which OKS needs",
-            f'add it, {OR_FROM_BOX}',
-            lambda entry: entry.get('area') is None,
-        ),
-        find(
-            "annotations whose 'area' is not a number above 0",
-            f'write the area of the object in px, {OR_FROM_BOX}',
-            lambda entry: entry.get('area') is not None and not _is_area(entry['area']),
-        ),
-        find(
-            "annotations whose 'area' is larger than their image",
-            f'write the area of the object in px, {OR_FROM_BOX}',
-            is_too_large,
-        ),
-    ]
+    rules = [NEGATIVE_BOX, *(AREA_RULES if use_area else [FLAT_BOX])]
+    return find_issues('annotations', annotations.get('annotations', []), rules, image_areas)
 
 
-def _box_area(entry: dict) -> float:
-    return entry['bbox'][2] * entry['bbox'][3]
+def _box_area(annotation: dict) -> float:
+    return annotation['bbox'][2] * annotation['bbox'][3]
 
 
 def _is_area(value: Any) -> bool:
     return type(value) in (int, float) and 0 < value <= LARGEST_AREA  # False for NaN
-
-
-def _are_ids(value: Any) -> bool:
-    return isinstance(value, list) and all(type(number) is int for number in value)

@@ -1,12 +1,12 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""What the tests of datasets share."""
+"""Fixtures of the dataset tests."""
 
 import pytest
 
 
 @pytest.fixture
 def triples() -> dict:
-    """A metainfo of three keypoint types, as it is in a config."""
+    """A metainfo of three keypoint types, as in a config."""
     return dict(
         dataset_name='triples',
         keypoint_info={
@@ -21,8 +21,16 @@ def triples() -> dict:
 
 
 @pytest.fixture
+def two_categories(triples) -> dict:
+    """A metainfo of the categories triple (three keypoint types) and disc (one)."""
+    hub = {0: dict(name='hub', swap='')}
+    disc = triples | dict(keypoint_info=hub, joint_weights=[1.0], sigmas=[0.05])
+    return dict(dataset_name='two', categories=dict(triple=triples, disc=disc))
+
+
+@pytest.fixture
 def coco_file() -> dict:
-    """A COCO-format file of triples: 11 and 12 are in image 1, 13 is in 2, nothing is in 3."""
+    """A COCO-format file of triples: 11 and 12 are in image 1, 13 is in 2, image 3 is empty."""
     keypoints = [10, 10, 2, 5, 20, 1, 0, 0, 0]
     annotations = [
         dict(

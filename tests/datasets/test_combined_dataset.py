@@ -37,7 +37,7 @@ def converter(*mapping, num_keypoints=3):
 
 @pytest.fixture
 def subset(tmp_path):
-    """Makes a dataset of two images, the second without people; keypoint k is at (5 + k, 10)."""
+    """Makes a function that writes two images, one without people; keypoint k is at (5 + k, 10)."""
 
     def make(name, *pipeline, visible=2, **options):
         (tmp_path / name).mkdir(exist_ok=True)
@@ -68,7 +68,7 @@ def build(*datasets, **options):
 
 
 @pytest.mark.slow
-def test_keypoints_come_in_the_order_of_the_combined_metainfo(subset):
+def test_keypoints_have_the_order_of_the_combined_metainfo(subset):
     dataset = build(subset('head'), subset('turned', converter((2, 1), (1, 2))))
     assert dataset.metainfo['num_keypoints'] == 3
     assert len(dataset) == 4
@@ -84,8 +84,8 @@ def test_keypoints_come_in_the_order_of_the_combined_metainfo(subset):
 
 
 @pytest.mark.parametrize('visible', [0, 2])
-def test_a_keypoint_between_two_is_made_where_both_are_labelled(subset, visible):
-    """More keypoints than the dataset has: MMPose fails at its left/right pairs."""
+def test_keypoint_between_two_others_needs_both_labels(subset, visible):
+    """The combined dataset has more keypoints, for which MMPose fails at left/right pairs."""
     made = converter((0, 1), (1, 2), ((0, 1), 0))
     dataset = build(subset('pair', made, visible=visible))
     full, empty = (dataset.get_data_info(i) for i in range(2))
@@ -104,7 +104,7 @@ def test_flips_swap_the_pairs_of_the_combined_metainfo(subset):
 
 
 @pytest.mark.slow
-def test_mosaic_mixes_the_datasets(subset):
+def test_mosaic_mixes_datasets(subset):
     mosaic = dict(type='TracedMosaic', img_scale=(64, 64), pre_transform=[LOAD])
     turned = subset('turned', converter((2, 1), (1, 2)))
     dataset = build(subset('head'), turned, pipeline=[LOAD, mosaic])
@@ -118,7 +118,7 @@ def test_mosaic_mixes_the_datasets(subset):
 
 
 @pytest.mark.slow
-def test_the_ratio_of_the_datasets_can_be_set(subset):
+def test_ratio_of_the_datasets_can_be_set(subset):
     turned = subset('turned', converter((2, 1), (1, 2)))
     dataset = build(subset('head'), turned, sample_ratio_factor=[0.5, 3])
     assert dataset.lens == [1, 6]
@@ -127,7 +127,7 @@ def test_the_ratio_of_the_datasets_can_be_set(subset):
 
 
 @pytest.mark.slow
-def test_the_cache_of_images_is_that_of_each_dataset(subset):
+def test_image_cache_is_passed_to_each_dataset(subset):
     configs = subset('head'), subset('turned', converter((2, 1), (1, 2)))
     plain, cached = (
         build(*configs, pipeline=[LOAD]),
@@ -159,31 +159,31 @@ def test_datasets_of_several_categories_need_no_converter(subset):
         ([converter(((0, 3), 0))], r'mapping \(\(0, 3\), 0\): turned has no keypoint 3'),
         ([converter((-1, 0))], r'mapping \(-1, 0\): turned has no keypoint -1'),
         ([converter((0, 3))], r'mapping \(0, 3\): head has no keypoint 3, only 0 to 2'),
-        ([converter((0, 1), (2, 1))], r'mapping \(2, 1\): there is one to 1'),
-        ([converter((0, 0)), LOAD], r'its pipeline may hold one KeypointConverter'),
+        ([converter((0, 1), (2, 1))], r'mapping \(2, 1\): keypoint 1 is mapped twice'),
+        ([converter((0, 0)), LOAD], r'its pipeline may contain one KeypointConverter'),
     ],
 )
-def test_a_dataset_that_does_not_give_the_keypoints_is_named(subset, tmp_path, pipeline, message):
+def test_dataset_with_other_keypoints_is_refused(subset, tmp_path, pipeline, message):
     name = rf'datasets\[1\] \({tmp_path}/turned/a.json\)'
     with pytest.raises(InputError, match=f'^{name}.*{message}'):
         build(subset('head'), subset('turned', *pipeline))
 
 
-def test_a_converter_cannot_tell_categories_apart(subset):
+def test_converter_is_refused_with_several_categories(subset):
     both = dict(dataset_name='both', categories={name: metainfo(name) for name in ('head', 'pair')})
     made = converter((0, 3), (1, 4), num_keypoints=5)
-    with pytest.raises(InputError, match='KeypointConverter cannot tell categories apart'):
+    with pytest.raises(InputError, match='KeypointConverter works with a single category only'):
         build(subset('pair', made), metainfo=both)
 
 
 @pytest.mark.parametrize('options', [dict(test_mode=True), dict(type='BaseCocoStyleDataset')])
-def test_only_training_datasets_are_combined(subset, options):
+def test_only_training_datasets_can_be_combined(subset, options):
     with pytest.raises(InputError, match=r'datasets\[0\] .*only KeypointDatasets can be combined'):
         build(subset('head', **options))
 
 
 @pytest.mark.parametrize('factors', [[1], [1, -1]])
-def test_a_ratio_for_each_dataset_is_asked_for(subset, factors):
+def test_each_dataset_needs_a_ratio(subset, factors):
     with pytest.raises(InputError, match='one number of at least 0 for each of the 2 datasets'):
         build(subset('head'), subset('head'), sample_ratio_factor=factors)
 
@@ -202,16 +202,15 @@ def test_people_of_crowdpose_get_the_keypoints_of_coco(repo, shared_dir):
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
     assert dataset.lens == [160, 2]
     content = json.loads((shared_dir / 'data/crowdpose_sample/test_crowdpose.json').read_text())
-    theirs = content['categories'][0]['keypoints']
+    names = content['categories'][0]['keypoints']
     expected = np.array([ann['keypoints'] for ann in content['annotations']]).reshape(5, -1, 3)
     infos = [dataset.get_data_info(i) for i in (160, 161)]
     found = np.concatenate([info['keypoints'] for info in infos])
     visible = np.concatenate([info['keypoints_visible'] for info in infos])
-    assert expected[:, theirs.index('left_shoulder'), 2].any()
-    ours = dataset.metainfo['keypoint_name2id']
-    for name, index in ours.items():
-        if name in theirs:
-            x, y, label = expected[:, theirs.index(name)].T
+    assert expected[:, names.index('left_shoulder'), 2].any()
+    for name, index in dataset.metainfo['keypoint_name2id'].items():
+        if name in names:
+            x, y, label = expected[:, names.index(name)].T
             np.testing.assert_array_equal(visible[:, index], label > 0)
             np.testing.assert_allclose(found[:, index].T, [x, y], rtol=1e-6)
         else:

@@ -11,21 +11,10 @@ from mmpose.registry import DATASETS
 from kapao_mm.errors import InputError
 
 K = 3
-METAINFO = dict(
-    dataset_name='triples',
-    keypoint_info={
-        0: dict(name='top', swap=''),
-        1: dict(name='left', swap='right'),
-        2: dict(name='right', swap='left'),
-    },
-    skeleton_info={},
-    joint_weights=[1.0] * K,
-    sigmas=[0.05] * K,
-)
-LABELLED = [10, 10, 2, 5, 20, 1, 15, 20, 2]
+LABELED = [10, 10, 2, 5, 20, 1, 15, 20, 2]
 
 
-def person(number: int, image: int, bbox=(5, 5, 20, 30), keypoints=LABELLED, **more) -> dict:
+def person(number: int, image: int, bbox=(5, 5, 20, 30), keypoints=LABELED, **more) -> dict:
     return dict(
         id=number,
         image_id=image,
@@ -41,8 +30,8 @@ def person(number: int, image: int, bbox=(5, 5, 20, 30), keypoints=LABELLED, **m
 
 
 @pytest.fixture
-def build(tmp_path):
-    """Writes annotations of two 40x50 images and builds the dataset through the registry."""
+def build(tmp_path, triples):
+    """Makes a function that builds a dataset with annotations of two images, 40 x 50 px."""
     (tmp_path / 'images').mkdir()
     for number in (1, 2):
         cv2.imwrite(str(tmp_path / f'images/{number}.png'), np.zeros((50, 40, 3), np.uint8))
@@ -55,7 +44,7 @@ def build(tmp_path):
         (tmp_path / 'a.json').write_text(json.dumps(content))
         config = dict(
             type='KeypointDataset',
-            metainfo=METAINFO,
+            metainfo=triples,
             data_root=str(tmp_path),
             ann_file='a.json',
             data_prefix=dict(img='images'),
@@ -85,15 +74,15 @@ def test_training_keeps_images_without_people(build):
 
 
 @pytest.mark.slow
-def test_training_keeps_people_without_labelled_keypoints(build, log):
+def test_training_keeps_people_without_labeled_keypoints(build, log):
     info = build([person(1, 1), person(2, 1, keypoints=[0] * 9)]).get_data_info(0)
     assert len(info['bbox']) == 2
     np.testing.assert_array_equal(info['keypoints_visible'], [[1, 1, 1], [0, 0, 0]])
-    assert '2 instances, 1 of them without labelled keypoints; left out: nothing' in log.text
+    assert '2 instances, 1 of them without labeled keypoints; left out: nothing' in log.text
 
 
 @pytest.mark.slow
-def test_training_counts_what_it_leaves_out(build, log):
+def test_training_logs_the_numbers_of_omitted_annotations(build, log):
     crowd = person(2, 1) | dict(iscrowd=1)
     outside, flat = person(3, 1, bbox=(40, 5, 9, 9)), person(4, 1, bbox=(5, 5, 0, 9))
     dataset = build([person(1, 1), crowd, outside, flat])
@@ -102,7 +91,7 @@ def test_training_counts_what_it_leaves_out(build, log):
 
 
 @pytest.mark.slow
-def test_training_boxes_are_clipped_to_the_edge(build):
+def test_training_clips_boxes_to_the_image(build):
     boxes = build([person(1, 1, bbox=(-5, -5, 100, 100))]).get_data_info(0)['bbox']
     np.testing.assert_array_equal(boxes, [[0, 0, 40, 50]])
 
@@ -115,7 +104,7 @@ def test_training_boxes_are_clipped_to_the_edge(build):
         ({'keypoints_outside': 'clip'}, [[0, 50], [5, 20], [0, 0]]),
     ],
 )
-def test_keypoints_outside_the_image(build, option, expected):
+def test_keypoints_outside_the_image_are_kept_or_clipped(build, option, expected):
     info = build([person(1, 1, keypoints=[-3, 60, 2, 5, 20, 1, 0, 0, 0])], **option)
     info = info.get_data_info(0)
     np.testing.assert_array_equal(info['keypoints'][0], expected)
@@ -124,17 +113,17 @@ def test_keypoints_outside_the_image(build, option, expected):
 
 
 @pytest.mark.slow
-def test_training_samples_are_light(build):
+def test_training_samples_have_only_the_needed_keys(build):
     info = build([person(1, 1)]).get_data_info(0)
     assert not {'segmentation', 'raw_ann_info', 'invalid_segs', 'id', 'iscrowd'} & info.keys()
 
 
 @pytest.mark.slow
-def test_test_samples_are_mmposes(build):
+def test_test_samples_are_those_of_mmpose(build):
     options = dict(test_mode=True)
     annotations = [person(1, 1), person(2, 1) | dict(iscrowd=1)]
     for annotation in annotations:
-        annotation['segmentation'] = None  # left out of ours
+        annotation['segmentation'] = None  # not in our samples
     ours = build(annotations, **options)
     theirs = build(annotations, type='BaseCocoStyleDataset', data_mode='bottomup', **options)
     assert len(ours) == len(theirs) == 2
@@ -142,18 +131,18 @@ def test_test_samples_are_mmposes(build):
         a, b = ours.get_data_info(i), theirs.get_data_info(i)
         assert a.pop('annotated_size') == (40, 50) and a.pop('size_check')
         assert a.keys() == b.keys()
-        assert not np.any(a.get('category_id'))  # the first of the categories, not the file's id
+        assert not np.any(a.get('category_id'))  # index of the category, not the file's id
         for key in a.keys() - {'category_id'}:
             np.testing.assert_array_equal(a[key], b[key])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('test_mode', [False, True])
-def test_keypoints_of_each_category_have_their_places(build, tmp_path, test_mode):
-    pair = METAINFO | dict(
+def test_each_category_has_its_own_keypoint_types(build, triples, tmp_path, test_mode):
+    pair = triples | dict(
         keypoint_info={0: dict(name='a'), 1: dict(name='b')}, joint_weights=[1] * 2, sigmas=[1] * 2
     )
-    both = dict(dataset_name='both', categories=dict(car=pair, person=METAINFO))
+    both = dict(dataset_name='both', categories=dict(car=pair, person=triples))
     car = person(7, 1, keypoints=[1, 2, 2, 3, 4, 1]) | dict(category_id=9)
     build([])
     content = json.loads((tmp_path / 'a.json').read_text())
@@ -172,7 +161,7 @@ def test_keypoints_of_each_category_have_their_places(build, tmp_path, test_mode
 
 
 @pytest.mark.slow
-def test_metric_finds_the_annotation_file_of_its_dataset(build):
+def test_metric_uses_the_annotation_file_of_its_dataset(build):
     dataset = build([person(1, 1), person(2, 1, bbox=(0, 0, 9, 9))], test_mode=True)
     metric = CocoMetric(score_mode='bbox', nms_mode='none')
     metric.dataset_meta = dataset.metainfo
@@ -187,21 +176,21 @@ def test_metric_finds_the_annotation_file_of_its_dataset(build):
         (dict(data_prefix=dict(img='pictures')), 'image folder', '{root}/pictures'),
     ],
 )
-def test_missing_data_says_where_it_looked_and_how_to_set_it(build, tmp_path, options, name, path):
+def test_missing_data_is_reported_with_path_and_option(build, tmp_path, options, name, path):
     options = {k: v.format(root=tmp_path) if k == 'data_root' else v for k, v in options.items()}
     message = f'{name} {path.format(root=tmp_path)} does not exist.*--cfg-options data_root='
     with pytest.raises(InputError, match=message):
         build([person(1, 1)], **options)
 
 
-def test_relative_data_root_is_shown_in_full(build, tmp_path, monkeypatch):
+def test_relative_data_root_is_reported_as_absolute_path(build, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=f'data root {tmp_path}/data/coco does not exist'):
         build([person(1, 1)], data_root='data/coco')
 
 
 @pytest.mark.slow
-def test_mmposes_metainfo_is_found_from_anywhere_and_quietly(build, recwarn, tmp_path, monkeypatch):
+def test_metainfo_of_mmpose_is_found_from_any_folder(build, recwarn, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     metainfo = dict(from_file='configs/_base_/datasets/coco.py')
     dataset = build([], metainfo=metainfo)
@@ -209,7 +198,7 @@ def test_mmposes_metainfo_is_found_from_anywhere_and_quietly(build, recwarn, tmp
     assert not [w for w in recwarn if 'metainfo' in str(w.message)]
 
 
-def test_unknown_choice_is_refused(build):
+def test_unknown_option_is_refused(build):
     with pytest.raises(InputError, match="'keep' or 'clip', not 'drop'"):
         build([], keypoints_outside='drop')
 

@@ -202,7 +202,7 @@ def test_metadata_is_made_from_a_config(repo, name):
 
 def test_a_model_with_other_keypoints_than_the_dataset_is_refused(repo):
     cfg = load_config(repo / 'configs/kapao/kapao_n_coco.py', {'model.head.num_keypoints': 5})
-    with torch.device('meta'), pytest.raises(InputError, match=r'is \[5\], but .* has \[17\]'):
+    with torch.device('meta'), pytest.raises(InputError, match='is 5, but .* has 17'):
         make_metadata(cfg, MODELS.build(cfg.model), 'demo')
 
 

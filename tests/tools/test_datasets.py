@@ -3,7 +3,6 @@
 
 import json
 
-import cv2
 import numpy as np
 import pytest
 
@@ -75,22 +74,6 @@ def animalpose(shared_dir, tmp_path):
 
 
 @pytest.fixture
-def carfusion(run_tool, tmp_path):
-    """Drawn images in the layout of the release, converted."""
-    root = tmp_path / 'carfusion'
-    for split in ('train', 'test'):
-        for folder in ('images', 'gt'):
-            (root / split / 'car_a' / folder).mkdir(parents=True)
-        for name in ('1', '2'):
-            image = np.random.default_rng(0).integers(0, 255, (120, 160, 3), np.uint8)
-            cv2.imwrite(str(root / split / f'car_a/images/{name}.jpg'), image)
-            rows = [f'{20 + 8 * k}, {30 + 5 * k}, {k + 1}, 1, 1' for k in range(14)]
-            (root / split / f'car_a/gt/{name}.txt').write_text('\n'.join(rows))
-    assert run_tool('dataset_converters/carfusion_to_coco.py', root) is None
-    return dict(data_root=root)
-
-
-@pytest.fixture
 def coco_crowdpose(shared_dir):
     return COCO | dict(
         data_root=shared_dir / 'data/coco_subset',
@@ -131,7 +114,6 @@ def people_wheels(run_tool, shared_dir, tmp_path):
         ('crowdpose', 14, False, 'crowdpose', ['AP(E)', 'AP(M)', 'AP(H)']),
         ('ap10k', 17, True, 'coco', ['AP (M)', 'AP (L)']),
         ('animalpose', 20, True, 'coco', ['AP (M)', 'AP (L)']),
-        ('carfusion', 14, False, 'coco', ['AP (M)', 'AP (L)']),
         ('coco_crowdpose', 17, True, 'coco', ['AP (M)', 'AP (L)']),
         ('people_wheels', 22, True, 'coco', ['person/AP', 'wheel/AP', 'wheel/box AP']),
     ],

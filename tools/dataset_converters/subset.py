@@ -12,49 +12,31 @@ def parse_args() -> argparse.Namespace:
     """Parses the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('source', type=Path, help='annotation file')
-    parser.add_argument('target', type=Path, help='where the smaller one goes')
-    parser.add_argument('--images', type=positive, required=True, help='how many images to take')
+    parser.add_argument('target', type=Path, help='the smaller annotation file to write')
+    parser.add_argument('--images', type=positive, required=True, help='number of images')
     return parser.parse_args()
 
 
 if __name__ == '__main__':
     parse_args()  # before the slow imports below, so that --help is fast
 
-from kapao_mm.datasets.annotations.checks import find_entries, found_only, has_id, id_faults
+from kapao_mm.datasets.annotations.checks import UNLISTED_IMAGE, id_faults
+from kapao_mm.datasets.annotations.issues import find_issues
 from kapao_mm.datasets.annotations.reader import raise_faults, read_annotations, write_annotations
-
-
-def take_images(annotations: dict, count: int) -> dict:
-    """Returns COCO-format annotations reduced to the first ``count`` images.
-
-    Other keys, such as the categories, are kept.
-
-    Raises:
-        InputError: If there are fewer images.
-    """
-    images = annotations['images'][:count]
-    if len(images) < count:
-        raise InputError(f'{count} images were asked for, the file has {len(images)}')
-    ids = {image['id'] for image in images}
-    kept = [a for a in annotations['annotations'] if a['image_id'] in ids]
-    return annotations | dict(images=images, annotations=kept)
+from kapao_mm.datasets.annotations.subset import take_images
+from kapao_mm.datasets.annotations.values import valid_ids
 
 
 def main() -> None:
     """Writes the smaller annotation file, and prints what was written."""
     args = parse_args()
     if args.target.resolve() == args.source.resolve():
-        raise InputError(f'{args.target} is the file to take from; give another name')
+        raise InputError(f'{args.target} is the source file; give another name')
     content = read_annotations(args.source, ('images', 'annotations'), say=print)
-    ids = {image['id'] for image in content['images'] if has_id(image)}
-    homeless = find_entries(
-        'annotations',
-        content['annotations'],
-        'annotations of images that the file does not list',
-        'list the images, or take the annotations out',
-        lambda entry: not (has_id(entry, 'image_id') and entry['image_id'] in ids),
-    )
-    raise_faults(args.source, found_only([*id_faults('images', content['images']), homeless]))
+    faults = id_faults('images', content['images'])
+    ids = valid_ids(content['images'])
+    faults += find_issues('annotations', content['annotations'], [UNLISTED_IMAGE], ids)
+    raise_faults(args.source, faults)
     subset = take_images(content, args.images)
     write_annotations(args.target, subset)
     print(f'{args.target}: {args.images} images, {len(subset["annotations"])} annotations')

@@ -5,56 +5,105 @@ MMPose and COCO's tools raise a KeyError for most of these errors, and silently 
 entries for the others.
 """
 
-import math
-import re
 from collections import Counter
-from collections.abc import Callable, Sequence
-from itertools import chain
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from ..metainfo import category_ids
+from .issues import AnnotationIssue, Rule, find_issues
+from .subset import keep_images
+from .values import are_numbers, has_id, is_list_of, is_name, is_number, valid_ids
 
-SHOWN = 3  # number of ids in a message
-LIMIT = 1e9  # px; larger numbers cannot be coordinates, and their squares might overflow float32
-LARGEST_FLOAT32 = 3.4e38
+LISTS = ('images', 'annotations', 'categories')
 LARGEST_SIDE = 2**31 - 1  # px
-UNPRINTABLE = re.compile('[\0\ud800-\udfff]')  # NUL and surrogates
 COCO_FORMAT = 'write it in COCO format, an object with the lists images, annotations and categories'
 KEYPOINT_FILE = 'use a file of keypoint annotations (COCO: person_keypoints_*.json), or add'
 
+ID_RULES = (  # the name of the list is added in front; context: number of entries with each id
+    Rule(
+        'whose id is not a whole number',
+        'number them 1, 2, 3, ... wherever the file names their ids',
+        lambda entry, count: not has_id(entry),
+    ),
+    Rule(
+        'that share their id with others',
+        'give each its own',
+        lambda entry, count: has_id(entry) and count[entry['id']] > 1,
+    ),
+)
+IMAGE_RULES = (
+    Rule(
+        "images without 'file_name'",
+        'write their paths inside the image folder',
+        lambda image: not is_name(image.get('file_name')),
+    ),
+    Rule(
+        "images without 'width' and 'height' in whole px",
+        'write their sizes',
+        lambda image: not (_is_side(image.get('width')) and _is_side(image.get('height'))),
+    ),
+)
+UNLISTED_IMAGE = Rule(  # context: ids of the images of the file
+    'annotations of images that the file does not list',
+    'list the images, or take the annotations out',
+    lambda a, ids: not (has_id(a, 'image_id') and a['image_id'] in ids),
+)
+UNLISTED_CATEGORY = Rule(  # context: ids of the categories of the file
+    "annotations whose 'category_id' is none of the file's categories",
+    'list the category, or correct them',
+    lambda a, ids: not _is_of_category(a, ids),
+)
+LABEL_RULES = (
+    Rule("annotations without 'bbox'", f'{KEYPOINT_FILE} it', lambda a: a.get('bbox') is None),
+    Rule(
+        "annotations whose 'bbox' is not four finite numbers",
+        'write x, y, width and height in px',
+        lambda a: a.get('bbox') is not None and not _is_box(a['bbox']),
+    ),
+    Rule(
+        "annotations without 'keypoints'",
+        f'{KEYPOINT_FILE} them',
+        lambda a: a.get('keypoints') is None,
+    ),
+    Rule(
+        "annotations whose 'keypoints' are not a list of finite numbers",
+        'write x, y and visibility of each in one list, 0, 0, 0 for one that is not labeled',
+        lambda a: a.get('keypoints') is not None and not are_numbers(a['keypoints']),
+    ),
+    Rule(
+        "annotations whose 'iscrowd' is not 0 or 1",
+        'write 1 for a region with many objects that are not labeled one by one, otherwise 0',
+        lambda a: a.get('iscrowd', 0) not in (0, 1),
+    ),
+    Rule(
+        "annotations whose 'area' is not a number",
+        'write the area of the object in px, or take it out',
+        lambda a: not is_number(a.get('area', 0)),
+    ),
+)
+CATEGORY_NAME = Rule(
+    "categories without 'name'", 'write their names', lambda c: not is_name(c.get('name'))
+)
+CATEGORY_RULES = (
+    CATEGORY_NAME,
+    Rule(
+        "categories whose 'keypoints' are not a list of names",
+        'write the name of each keypoint type',
+        lambda c: not is_list_of(c.get('keypoints') or [], is_name),
+    ),
+    Rule(
+        "categories whose 'skeleton' is not a list of pairs of numbers",
+        'write each link as [keypoint, keypoint], counted from 1, or take it out',
+        lambda c: not is_list_of(c.get('skeleton') or [], _is_link),
+    ),
+)
 
-class Finding(NamedTuple):
-    """An issue with some entries of an annotation file.
 
-    Attributes:
-        kind: Kind of the entries: 'file', 'metainfo' (keypoint types), 'images', 'annotations' or
-            'categories'.
-        what: Description of the entries, such as "annotations without 'bbox'".
-        remedy: What to do about them, or how they are treated.
-        ids: Ids of the entries; for an entry with an invalid id a text with its position.
-        places: Indices of the entries in the list named by ``kind``.
-    """
-
-    kind: str
-    what: str
-    remedy: str
-    ids: Sequence[int | str] = ()
-    places: Sequence[int] = ()
-
-    def __str__(self) -> str:
-        return f'{self.what}{": " if self.ids else ""}{self.first_ids()}; {self.remedy}'
-
-    def first_ids(self) -> str:
-        """Returns a text with the first few ids and the number of further ones."""
-        more = len(self.ids) - SHOWN
-        return ', '.join(map(str, self.ids[:SHOWN])) + (f' and {more} more' if more > 0 else '')
-
-
-def fatal_faults(annotations: Any, metainfo: dict, test_mode: bool = False) -> list[Finding]:
+def fatal_faults(content: Any, metainfo: dict, test_mode: bool = False) -> list[AnnotationIssue]:
     """Finds the errors that make training or evaluation impossible or wrong.
 
     Args:
-        annotations: Content of a COCO-format file.
+        content: Content of a COCO-format file.
         metainfo: Metainfo as returned by :func:`read_metainfo`.
         test_mode: Whether the file is used for evaluation, which needs ``categories`` but may lack
             ``annotations`` (COCO's test sets). Otherwise it is used for training.
@@ -62,352 +111,154 @@ def fatal_faults(annotations: Any, metainfo: dict, test_mode: bool = False) -> l
     Returns:
         The errors. Single entries are checked only if the lists of the file are valid.
     """
-    faults = file_faults(annotations, metainfo, test_mode) or [
-        _one_way_flips(metainfo),
-        *image_faults(annotations['images']),
-        *annotation_faults(annotations),
-        *metainfo_faults(annotations, metainfo),
+    return file_faults(content, metainfo, test_mode) or [
+        *_flip_faults(metainfo),
+        *image_faults(content['images']),
+        *annotation_faults(content),
+        *metainfo_faults(content, metainfo),
     ]
-    return found_only(faults)
 
 
-def found_only(faults: Sequence[Finding]) -> list[Finding]:
-    """Returns the findings that concern the whole file or at least one entry."""
-    return [fault for fault in faults if fault.ids or fault.kind == 'file']
+def without_faulty(content: dict, faults: Iterable[AnnotationIssue]) -> dict:
+    """Returns the content without the images and annotations that have errors.
 
-
-def structure_faults(annotations: Any, needed: Sequence[str]) -> list[Finding]:
-    """Checks that the lists of a file exist and contain objects.
-
-    Args:
-        annotations: Content of a COCO-format file.
-        needed: Keys of the lists that must exist; the other lists are checked if they exist.
+    Annotations of removed images are removed, too. No error may concern the whole file.
     """
-    if not isinstance(annotations, dict):
-        kind = type(annotations).__name__
-        return [Finding('file', f'it is a {kind}, not an object', COCO_FORMAT)]
-    faults = []
-    for key in ('images', 'annotations', 'categories'):
-        entries = annotations.get(key, None if key in needed else [])
-        if not (isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)):
-            faults.append(Finding('file', f'it has no list of objects {key!r}', COCO_FORMAT))
-    return faults
-
-
-def without_faulty(annotations: dict, faults: Sequence[Finding]) -> dict:
-    """Returns the annotations without the images and annotations that have errors.
-
-    Annotations of removed images are removed, too.
-
-    Args:
-        annotations: Content of a COCO-format file.
-        faults: Errors of images and annotations; none may concern the whole file.
-    """
-    images, entries = (
-        _others(annotations.get(kind, []), [f.places for f in faults if f.kind == kind])
+    faulty = {(fault.kind, index) for fault in faults for index in fault.indices}
+    images, annotations = (
+        [entry for i, entry in enumerate(content.get(kind, [])) if (kind, i) not in faulty]
         for kind in ('images', 'annotations')
     )
-    ids = {image['id'] for image in images}
-    return annotations | dict(
-        images=images, annotations=[entry for entry in entries if entry['image_id'] in ids]
-    )
+    return keep_images(content | dict(annotations=annotations), images)
 
 
-def categories_by_id(annotations: dict, metainfo: dict) -> dict[int, int]:
+def categories_by_id(content: dict, metainfo: dict) -> dict[int, int]:
     """Returns a dict from category ids of the file to category indices of the model."""
-    found = category_ids(metainfo | dict(CLASSES=annotations.get('categories', [])))
+    found = category_ids(metainfo | dict(CLASSES=_listed_categories(content)))
     return {number: index for index, numbers in enumerate(found) for number in numbers}
 
 
-def find_entries(
-    kind: str, entries: list[dict], what: str, remedy: str, wrong: Callable[[dict], bool]
-) -> Finding:
-    """Finds the entries of a list for which a function returns True.
-
-    Args:
-        kind: Name of the list, see :class:`Finding`.
-        entries: The list.
-        what: Description of the found entries.
-        remedy: What to do about them.
-        wrong: Function that returns whether an entry is to be found.
-    """
-    places = [i for i, entry in enumerate(entries) if wrong(entry)]
-    ids = [
-        entries[i]['id'] if has_id(entries[i]) else f'{kind}[{i}] (id {entries[i].get("id")!r})'
-        for i in places
-    ]
-    return Finding(kind, what, remedy, list(dict.fromkeys(ids)), places)
-
-
-def are_numbers(values: Any) -> bool:
-    """Returns whether a value is a list of numbers with magnitudes up to :data:`LIMIT`."""
-    try:
-        return (
-            isinstance(values, list)
-            and {int, float}.issuperset(map(type, values))
-            and math.isfinite(sum(values))  # the sum is finite only if all numbers are
-            and (not values or -LIMIT <= min(values) <= max(values) <= LIMIT)
-        )
-    except OverflowError:
-        return False
-
-
-def is_name(value: Any) -> bool:
-    """Returns whether a value is a text that can be printed and be part of a file name."""
-    return isinstance(value, str) and bool(value) and not UNPRINTABLE.search(value)
-
-
-def has_id(entry: dict, key: str = 'id') -> bool:
-    """Returns whether an id in an entry is an integer of 64 bits.
-
-    Args:
-        entry: Entry of the annotation file.
-        key: Key of the id.
-    """
-    value = entry.get(key)
-    return type(value) is int and abs(value) < 2**63  # excludes bool
-
-
-def file_faults(annotations: Any, metainfo: dict, test_mode: bool) -> list[Finding]:
-    """Finds errors in the lists of a file and in its categories."""
-    several = len(metainfo['categories']) > 1
-    needed = dict(images=True, annotations=not test_mode, categories=test_mode or several)
-    needed = [key for key in needed if needed[key]]
-    faults = structure_faults(annotations, needed)
-    if not faults:
-        faults = [
-            Finding('file', f'it lists no {key}', 'list those of the annotations')
-            for key in needed
-            if key != 'annotations' and not annotations[key]
-        ]
-    if faults:
-        return faults
-    categories = annotations.get('categories', [])
-    unnamed = find_entries(
-        'categories',
-        categories,
-        "categories without 'name'",
-        'name them as the metainfo does',
-        lambda entry: several and not isinstance(entry.get('name'), str),
-    )
-    faults = [*id_faults('categories', categories), unnamed]
-    return [fault._replace(kind='file') for fault in faults if fault.ids]
-
-
-def _one_way_flips(metainfo: dict) -> Finding:
-    """Finds keypoint types whose left/right swap is not mutual."""
-    flip, names = metainfo['flip_indices'], metainfo['keypoint_id2name']
-    return Finding(
-        'metainfo',
-        f'keypoint types of {metainfo["dataset_name"]!r} that do not swap with each other',
-        "write each one's name as swap of the other",
-        [names[i] for i in range(len(flip)) if flip[flip[i]] != i],
-    )
-
-
-def image_faults(images: list[dict]) -> list[Finding]:
-    """Checks images for id, file name and size; findings without ids mean no error."""
+def structure_faults(content: Any, needed: Sequence[str]) -> list[AnnotationIssue]:
+    """Checks that the lists of a file contain objects, and that the needed ones exist."""
+    if not isinstance(content, dict):
+        what = f'it is a {type(content).__name__}, not an object'
+        return [AnnotationIssue('file', what, COCO_FORMAT)]
     return [
-        *id_faults('images', images),
-        find_entries(
-            'images',
-            images,
-            "images without 'file_name'",
-            'write their paths inside the image folder',
-            lambda image: not is_name(image.get('file_name')),
-        ),
-        find_entries(
-            'images',
-            images,
-            "images without 'width' and 'height' in whole px",
-            'write their sizes',
-            lambda image: (
-                not all(
-                    type(side) is int and 0 < side <= LARGEST_SIDE
-                    for side in map(image.get, ('width', 'height'))
-                )
-            ),
-        ),
+        AnnotationIssue('file', f'it has no list of objects {key!r}', COCO_FORMAT)
+        for key in LISTS
+        if (key in needed or key in content)
+        and not is_list_of(content.get(key), lambda entry: isinstance(entry, dict))
     ]
 
 
-def annotation_faults(annotations: dict) -> list[Finding]:
-    """Checks annotations without a metainfo; findings without ids mean no error."""
-    entries = annotations.get('annotations', [])
-    images = {image['id'] for image in annotations['images'] if has_id(image)}
-    listed = {entry['id'] for entry in annotations.get('categories', []) if has_id(entry)}
+def empty_faults(content: dict, needed: Iterable[str]) -> list[AnnotationIssue]:
+    """Checks that lists of a file are not empty."""
+    empty = [key for key in needed if not content[key]]
+    remedy = 'list those of the annotations'
+    return [AnnotationIssue('file', f'it lists no {key}', remedy) for key in empty]
 
-    def find(what: str, remedy: str, wrong: Callable[[dict], bool]) -> Finding:
-        return find_entries('annotations', entries, what, remedy, wrong)
 
+def file_faults(content: Any, metainfo: dict, test_mode: bool) -> list[AnnotationIssue]:
+    """Finds errors in the lists of a file and in its categories, see :func:`fatal_faults`."""
+    several = len(metainfo['categories']) > 1
+    filled = ['images', *['categories'] * (test_mode or several)]
+    needed = filled if test_mode else [*filled, 'annotations']
+    if faults := structure_faults(content, needed) or empty_faults(content, filled):
+        return faults
+    categories = content.get('categories', [])
+    faults = id_faults('categories', categories)
+    faults += find_issues('categories', categories, [CATEGORY_NAME] * several)
+    return [fault._replace(kind='file') for fault in faults]
+
+
+def id_faults(kind: str, entries: list[dict]) -> list[AnnotationIssue]:
+    """Finds entries whose id is not an integer or is used more than once."""
+    count = Counter(entry['id'] for entry in entries if has_id(entry))
+    rules = (rule._replace(what=f'{kind} {rule.what}') for rule in ID_RULES)
+    return find_issues(kind, entries, rules, count)
+
+
+def image_faults(images: list[dict]) -> list[AnnotationIssue]:
+    """Checks images for id, file name and size."""
+    return id_faults('images', images) + find_issues('images', images, IMAGE_RULES)
+
+
+def category_faults(categories: list[dict]) -> list[AnnotationIssue]:
+    """Checks categories from which a metainfo or a merged file will be made."""
+    faults = id_faults('categories', categories)
+    return faults + find_issues('categories', categories, CATEGORY_RULES)
+
+
+def annotation_faults(content: dict) -> list[AnnotationIssue]:
+    """Checks annotations without a metainfo."""
+    entries, category_ids = content.get('annotations', []), valid_ids(_listed_categories(content))
     return [
         *id_faults('annotations', entries),
-        find(
-            'annotations of images that the file does not list',
-            'list the images, or take the annotations out',
-            lambda entry: not (has_id(entry, 'image_id') and entry['image_id'] in images),
-        ),
-        find(
-            "annotations whose 'category_id' is none of the file's categories",
-            'list the category, or correct them',
-            lambda entry: not _is_listed(entry, listed),
-        ),
-        find(
-            "annotations without 'bbox'",
-            f'{KEYPOINT_FILE} it',
-            lambda entry: entry.get('bbox') is None,
-        ),
-        find(
-            "annotations whose 'bbox' is not four finite numbers",
-            'write x, y, width and height in px',
-            lambda entry: (
-                entry.get('bbox') is not None
-                and not (are_numbers(entry['bbox']) and len(entry['bbox']) == 4)
-            ),
-        ),
-        find(
-            "annotations without 'keypoints'",
-            f'{KEYPOINT_FILE} them',
-            lambda entry: entry.get('keypoints') is None,
-        ),
-        find(
-            "annotations whose 'keypoints' are not a list of finite numbers",
-            'write x, y and visibility of each in one list, 0, 0, 0 where it is not labelled',
-            lambda entry: (
-                entry.get('keypoints') is not None and not are_numbers(entry['keypoints'])
-            ),
-        ),
-        find(
-            "annotations whose 'iscrowd' is not 0 or 1",
-            'write 1 for a region with many objects that nobody labelled one by one, otherwise 0',
-            lambda entry: entry.get('iscrowd', 0) not in (0, 1),
-        ),
-        find(
-            "annotations whose 'area' is not a number",
-            'write the area of the object in px, or take it out',
-            lambda entry: not _is_number(entry.get('area', 0)),
-        ),
+        *find_issues('annotations', entries, [UNLISTED_IMAGE], valid_ids(content['images'])),
+        *find_issues('annotations', entries, [UNLISTED_CATEGORY], category_ids),
+        *find_issues('annotations', entries, LABEL_RULES),
     ]
 
 
-def metainfo_faults(annotations: dict, metainfo: dict) -> list[Finding]:
-    """Checks that annotations fit the metainfo; findings without ids mean no error."""
-    entries = annotations.get('annotations', [])
-    listed = {category['id'] for category in annotations.get('categories', [])}
-    known = categories_by_id(annotations, metainfo)
+def metainfo_faults(content: dict, metainfo: dict) -> list[AnnotationIssue]:
+    """Checks that annotations fit the metainfo."""
+    annotations, known = content.get('annotations', []), categories_by_id(content, metainfo)
+    others = valid_ids(_listed_categories(content)) - known.keys()
     names = ', '.join(category['name'] for category in metainfo['categories'])
-
-    def category_of(entry: dict) -> int | None:
-        """Returns the model's category of an annotation, or None if there is none."""
-        if not _is_listed(entry, listed):
-            return None
-        return known.get(entry['category_id']) if listed else 0
-
-    def other_count(index: int, category: dict) -> Finding:
-        """Finds annotations of a category whose number of keypoints differs from the metainfo."""
-        count = len(category['keypoint_ids'])
-        fault = find_entries(
-            'annotations',
-            entries,
-            '',
-            'give the metainfo that describes this file',
-            lambda entry: (
-                category_of(entry) == index
-                and are_numbers(entry.get('keypoints'))
-                and len(entry['keypoints']) != 3 * count
-            ),
-        )
-        found = sorted({len(entries[i]['keypoints']) / 3 for i in fault.places})
-        numbers = ' or '.join(f'{number:g}' for number in found)
-        what = f'annotations with {numbers} keypoints, the metainfo of {category["name"]!r} has'
-        return fault._replace(what=f'{what} {count}')
-
-    return [
-        find_entries(
-            'annotations',
-            entries,
-            f'annotations of categories other than {names}, those of the metainfo',
-            'name categories alike in both, or take the annotations out',
-            lambda entry: _is_listed(entry, listed) and category_of(entry) is None,
-        ),
-        *(other_count(*numbered) for numbered in enumerate(metainfo['categories'])),
-    ]
-
-
-def category_faults(categories: list[dict]) -> list[Finding]:
-    """Checks categories from which a metainfo or a merged file will be made.
-
-    Findings without ids mean no error.
-    """
-
-    def find(what: str, remedy: str, wrong: Callable[[dict], bool]) -> Finding:
-        return find_entries('categories', categories, what, remedy, wrong)
-
-    return [
-        *id_faults('categories', categories),
-        find(
-            "categories without 'name'",
-            'write their names',
-            lambda entry: not is_name(entry.get('name')),
-        ),
-        find(
-            "categories whose 'keypoints' are not a list of names",
-            'write the name of each keypoint type',
-            lambda entry: not _are_names(entry.get('keypoints') or []),
-        ),
-        find(
-            "categories whose 'skeleton' is not a list of pairs of numbers",
-            'write each link as [keypoint, keypoint], counted from 1, or take it out',
-            lambda entry: not _are_links(entry.get('skeleton') or []),
-        ),
-    ]
-
-
-def id_faults(kind: str, entries: list[dict]) -> list[Finding]:
-    """Finds entries whose id is not an integer or is used more than once.
-
-    Findings without ids mean no error.
-    """
-    count = Counter(entry['id'] for entry in entries if has_id(entry))
-    return [
-        find_entries(
-            kind,
-            entries,
-            f'{kind} whose id is not a whole number',
-            'number them 1, 2, 3, ... wherever the file names their ids',
-            lambda entry: not has_id(entry),
-        ),
-        find_entries(
-            kind,
-            entries,
-            f'{kind} that share their id with others',
-            'give each its own',
-            lambda entry: has_id(entry) and count[entry['id']] > 1,
-        ),
-    ]
-
-
-def _is_listed(entry: dict, listed: set[int]) -> bool:
-    """Returns whether the file lists the category of an annotation, or lists no categories."""
-    return has_id(entry, 'category_id') and (not listed or entry['category_id'] in listed)
-
-
-def _is_number(value: Any) -> bool:
-    """Returns whether a value is a number that fits into float32; NaN counts as one."""
-    return type(value) in (int, float) and not abs(value) > LARGEST_FLOAT32
-
-
-def _are_names(value: Any) -> bool:
-    return isinstance(value, list) and all(map(is_name, value))
-
-
-def _are_links(value: Any) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(link, list) and [type(end) for end in link] == [int, int] for link in value
+    other_category = Rule(
+        f'annotations of categories other than {names}, those of the metainfo',
+        'name categories alike in both, or take the annotations out',
+        lambda a: _is_of_category(a, others),
     )
+    faults = find_issues('annotations', annotations, [other_category])
+    for index, category in enumerate(metainfo['categories']):
+        ids = {number for number in known if known[number] == index}
+        faults += _count_faults(annotations, category, ids)
+    return faults
 
 
-def _others(entries: list[dict], places: Sequence[Sequence[int]]) -> list[dict]:
-    """Returns the entries whose index is in none of the sequences of places."""
-    out = set(chain.from_iterable(places))
-    return [entry for i, entry in enumerate(entries) if i not in out]
+def _count_faults(annotations: list[dict], category: dict, ids: set[int]) -> list[AnnotationIssue]:
+    """Finds annotations, by category id, whose number of keypoints differs from the metainfo."""
+    count = len(category['keypoint_ids'])
+
+    def has_other_count(a: dict) -> bool:
+        keypoints = a.get('keypoints')
+        return _is_of_category(a, ids) and are_numbers(keypoints) and len(keypoints) != 3 * count
+
+    rule = Rule('', 'give the metainfo that describes this file', has_other_count)
+    faults = find_issues('annotations', annotations, [rule])
+    lengths = {len(annotations[i]['keypoints']) for fault in faults for i in fault.indices}
+    found = ' or '.join(f'{length / 3:g}' for length in sorted(lengths))
+    what = f'annotations with {found} keypoints, the metainfo of {category["name"]!r} has {count}'
+    return [fault._replace(what=what) for fault in faults]
+
+
+def _flip_faults(metainfo: dict) -> list[AnnotationIssue]:
+    """Finds keypoint types whose left/right swap is not mutual."""
+    flip, names = metainfo['flip_indices'], metainfo['keypoint_id2name']
+    one_way = [names[i] for i in range(len(flip)) if flip[flip[i]] != i]
+    what = f'keypoint types of {metainfo["dataset_name"]!r} that do not swap with each other'
+    remedy = "write each one's name as swap of the other"
+    return [AnnotationIssue('metainfo', what, remedy, one_way)] if one_way else []
+
+
+def _listed_categories(content: dict) -> list[dict]:
+    """Returns the categories of a file; if it lists none, one for each id in its annotations."""
+    used = (a['category_id'] for a in content.get('annotations', []) if has_id(a, 'category_id'))
+    return content.get('categories') or [dict(id=number) for number in dict.fromkeys(used)]
+
+
+def _is_of_category(annotation: dict, ids: set[int]) -> bool:
+    return has_id(annotation, 'category_id') and annotation['category_id'] in ids
+
+
+def _is_side(value: Any) -> bool:
+    return type(value) is int and 0 < value <= LARGEST_SIDE
+
+
+def _is_box(value: Any) -> bool:
+    return are_numbers(value) and len(value) == 4
+
+
+def _is_link(value: Any) -> bool:
+    return isinstance(value, list) and [type(end) for end in value] == [int, int]

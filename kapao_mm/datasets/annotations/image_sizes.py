@@ -1,16 +1,29 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Compares the sizes of decoded images with those in the annotation file."""
+"""Compares image files, and their sizes, with the annotation file."""
 
 import logging
 import mmap
 import os.path as osp
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from mmengine.logging import print_log
 from PIL import Image
 
 from kapao_mm.errors import InputError
+from kapao_mm.utils.image_files import read_image
+
+from .issues import AnnotationIssue, Rule, find_issues
 
 ORIENTATION = 0x0112  # EXIF tag
+IMAGE_FAULTS = dict(
+    missing=('images missing in {folder}', 'copy them there, or correct file_name'),
+    unreadable=('images that cannot be read', 'copy them again'),
+    size=(
+        "images whose size is not their 'width' and 'height'",
+        'correct these, or save images upright that are rotated by EXIF',
+    ),
+)
 
 
 class SizeCheck:
@@ -47,14 +60,14 @@ class SizeCheck:
             return
         fault = describe_mismatch(size, annotated, path)
         message = (
-            f'annotation file {osp.abspath(self.ann_file)}, image {image_id}: {fault}, so that its '
-            'labels may lie beside the people; kapao check-dataset lists all such images'
+            f'annotation file {osp.abspath(self.ann_file)}, image {image_id}: {fault}, so its '
+            'labels may be misplaced; kapao check-dataset lists all such images'
         )
         if self.on_mismatch == 'stop':
-            raise InputError(f"{message}. on_size_mismatch='warn' of the dataset goes on with them")
+            raise InputError(f"{message}. on_size_mismatch='warn' of the dataset accepts them")
         if not self._warned[0]:
             self._warned[0] = 1
-            print_log(f'{message}. This is said once', 'current', logging.WARNING)
+            print_log(f'{message}. This warning appears once', 'current', logging.WARNING)
 
     def __deepcopy__(self, memo: dict) -> 'SizeCheck':
         """Returns itself, so that copies of samples (Mosaic) and datasets share the state."""
@@ -63,6 +76,26 @@ class SizeCheck:
     def __reduce__(self) -> tuple:
         """Creates a new check in a worker that is not forked; each such worker warns once."""
         return SizeCheck, (self.ann_file, self.on_mismatch)
+
+
+def find_image_faults(images: list[dict], folder: str) -> list[AnnotationIssue]:
+    """Finds images that are missing, cannot be decoded or have another size than annotated.
+
+    Images are fully decoded, because only this reveals truncated files and applies the EXIF
+    orientation.
+
+    Args:
+        images: Images of an annotation file without errors.
+        folder: Folder of the image files.
+    """
+    with ThreadPoolExecutor() as pool:
+        found = pool.map(lambda image: _image_fault(image, folder), images)
+        faults = {image['id']: fault for image, fault in zip(images, found, strict=True)}
+    rules = [
+        Rule(what.format(folder=folder), remedy, lambda image, key=key: faults[image['id']] == key)
+        for key, (what, remedy) in IMAGE_FAULTS.items()
+    ]
+    return find_issues('images', images, rules)
 
 
 def describe_mismatch(size: tuple[int, int], annotated: tuple[int, int], path: str) -> str:
@@ -88,3 +121,13 @@ def _is_turned(path: str) -> bool:
             return image.getexif().get(ORIENTATION, 1) > 4
     except Exception:  # PIL may not support a format that OpenCV decodes
         return False
+
+
+def _image_fault(image: dict, folder: str) -> str | None:
+    """Returns the fault of an image, a key of :data:`IMAGE_FAULTS`, or None."""
+    path = Path(folder, image['file_name'])
+    try:
+        pixels = read_image(path)
+    except InputError:
+        return 'unreadable' if osp.exists(path) else 'missing'  # Path.exists may raise
+    return None if pixels.shape[:2] == (image['height'], image['width']) else 'size'

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from .checks import Finding
-from .review import Instances, inner_sides
+from .instances import Instances, inner_sides
+from .issues import AnnotationIssue
 
 PAPER_DISTANCE = 50  # the paper's fusion distance for COCO, px of the original image
 COCO_SIZE = 109  # median square root of the box area in COCO, px of the original image
@@ -29,15 +29,15 @@ def choose_fusion_distance(instances: Instances) -> int:
     """
     sides = inner_sides(instances)  # (N, 2)
     sizes = np.sqrt(sides.prod(1))
-    shown = (sizes > 0) & (instances.visible > 0).any(1) & ~instances.crowd
-    categories = np.unique(instances.categories[shown])
-    medians = [np.median(sizes[shown & (instances.categories == c)]) for c in categories]
+    counted = (sizes > 0) & (instances.visible > 0).any(1) & ~instances.crowd
+    categories = np.unique(instances.categories[counted])
+    medians = [np.median(sizes[counted & (instances.categories == c)]) for c in categories]
     return max(1, round(PAPER_DISTANCE * min(medians, default=COCO_SIZE) / COCO_SIZE))
 
 
 def find_small_objects(
     instances: Instances, input_size: int, head: Mapping[str, Any]
-) -> list[Finding]:
+) -> list[AnnotationIssue]:
     """Finds pose and keypoint objects that are too small to be learned at an input size.
 
     A pose object is too small if its longer side is shorter than :data:`CELLS` cells of the finest
@@ -49,39 +49,41 @@ def find_small_objects(
         input_size: Longer side of the network input, px.
         head: Config of the head with ``strides``, ``anchors``, ``keypoint_size`` and ``assigner``.
     """
+    return [
+        *_small_poses(instances, input_size, head),
+        *_small_keypoint_objects(input_size, head),
+    ]
+
+
+def _small_poses(
+    instances: Instances, input_size: int, head: Mapping[str, Any]
+) -> list[AnnotationIssue]:
     stride = min(head['strides'])
     sides = inner_sides(instances, input_size)
-    shown = (sides > 0).all(1) & ~instances.crowd
-    missing = _missing_factors(sides[shown], head, stride)  # (n,)
-    small = instances.ids[shown][missing > 1].tolist()
-    wanted = (
-        _round_up(input_size * np.quantile(missing, SHARE, method='higher'))
-        if small
-        else input_size
-    )
-    remedy = f'input_size={wanted} or more would do for {SHARE:.0%} of all objects'
-    if wanted <= input_size:
+    counted = (sides > 0).all(1) & ~instances.crowd
+    missing = _missing_factors(sides[counted], head, stride)  # (n,)
+    ids = instances.ids[counted][missing > 1].tolist()
+    if not ids:
+        return []
+    wanted = _round_up(input_size * np.quantile(missing, SHARE, method='higher'))
+    if wanted > input_size:
+        remedy = f'input_size={wanted} or more is enough for {SHARE:.0%} of all objects'
+    else:
         remedy = f'they are few, less than {1 - SHARE:.0%} of all objects'
-    findings = [
-        Finding(
-            'annotations',
-            f'objects too small to be learned in an input of {input_size} px, less than '
-            f'{CELLS * stride} px long or too thin for the anchors',
-            remedy,
-            small,
-        )
-    ]
-    keypoint_size = float(np.min(head['keypoint_size']))
-    if keypoint_size * input_size < stride:
-        findings.append(
-            Finding(
-                'metainfo',
-                f'keypoint objects smaller than a grid cell of {stride} px',
-                f'use input_size={_round_up(stride / keypoint_size)} or a larger keypoint_size',
-                [f'{keypoint_size * input_size:.1f} px'],
-            )
-        )
-    return [finding for finding in findings if finding.ids]
+    what = (
+        f'objects too small to be learned in an input of {input_size} px, less than '
+        f'{CELLS * stride} px long or too thin for the anchors'
+    )
+    return [AnnotationIssue('annotations', what, remedy, ids)]
+
+
+def _small_keypoint_objects(input_size: int, head: Mapping[str, Any]) -> list[AnnotationIssue]:
+    stride, keypoint_size = min(head['strides']), float(np.min(head['keypoint_size']))
+    if keypoint_size * input_size >= stride:
+        return []
+    what = f'keypoint objects smaller than a grid cell of {stride} px'
+    remedy = f'use input_size={_round_up(stride / keypoint_size)} or a larger keypoint_size'
+    return [AnnotationIssue('metainfo', what, remedy, [f'{keypoint_size * input_size:.1f} px'])]
 
 
 def _missing_factors(sides: np.ndarray, head: Mapping[str, Any], stride: int) -> np.ndarray:

@@ -8,6 +8,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpose.registry import HOOKS
 
+from kapao_mm.datasets.metainfo import check_keypoint_counts
 from kapao_mm.errors import InputError
 from kapao_mm.evaluation import KAPAOMetric
 from kapao_mm.utils.config_variables import check_variables
@@ -52,16 +53,7 @@ def _check_keypoints(runner: Runner, loader: str) -> None:
     while hasattr(model, 'module'):  # unwraps DistributedDataParallel and KAPAOTTA
         model = model.module
     metainfo = getattr(runner, loader).dataset.metainfo
-    in_model, in_data = list(model.head.keypoint_counts), [metainfo['num_keypoints']]
-    if 'categories' in metainfo:  # MMPose's own datasets do not have it
-        in_data = [len(category['keypoint_ids']) for category in metainfo['categories']]
-    if in_model != in_data:
-        wrong, right = (counts[0] if len(counts) == 1 else counts for counts in (in_model, in_data))
-        raise InputError(
-            f'model.head.num_keypoints is {wrong}, but the dataset of {loader} '
-            f'({metainfo["dataset_name"]}) has {right} keypoints; '
-            f'set model.head.num_keypoints={right}, or use the config of the dataset'
-        )
+    check_keypoint_counts(model.head.keypoint_counts, metainfo, loader)
 
 
 def _check_metric_names(runner: Runner) -> None:

@@ -1,15 +1,14 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 import copy
-import json
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kapao_mm.datasets import read_metainfo
-from kapao_mm.datasets.annotations.checks import Finding, fatal_faults, without_faulty
+from kapao_mm.datasets.annotations.checks import fatal_faults, without_faulty
+from kapao_mm.datasets.annotations.issues import AnnotationIssue
 from kapao_mm.datasets.annotations.reader import read_annotations
-from kapao_mm.errors import InputError
 
 NAN, INF = float('nan'), float('inf')
 
@@ -18,15 +17,8 @@ def messages(content, metainfo, **options) -> list[str]:
     return [str(fault) for fault in fatal_faults(content, read_metainfo(metainfo), **options)]
 
 
-def two_categories(triples: dict) -> dict:
-    disc = triples | dict(
-        keypoint_info={0: dict(name='hub', swap='')}, joint_weights=[1.0], sigmas=[0.05]
-    )
-    return dict(dataset_name='two', categories=dict(triple=triples, disc=disc))
-
-
 @pytest.mark.parametrize('test_mode', [False, True])
-def test_a_sound_file_has_no_faults(coco_file, triples, test_mode):
+def test_correct_file_has_no_faults(coco_file, triples, test_mode):
     assert not messages(coco_file, triples, test_mode=test_mode)
 
 
@@ -113,7 +105,7 @@ def test_faults_of_annotations(coco_file, triples, key, value, message, test_mod
 
 
 def check_fault(content, metainfo, kind, key, value, message, test_mode):
-    """Breaks the second entry, which must be named first, and be all that is broken."""
+    """Breaks the second entry; this must be the first fault and leave no others."""
     entry = content[kind][1]
     if value is MISSING:
         del entry[key]
@@ -122,16 +114,21 @@ def check_fault(content, metainfo, kind, key, value, message, test_mode):
     parsed = read_metainfo(metainfo)
     first, *more = fatal_faults(content, parsed, test_mode)
     assert message in str(first)
-    # Without its image an annotation has none.
+    # An invalid image is not listed, either.
     assert all(kind == 'images' and 'does not list: 13' in str(fault) for fault in more)
     assert not fatal_faults(without_faulty(content, [first, *more]), parsed, test_mode)
 
 
-def test_only_the_first_ids_are_written_but_all_are_known():
-    finding = Finding('images', 'images of cats', 'add dogs', list(range(10)))
-    assert str(finding) == 'images of cats: 0, 1, 2 and 7 more; add dogs'
-    assert str(finding._replace(ids=[3, 4])) == 'images of cats: 3, 4; add dogs'
-    assert len(finding.ids) == 10
+def test_message_has_the_first_ids_and_the_number_of_others():
+    issue = AnnotationIssue('images', 'images of cats', 'add dogs', list(range(10)))
+    assert str(issue) == 'images of cats: 0, 1, 2 and 7 more; add dogs'
+    assert issue.counted() == '10 images of cats (0, 1, 2 and 7 more); add dogs'
+    assert str(issue._replace(ids=[3, 4])) == 'images of cats: 3, 4; add dogs'
+    assert (
+        str(issue._replace(ids=[]))
+        == issue._replace(ids=[]).counted()
+        == 'images of cats; add dogs'
+    )
 
 
 @pytest.mark.parametrize(
@@ -149,7 +146,7 @@ def test_only_the_first_ids_are_written_but_all_are_known():
     ],
 )
 @pytest.mark.parametrize('test_mode', [False, True])
-def test_faults_of_the_whole_file_come_alone(coco_file, triples, change, message, test_mode):
+def test_fault_of_the_whole_file_is_the_only_one(coco_file, triples, change, message, test_mode):
     content = change(coco_file)
     if isinstance(content, dict):
         content = {key: value for key, value in content.items() if value is not MISSING}
@@ -157,8 +154,8 @@ def test_faults_of_the_whole_file_come_alone(coco_file, triples, change, message
     assert found.startswith(message)
 
 
-def test_training_needs_annotations_and_tests_need_categories(coco_file, triples):
-    """COCO's test sets have no annotations; nothing is found again without categories."""
+def test_training_needs_annotations_and_testing_needs_categories(coco_file, triples):
+    """COCO's test sets have no annotations."""
     images = dict(images=coco_file['images'], categories=coco_file['categories'])
     assert messages(images, triples) == messages({**images, 'annotations': None}, triples)
     assert not messages(images, triples, test_mode=True)
@@ -170,48 +167,45 @@ def test_training_needs_annotations_and_tests_need_categories(coco_file, triples
     assert found.startswith('it lists no categories')
 
 
-def test_empty_annotation_lists_are_no_fault(coco_file, triples):
+def test_empty_list_of_annotations_is_allowed(coco_file, triples):
     coco_file['annotations'] = []
     assert not messages(coco_file, triples) + messages(coco_file, triples, test_mode=True)
 
 
-def test_any_listed_category_is_that_of_a_model_of_one(coco_file, triples):
+def test_all_listed_categories_belong_to_a_single_category_of_the_model(coco_file, triples):
     coco_file['categories'] = [dict(id=i) for i in (1, 54, 900)]  # with gaps, and without names
     coco_file['annotations'][1]['category_id'] = 900
     assert not messages(coco_file, triples)
 
 
-def test_of_several_categories_each_has_its_own_keypoints(coco_file, triples):
-    metainfo = two_categories(triples)
+def test_each_category_has_its_own_number_of_keypoints(coco_file, two_categories):
     coco_file['categories'].append(dict(id=5, name='disc'))
     coco_file['annotations'][2] |= dict(category_id=5, keypoints=[1, 1, 2])
-    assert not messages(coco_file, metainfo)
+    assert not messages(coco_file, two_categories)
     coco_file['annotations'][0]['category_id'] = 5
-    (found,) = messages(coco_file, metainfo)
+    (found,) = messages(coco_file, two_categories)
     assert found.startswith("annotations with 3 keypoints, the metainfo of 'disc' has 1: 11")
 
 
-def test_of_several_categories_others_are_named(coco_file, triples):
-    metainfo = two_categories(triples)
+def test_annotations_of_unknown_categories_are_found(coco_file, two_categories):
     coco_file['categories'].append(dict(id=5, name='cat'))
-    assert not messages(coco_file, metainfo)
+    assert not messages(coco_file, two_categories)
     coco_file['annotations'][2]['category_id'] = 5
-    (found,) = messages(coco_file, metainfo)
+    (found,) = messages(coco_file, two_categories)
     assert found.startswith('annotations of categories other than triple, disc, ')
     assert ': 13; ' in found
 
 
-def test_several_categories_need_their_names(coco_file, triples):
-    metainfo = two_categories(triples)
+def test_several_categories_need_names(coco_file, two_categories):
     coco_file['categories'].append(dict(id=5))
-    (found,) = messages(coco_file, metainfo)
+    (found,) = messages(coco_file, two_categories)
     assert found.startswith("categories without 'name': 5")
     del coco_file['categories']
-    (found,) = messages(coco_file, metainfo)
+    (found,) = messages(coco_file, two_categories)
     assert found.startswith("it has no list of objects 'categories'")
 
 
-def test_flips_that_do_not_come_back_are_named(coco_file, triples):
+def test_left_right_swaps_that_are_not_mutual_are_found(coco_file, triples):
     triples['keypoint_info'][2]['swap'] = 'top'
     (found,) = messages(coco_file, triples)
     assert found.startswith(
@@ -233,7 +227,7 @@ PLACES = [('images', 0), ('images', 2), ('annotations', 0), ('annotations', 2), 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes=st.lists(st.tuples(st.sampled_from(PLACES), st.integers(0, 7), JSON), max_size=3))
-def test_any_values_are_judged_and_what_remains_is_sound(coco_file, triples, changes):
+def test_any_values_can_be_checked_and_removed(coco_file, triples, changes):
     content, parsed = copy.deepcopy(coco_file), read_metainfo(triples)
     for (kind, place), number, value in changes:
         entry = content[kind][place]
@@ -245,23 +239,5 @@ def test_any_values_are_judged_and_what_remains_is_sound(coco_file, triples, cha
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=JSON | st.dictionaries(st.sampled_from(['images', 'annotations']), JSON))
-def test_any_json_is_judged(triples, content):
+def test_any_json_can_be_checked(triples, content):
     assert messages(content, triples)
-
-
-@pytest.mark.parametrize(
-    ('text', 'message'),
-    [(None, 'No such file or directory'), ('{"images": [', 'is not JSON'), ('\x80', 'is not JSON')],
-)
-def test_unreadable_files_are_named(tmp_path, text, message):
-    path = tmp_path / 'a.json'
-    if text:
-        path.write_text(text, encoding='latin-1')
-    with pytest.raises(InputError, match=f'annotation file {path}.*{message}'):
-        read_annotations(str(path))
-
-
-def test_files_are_read(tmp_path, coco_file):
-    path = tmp_path / 'a.json'
-    path.write_text(json.dumps(coco_file))
-    assert read_annotations(str(path)) == coco_file

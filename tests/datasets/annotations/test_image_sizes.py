@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Images of another size than their annotation file says."""
+"""Images whose size differs from their annotation file."""
 
 import copy
 import json
@@ -39,7 +39,7 @@ PIPELINES = dict(
 
 @pytest.fixture
 def build(triples, coco_file, tmp_path):
-    """Builds a dataset whose three images are 40 x 50 px by the annotations; 2 and 3 are not."""
+    """Makes a function that builds a dataset annotated as 40 x 50 px; images 2 and 3 differ."""
     (tmp_path / 'a.json').write_text(json.dumps(coco_file))
     for number, shape in enumerate([(50, 40, 3), (40, 50, 3), (1, 1, 3)], 1):
         cv2.imwrite(str(tmp_path / f'{number}.png'), np.full(shape, 90, np.uint8))
@@ -59,7 +59,7 @@ def build(triples, coco_file, tmp_path):
 
 @pytest.fixture
 def written_log(tmp_path):
-    """A file with what MMEngine's logger was told, also in worker processes."""
+    """A file that receives the log, also that of worker processes."""
     logger, path = MMLogger.get_current_instance(), tmp_path / 'log.txt'
     handler = logging.FileHandler(path)
     logger.addHandler(handler)
@@ -70,7 +70,7 @@ def written_log(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize('phase', PIPELINES)
 @pytest.mark.parametrize('workers', [0, 2])
-def test_loading_stops_by_default(build, tmp_path, phase, workers):
+def test_other_size_is_an_error_by_default(build, tmp_path, phase, workers):
     loader = DataLoader(build(phase), batch_size=1, num_workers=workers, collate_fn=pseudo_collate)
     message = rf'annotation file {tmp_path}/a\.json, image [23]: .*is (50 x 40|1 x 1) px, the '
     with pytest.raises(InputError, match=message + 'annotations say 40 x 50'):
@@ -80,7 +80,7 @@ def test_loading_stops_by_default(build, tmp_path, phase, workers):
 @pytest.mark.slow
 @pytest.mark.parametrize('phase', PIPELINES)
 @pytest.mark.parametrize('workers', [0, 2])
-def test_it_can_warn_once_and_go_on(build, written_log, phase, workers):
+def test_other_size_can_be_a_single_warning(build, written_log, phase, workers):
     dataset = build(phase, on_size_mismatch='warn')
     options = dict(batch_size=1, num_workers=workers, collate_fn=pseudo_collate)
     for _ in range(2):  # workers of each epoch are new
@@ -89,7 +89,7 @@ def test_it_can_warn_once_and_go_on(build, written_log, phase, workers):
 
 
 @pytest.mark.slow
-def test_right_sizes_are_silent(build, tmp_path, written_log):
+def test_correct_sizes_give_no_warning(build, tmp_path, written_log):
     for number in (2, 3):
         cv2.imwrite(str(tmp_path / f'{number}.png'), np.zeros((50, 40, 3), np.uint8))
     for phase in PIPELINES:
@@ -99,17 +99,17 @@ def test_right_sizes_are_silent(build, tmp_path, written_log):
 
 
 @pytest.mark.slow
-def test_the_cache_stops_too(build):
+def test_other_size_is_an_error_with_a_cache(build):
     with pytest.raises(InputError, match='image cache: .*is 50 x 40 px, the annotations say'):
         build(image_cache='ram', on_size_mismatch='warn')
 
 
-def test_other_words_are_refused(build):
+def test_unknown_reaction_is_refused(build):
     with pytest.raises(InputError, match="on_size_mismatch is 'stop' or 'warn', not 'skip'"):
         build(on_size_mismatch='skip')
 
 
-def test_exchanged_sides_and_exif_are_named(tmp_path):
+def test_message_names_exchanged_sides_and_exif(tmp_path):
     path = tmp_path / 'a.jpg'
     exif = Image.Exif()
     for orientation, reason in ((1, r'\(exchanged\)'), (6, r'\(exchanged: its EXIF orientation')):
@@ -119,7 +119,7 @@ def test_exchanged_sides_and_exif_are_named(tmp_path):
         assert describe_mismatch((5, 4), (40, 50), str(path)).endswith('say 40 x 50')
 
 
-def test_copies_warn_once_together(log):
+def test_copies_give_one_warning_together(log):
     check = SizeCheck('a.json', 'warn')
     assert pickle.loads(pickle.dumps(check)).ann_file == 'a.json'
     for each in (check, copy.deepcopy(check), copy.deepcopy([check])[0]):

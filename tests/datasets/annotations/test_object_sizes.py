@@ -3,15 +3,15 @@ import numpy as np
 import pytest
 
 from kapao_mm.datasets import read_metainfo
+from kapao_mm.datasets.annotations.instances import gather_instances
 from kapao_mm.datasets.annotations.object_sizes import choose_fusion_distance, find_small_objects
 from kapao_mm.datasets.annotations.reader import read_annotations
-from kapao_mm.datasets.annotations.review import gather_instances
 from kapao_mm.utils.config import load_config
 
 
 @pytest.fixture
 def instances(coco_file, triples):
-    """Makes instances of boxes (width, height) in images of 384 x 288 px."""
+    """Makes a function that returns instances with boxes (w, h) in an image of 384 x 288 px."""
 
     def make(*sizes, **changes):
         template = coco_file['annotations'][0]
@@ -53,19 +53,19 @@ def find(*args):
 def test_objects_too_small_for_the_input_are_found(instances, head, size, input_size, wanted):
     found = find(instances(size, (60, 60), (50, 80)), input_size, head)
     if wanted:
-        remedy = f'input_size={wanted} or more would do for 98% of all objects'
+        remedy = f'input_size={wanted} or more is enough for 98% of all objects'
         assert found == [([1], remedy)]
         assert not find(instances(size), wanted, head)
     else:
         assert not found
 
 
-def test_a_few_small_objects_among_many_ask_for_no_larger_input(instances, head):
+def test_few_small_objects_need_no_larger_input(instances, head):
     found = find(instances((8, 8), *[(60, 60)] * 99), 384, head)
     assert found == [([1], 'they are few, less than 2% of all objects')]
 
 
-def test_crowd_regions_and_boxes_without_area_are_no_small_objects(instances, head):
+def test_crowd_regions_and_boxes_without_area_are_not_small_objects(instances, head):
     assert not find(instances((8, 8), iscrowd=1), 384, head)
     assert not find(instances((0, 8), (-5, 5)), 384, head)
     assert not find(instances(), 384, head)
@@ -77,7 +77,7 @@ def test_keypoint_objects_smaller_than_a_cell_are_found(instances, head):
     assert not find(instances((60, 60)), 192, head)
 
 
-def test_the_tolerance_of_fusion_is_the_papers_for_objects_as_large_as_people(instances):
+def test_fusion_distance_is_proportional_to_the_object_size(instances):
     assert choose_fusion_distance(instances((109, 109))) == 50
     assert choose_fusion_distance(instances((218, 54.5))) == 50
     assert choose_fusion_distance(instances((10, 10))) == 5
@@ -85,7 +85,7 @@ def test_the_tolerance_of_fusion_is_the_papers_for_objects_as_large_as_people(in
     assert choose_fusion_distance(instances()) == 50
 
 
-def test_the_tolerance_goes_by_what_can_be_fused(instances):
+def test_fusion_distance_depends_on_objects_with_keypoints(instances):
     sizes = [(109, 109)] * 3
     for changes in (dict(iscrowd=1), dict(keypoints=[0] * 9)):
         assert choose_fusion_distance(instances((10, 10), *sizes, **changes)) == 50  # none
@@ -104,7 +104,7 @@ def test_the_tolerance_goes_by_what_can_be_fused(instances):
         ('ap10k', 'ap10k_sample/test_ap10k.json', 259),
     ],
 )
-def test_the_tolerance_of_real_files(repo, shared_dir, monkeypatch, metainfo, path, distance):
+def test_fusion_distance_of_real_files(repo, shared_dir, monkeypatch, metainfo, path, distance):
     monkeypatch.chdir(repo)
     content = read_annotations(shared_dir / 'data' / path)
     parsed = read_metainfo(dict(from_file=f'configs/_base_/datasets/{metainfo}.py'))

@@ -3,20 +3,21 @@ import numpy as np
 import pytest
 
 from kapao_mm.datasets import read_metainfo
-from kapao_mm.datasets.annotations.review import gather_instances, things_to_look_at
+from kapao_mm.datasets.annotations.instances import gather_instances
+from kapao_mm.datasets.annotations.review import review
 
 
 def look(content: dict, metainfo: dict) -> dict[str, list]:
-    """Ids by what was found."""
+    """Returns the ids of each issue by its description."""
     metainfo = read_metainfo(metainfo)
-    found = things_to_look_at(content, metainfo, gather_instances(content, metainfo))
-    return {finding.what: list(finding.ids) for finding in found}
+    found = review(content, metainfo, gather_instances(content, metainfo))
+    return {issue.what: list(issue.ids) for issue in found}
 
 
 EMPTY_IMAGE = {'images without annotations': [3]}
 
 
-def test_a_plain_file_has_an_empty_image(coco_file, triples):
+def test_image_without_annotations_is_found(coco_file, triples):
     assert look(coco_file, triples) == EMPTY_IMAGE
 
 
@@ -29,7 +30,7 @@ def test_a_plain_file_has_an_empty_image(coco_file, triples):
         (dict(bbox=[-20, -20, 9, 9]), 'boxes outside their image'),
         (dict(bbox=[5, 5, 36.5, 30]), 'boxes more than 1 px beyond their image'),
         (dict(bbox=[3, -2, 20.5, 30]), 'boxes more than 1 px beyond their image'),
-        (dict(keypoints=[0] * 9, num_keypoints=0), 'annotations without labelled keypoints'),
+        (dict(keypoints=[0] * 9, num_keypoints=0), 'annotations without labeled keypoints'),
         (
             dict(keypoints=[10, 10, 2, 5, 36.5, 1, 0, 0, 0]),
             'annotations with keypoints more than 1 px outside their box',
@@ -47,7 +48,7 @@ def test_a_plain_file_has_an_empty_image(coco_file, triples):
         (dict(area=float('nan')), "annotations without an 'area' above 0"),
     ],
 )
-def test_annotations_to_look_at(coco_file, triples, change, what):
+def test_suspicious_annotation_is_found(coco_file, triples, change, what):
     coco_file['annotations'][1] |= change
     assert look(coco_file, triples)[what] == [12]
 
@@ -59,15 +60,15 @@ def test_annotations_to_look_at(coco_file, triples, change, what):
         dict(bbox=[5, 5, 20.5, 15]),  # the lowest keypoint is on its edge
         dict(bbox=[6, 5, 20.5, 14]),
         dict(num_keypoints=1),  # as CrowdPose counts
-        dict(keypoints=[10, 10, 2, 5, 20, 1, 99, 99, 0]),  # what is not labelled may be anywhere
+        dict(keypoints=[10, 10, 2, 5, 20, 1, 99, 99, 0]),  # unlabeled keypoints may be anywhere
     ],
 )
-def test_roundings_and_crowdpose_are_fine(coco_file, triples, change):
+def test_rounding_and_counts_of_crowdpose_are_accepted(coco_file, triples, change):
     coco_file['annotations'][1] |= change
     assert look(coco_file, triples) == EMPTY_IMAGE
 
 
-def test_keypoints_outside_the_image(coco_file, triples):
+def test_keypoint_outside_the_image_is_found(coco_file, triples):
     coco_file['annotations'][1] |= dict(
         bbox=[0, 0, 40, 50], keypoints=[40.5, 10, 2, 40, 50, 1, 99, 99, 0]
     )
@@ -75,12 +76,12 @@ def test_keypoints_outside_the_image(coco_file, triples):
     assert found == EMPTY_IMAGE | {'annotations with keypoints outside their image': [12]}
 
 
-def test_crowd_regions_are_not_people_without_keypoints(coco_file, triples):
+def test_crowd_region_may_have_no_keypoints(coco_file, triples):
     coco_file['annotations'][1] |= dict(iscrowd=1, keypoints=[0] * 9, num_keypoints=0)
     assert look(coco_file, triples) == EMPTY_IMAGE | {'crowd regions': [12]}
 
 
-def test_images_to_look_at(coco_file, triples):
+def test_suspicious_images_are_found(coco_file, triples):
     coco_file['images'][2] |= dict(file_name='2.png', height=7)
     assert look(coco_file, triples) == EMPTY_IMAGE | {
         'images less than 8 px wide or high': [3],
@@ -88,7 +89,7 @@ def test_images_to_look_at(coco_file, triples):
     }
 
 
-def test_left_and_right_that_do_not_swap(coco_file, triples):
+def test_left_right_pair_without_swap_is_found(coco_file, triples):
     for number in (1, 2):
         triples['keypoint_info'][number]['swap'] = ''
     what = 'keypoint types that are left and right by their names, but do not swap'
@@ -102,14 +103,14 @@ def test_left_and_right_that_do_not_swap(coco_file, triples):
         (['top', 'left_end'], '2 names'),
     ],
 )
-def test_names_of_the_file_in_another_order(coco_file, triples, names, example):
+def test_names_in_another_order_are_found(coco_file, triples, names, example):
     coco_file['categories'] += [dict(id=9, keypoints=names), dict(id=4)]
     what = f"categories whose names of keypoints are not the metainfo's ({example})"
     assert look(coco_file, triples)[what] == [9]
 
 
 def faces(count: int, mixed_up: bool, pairs=('eye', 'ear', 'hand')) -> tuple[dict, dict]:
-    """People who look to either side, the last left/right pair mixed up or not."""
+    """Makes people who look to either side; the last left/right pair may be mixed up."""
     names = [f'{side}_{pair}' for pair in pairs for side in ('left', 'right')]
     metainfo = dict(
         dataset_name='faces',
@@ -134,35 +135,31 @@ def faces(count: int, mixed_up: bool, pairs=('eye', 'ear', 'hand')) -> tuple[dic
     return dict(images=images, annotations=annotations, categories=[dict(id=1)]), metainfo
 
 
-def test_a_pair_that_lies_the_other_way_round_than_the_others():
+def test_left_right_pair_opposite_to_the_others_is_found():
     what = 'left/right pairs that mostly lie the other way round than the other pairs'
     assert look(*faces(20, mixed_up=True)) == {
         what: ['left_hand/right_hand (as the others in 0 of 20)']
     }
-    assert look(*faces(20, mixed_up=False)) == {}  # whichever way they look
-    assert look(*faces(19, mixed_up=True)) == {}  # too few to tell
+    assert look(*faces(20, mixed_up=False)) == {}  # viewing directions differ
+    assert look(*faces(19, mixed_up=True)) == {}  # too few instances
     (found,) = look(*faces(20, mixed_up=True, pairs=('eye', 'ear'))).values()
-    assert len(found) == 2  # one of them
+    assert len(found) == 2  # either may be wrong
 
 
-def test_instances_of_several_categories_are_at_their_types(coco_file, triples):
-    disc = triples | dict(
-        keypoint_info={0: dict(name='hub', swap='')}, joint_weights=[1.0], sigmas=[0.05]
-    )
-    metainfo = dict(dataset_name='two', categories=dict(disc=disc, triple=triples))
+def test_keypoints_of_several_categories_are_at_their_types(coco_file, two_categories):
     coco_file['categories'].append(dict(id=5, name='disc', keypoints=['hub']))
     coco_file['annotations'][1] |= dict(category_id=5, keypoints=[9, 8, 2], num_keypoints=1)
-    assert look(coco_file, metainfo) == EMPTY_IMAGE
-    instances = gather_instances(coco_file, read_metainfo(metainfo))
-    assert instances.categories.tolist() == [1, 0, 1]
+    assert look(coco_file, two_categories) == EMPTY_IMAGE
+    instances = gather_instances(coco_file, read_metainfo(two_categories))
+    assert instances.categories.tolist() == [0, 1, 0]
     assert instances.images.tolist() == [0, 0, 1]
-    np.testing.assert_array_equal(instances.visible, [[0, 2, 1, 0], [2, 0, 0, 0], [0, 2, 1, 0]])
-    np.testing.assert_array_equal(instances.keypoints[1], [[9, 8], [0, 0], [0, 0], [0, 0]])
-    np.testing.assert_array_equal(instances.keypoints[0, 1:], [[10, 10], [5, 20], [0, 0]])
+    np.testing.assert_array_equal(instances.visible, [[2, 1, 0, 0], [0, 0, 0, 2], [2, 1, 0, 0]])
+    np.testing.assert_array_equal(instances.keypoints[1], [[0, 0], [0, 0], [0, 0], [9, 8]])
+    np.testing.assert_array_equal(instances.keypoints[0, :3], [[10, 10], [5, 20], [0, 0]])
     np.testing.assert_array_equal(instances.boxes[0], [5, 5, 25.5, 35])
 
 
-def test_nothing_is_found_in_no_annotations(coco_file, triples):
+def test_file_without_annotations_can_be_reviewed(coco_file, triples):
     coco_file['annotations'] = []
     assert look(coco_file, triples) == {'images without annotations': [1, 2, 3]}
     instances = gather_instances(coco_file, read_metainfo(triples))
