@@ -257,7 +257,7 @@ def test_crowd_regions_with_other_values_are_recognized(people, value, log):
     with editing(path) as content:
         content['annotations'][1]['iscrowd'] = value
     assert evaluate(path, keypoints[:1], [0.9])['coco/AR'] == pytest.approx(1)
-    message = "people.json: 1 annotations whose 'iscrowd' is true, false, null or text (2): read as"
+    message = "people.json: 1 annotations whose 'iscrowd' is true, false, null or text (2); read as"
     assert (message in log.text) == (value != 1 or value is True)
 
 
