@@ -32,7 +32,7 @@ def test_golden_geometry(shared_dir, case):
 
 
 # Image, resized image, rectangular input, its padding, padding of the square input of 1280 x 1280:
-# w, h and left, top, right, bottom, worked out by the formulas of spec, "Input geometry".
+# w, h and left, top, right, bottom, computed with the formulas of docs/method.md, Network input.
 TABLE = [
     ((640, 480), (1280, 960), (1280, 960), (0, 0, 0, 0), (0, 160, 0, 160)),
     ((480, 640), (960, 1280), (960, 1280), (0, 0, 0, 0), (160, 0, 160, 0)),
