@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Converts annotations to arrays, for everything that looks at all of them at once."""
+"""Converts annotations to arrays, for reviews and statistics."""
 
 from typing import NamedTuple
 

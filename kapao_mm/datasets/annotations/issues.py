@@ -10,7 +10,7 @@ SHOWN = 3  # number of ids in a message
 
 
 class AnnotationIssue(NamedTuple):
-    """An error in an annotation file, or something suspicious.
+    """An error or a suspicious detail in an annotation file.
 
     Attributes:
         kind: Kind of the entries: 'file', 'metainfo' (keypoint types), 'images', 'annotations' or

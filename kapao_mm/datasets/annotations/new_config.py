@@ -55,7 +55,7 @@ tta_model = dict(passes=[(0.8, False), (1.0, False), (1.2, False)])
 
 
 class NewConfig(NamedTuple):
-    """What the config of a new dataset is made from.
+    """Describes the config of a new dataset.
 
     Attributes:
         name: Name of the dataset.

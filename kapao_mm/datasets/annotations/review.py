@@ -15,7 +15,8 @@ from .values import are_numbers
 
 TOLERANCE = 1  # px that a label may lie outside its box or image because of rounding
 SMALL = 8  # px, the stride of the finest grid
-MIN_AGREEMENT = 0.25  # a left/right pair is suspicious if it agrees with the others in fewer cases
+# A left/right pair is suspicious if it agrees with the others in a smaller share of instances.
+MIN_AGREEMENT = 0.25
 MIN_INSTANCES = 20  # minimum number of instances to judge a pair
 OUTWARD = np.array([-1, -1, 1, 1])  # direction in which a box xyxy grows
 
@@ -54,7 +55,7 @@ def _has_other_count(annotation: dict) -> bool:
 IMAGE_RULES = (  # arguments: images of the file, instances; result: mask of the images
     Rule(
         'images without annotations',
-        'training learns that nothing is there',
+        'training uses them as background',
         lambda images, instances: np.bincount(instances.images, minlength=len(images)) == 0,
     ),
     Rule(
