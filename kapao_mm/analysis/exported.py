@@ -18,7 +18,9 @@ from kapao_mm.utils.image_files import read_image
 
 from .comparison import compare_objects
 
-MAX_POSITION, MAX_SCORE = 0.05, 1e-4  # largest rounding errors: px of the network input, score
+# Larger differences from PyTorch are errors of the export, and not of rounding.
+MAX_POSITION = 0.05  # px of the network input
+MAX_SCORE = 1e-4
 
 
 def open_exported(
@@ -27,13 +29,13 @@ def open_exported(
     """Opens an exported file of any format.
 
     Args:
-        path: File of ``kapao export``.
-        precision: Precision of the computation.
-        threads: Number of CPU threads; None for the backend's choice. TorchScript ignores it,
-            because torch has a global setting.
+        path: File that ``kapao export`` wrote.
+        precision: Precision of the computation, 'float32' or, with OpenVINO, 'bfloat16'.
+        threads: Number of CPU threads; None for the backend's choice. Ignored for TorchScript,
+            because torch sets the number of threads for the whole process.
 
     Returns:
-        The metadata (JSON) and the network.
+        The metadata (JSON; None if an ONNX or OpenVINO file has none) and the network.
 
     Raises:
         InputError: If the backend is not installed, does not support the precision, or cannot read
@@ -43,17 +45,23 @@ def open_exported(
         return BACKENDS[path.suffix](path, precision, threads)
     if precision != 'float32':
         raise InputError(f'torchscript has float32 only, not {precision}')
-    from kapao_mm.deploy.export import open_torchscript  # needs ONNX, which other files do not
+    from kapao_mm.deploy.export import open_torchscript  # here, because it also imports onnx
 
     return open_torchscript(path)
 
 
 def example_input(path: Path | None, input_size: int) -> np.ndarray:
-    """Returns a network input (S, S, 3) uint8 BGR that shows an image, or drawn people without one.
+    """Makes a square network input to compare models on.
 
     Args:
-        path: Image file.
-        input_size: S, px.
+        path: Image file; None to draw people.
+        input_size: Side of the network input S, px.
+
+    Returns:
+        The network input, (S, S, 3) uint8 BGR.
+
+    Raises:
+        InputError: If the file is missing or not an image.
     """
     if path:
         image = read_image(path)
@@ -63,41 +71,51 @@ def example_input(path: Path | None, input_size: int) -> np.ndarray:
 
 
 @torch.no_grad()
-def detect(model: KAPAO, picture: np.ndarray, settings: InferenceSettings) -> Detections:
-    """Detects the objects of a network input (S, S, 3) uint8 BGR in PyTorch."""
-    image = torch.from_numpy(picture).permute(2, 0, 1)
+def detect(model: KAPAO, network_input: np.ndarray, settings: InferenceSettings) -> Detections:
+    """Detects the objects of a network input in PyTorch.
+
+    Args:
+        model: Model in evaluation mode.
+        network_input: Network input, (S, S, 3) uint8 BGR.
+        settings: Inference settings.
+
+    Returns:
+        Pose objects and keypoint objects, in px of the network input.
+    """
+    image = torch.from_numpy(network_input).permute(2, 0, 1)
     batch = model.data_preprocessor(dict(inputs=[image], data_samples=[PoseDataSample()]))
     feats = model.extract_feat(batch['inputs'])
     return model.head.predict(feats, batch['data_samples'], settings)[0]
 
 
-def check_exported(path: Path, picture: np.ndarray, expected: Detections) -> str:
-    """Runs an exported file, and compares its detections with those of PyTorch.
+def check_exported(path: Path, network_input: np.ndarray, expected: Detections) -> str:
+    """Runs an exported file, and compares the objects that it detects with those of PyTorch.
 
     Args:
         path: Exported file.
-        picture: Network input, (S, S, 3) uint8 BGR.
-        expected: Result of :func:`detect` for the picture.
+        network_input: Network input, (S, S, 3) uint8 BGR.
+        expected: Result of :func:`detect` for the same network input.
 
     Returns:
-        A message with the number of detections and the largest difference.
+        A message with the numbers of objects and the largest difference, or one that says that
+        neither found an object.
 
     Raises:
-        InputError: If the difference is larger than rounding errors.
+        InputError: If a difference is larger than :data:`MAX_POSITION` or :data:`MAX_SCORE`.
     """
     _, network = open_exported(path)
-    (found,) = run_network(network, picture[None])
+    (found,) = run_network(network, network_input[None])
     difference = compare_objects(found, expected)
     if not any(len(objects.bboxes) for objects in (*found, *expected)):
         return (
-            'the file and PyTorch find nothing, so nothing was compared; give --image with what '
-            'the model was trained to find'
+            'the file and PyTorch find nothing, so nothing was compared; give an --image that '
+            'shows what the model was trained to find'
         )
     counts = '{} pose objects, {} keypoint objects'.format(*(len(o.bboxes) for o in found))
-    apart = f'{difference.position:.1g} px and {difference.score:.1g} of score'
+    largest = f'position {difference.position:.1g} px, score {difference.score:.1g}'
     if difference.position > MAX_POSITION or difference.score > MAX_SCORE:
         raise InputError(
             f'{path} was written, but differs from the model: it finds {counts}, PyTorch '
-            f'{" and ".join(str(len(o.bboxes)) for o in expected)}; largest difference {apart}'
+            f'{" and ".join(str(len(o.bboxes)) for o in expected)}; largest differences: {largest}'
         )
-    return f'{counts}, at most {apart} from those of PyTorch'
+    return f'{counts}; largest differences from PyTorch: {largest}'

@@ -65,8 +65,8 @@ def read_report(text):
     """Returns the parts of the printed text by name."""
     found = re.fullmatch(
         r'(?P<files>.*): [\d.]+ MB, thresholds for (?P<use>\w+)\n'
-        r'(?P<image>.*): (?P<poses>\d+) pose objects, (?P<points>\d+) keypoint objects, at most '
-        r'(?P<px>[\de.-]+) px and (?P<score>[\de.-]+) of score from those of PyTorch\n'
+        r'(?P<image>.*): (?P<poses>\d+) pose objects, (?P<points>\d+) keypoint objects; largest '
+        r'differences from PyTorch: position (?P<px>[\de.-]+) px, score (?P<score>[\de.-]+)\n'
         r'Next: (?P<next>.*)\n',
         text,
     )
@@ -119,7 +119,7 @@ def test_detections_are_not_compared_if_there_are_none(run_tool, checkpoint, cap
     assert run_tool(TOOL, CONFIG, checkpoint, *flags, *nothing) is None
     out = capfd.readouterr().out
     assert 'drawn people: the file and PyTorch find nothing, so nothing was compared' in out
-    assert 'from those of PyTorch' not in out
+    assert 'largest differences' not in out
 
 
 @pytest.mark.slow
