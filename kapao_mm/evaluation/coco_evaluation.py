@@ -14,7 +14,7 @@ import xtcocotools.cocoeval
 
 from kapao_mm.datasets.metainfo import category_ids
 
-# MMPose's names of the metrics of xtcocotools, in the same order.
+# Names that MMPose gives to the metrics of xtcocotools, in the order of its ``stats``.
 KEYPOINT_METRICS = dict(
     keypoints=(
         *('AP', 'AP .5', 'AP .75', 'AP (M)', 'AP (L)'),
@@ -25,7 +25,8 @@ KEYPOINT_METRICS = dict(
         *('AP(E)', 'AP(M)', 'AP(H)'),
     ),
 )
-BOX_METRICS = {'box AP': 0, 'box AP .5': 1, 'box AP .75': 2, 'box AR': 8}  # indices in stats
+# Indices of the box metrics in the ``stats`` of pycocotools.
+BOX_METRICS = {'box AP': 0, 'box AP .5': 1, 'box AP .75': 2, 'box AR': 8}
 WITHOUT_FUSION = 'AP without fusion'
 NO_TRUTH = -1.0  # COCO's value of a metric without ground truth
 
@@ -42,48 +43,51 @@ def evaluate_results(
 ) -> dict[str, float]:
     """Evaluates result records against annotations, each category separately.
 
-    All ids of a category are treated as one id. An image whose ``not_exhaustive_category_ids`` (of
-    LVIS) has an id of a category is left out for that category, because its objects were not all
-    labeled.
+    A category of the metainfo can have several category ids in the annotation file, which are
+    evaluated together. Images that list one of these ids in ``not_exhaustive_category_ids`` (a key
+    of LVIS) are left out for the category, because not all of its objects were labeled there.
 
     Args:
-        annotations: Content of a COCO-format annotation file that :func:`label_faults` accepts; not
-            changed.
-        results: Records that :func:`check_results` accepts.
+        annotations: Content of an annotation file in COCO's format in which ``label_faults`` (of
+            ``label_checks.py``) finds no faults; not changed.
+        results: Records that ``check_results`` (of ``results.py``) accepts; not changed.
         metainfo: Metainfo with ``categories``, ``CLASSES`` (see :func:`category_ids`) and
-            ``sigmas`` (K,).
-        iou_type: 'keypoints', or 'keypoints_crowd' to add the easy, medium and hard parts of
-            CrowdPose.
-        use_area: Whether OKS uses the ``area`` of an annotation. False uses 0.53 of its box's area
-            (CrowdPose).
-        box_ap: Whether to add the box metrics. For these, people without labeled keypoints count
-            too.
-        unfused: Records with the keypoints before fusion, to add their keypoint AP.
+            ``sigmas``, COCO's constants (K,) of the keypoint types.
+        iou_type: 'keypoints', or 'keypoints_crowd' for the metrics of CrowdPose, see
+            :data:`KEYPOINT_METRICS`.
+        use_area: Whether OKS uses the ``area`` (px^2) of an annotation. If False, it uses 0.53
+            times the area of the box, as CrowdPose does.
+        box_ap: Whether to add the box metrics. These also count objects without labeled keypoints.
+        unfused: Records with the keypoints before fusion, whose keypoint AP is added as 'AP without
+            fusion'; None to leave it out.
 
     Returns:
-        The keypoint metrics, then the box metrics, then 'AP without fusion'. Values are in 0..1, or
-        :data:`NO_TRUTH`. With several categories these are means over the categories with ground
-        truth, followed by the metrics of each category as 'category/AP'.
+        The values of the keypoint metrics, the box metrics and 'AP without fusion' by name. A value
+        is in 0..1, or :data:`NO_TRUTH`. With several categories, the values are means over the
+        categories with ground truth, followed by the values of each category under names such as
+        'wheel/AP'.
     """
-    found = {}
+    by_category = {}
     for category, ids in zip(metainfo['categories'], category_ids(metainfo), strict=True):
-        part = _take_category(annotations, results, set(ids), use_area)
+        tables = _take_category(annotations, results, set(ids), use_area)
         sigmas = np.asarray(metainfo['sigmas'])[category['keypoint_ids']]
         with contextlib.redirect_stdout(io.StringIO()):  # hides the tables of COCO's tools
-            metrics = _keypoint_metrics(*part, sigmas, iou_type, use_area)
-            metrics |= _box_metrics(*part) if box_ap else {}
+            metrics = _keypoint_metrics(*tables, sigmas, iou_type, use_area)
+            metrics |= _box_metrics(*tables) if box_ap else {}
             if unfused is not None:
-                part = _take_category(annotations, unfused, set(ids), use_area)
-                metrics[WITHOUT_FUSION] = _keypoint_ap(*part, sigmas, iou_type, use_area)
-        found[category['name']] = metrics
-    if len(found) == 1:
+                tables = _take_category(annotations, unfused, set(ids), use_area)
+                metrics[WITHOUT_FUSION] = _keypoint_ap(*tables, sigmas, iou_type, use_area)
+        by_category[category['name']] = metrics
+    if len(by_category) == 1:
         return metrics
-    single = {f'{name}/{key}': part[key] for name, part in found.items() for key in part}
-    return {key: _mean(part[key] for part in found.values()) for key in metrics} | single
+    means = {key: _mean(part[key] for part in by_category.values()) for key in metrics}
+    return means | {
+        f'{name}/{key}': value for name, part in by_category.items() for key, value in part.items()
+    }
 
 
 def metric_names(categories: list[str], iou_type: str, box_ap: bool) -> list[str]:
-    """Returns the names of the metrics that :func:`evaluate_results` returns, in its order.
+    """Returns the names of the keypoint and box metrics of :func:`evaluate_results`, in its order.
 
     Args:
         categories: Names of the categories.
@@ -98,7 +102,9 @@ def metric_names(categories: list[str], iou_type: str, box_ap: bool) -> list[str
 def count_truths(
     annotations: Mapping[str, Any], metainfo: Mapping[str, Any], iou_type: str, use_area: bool
 ) -> dict[str, int]:
-    """Counts the annotated objects of each category that keypoint AP evaluates.
+    """Counts, for each category, the annotated objects that keypoint AP takes as ground truth.
+
+    These are the objects with labeled keypoints that are not marked as crowd.
 
     Args:
         annotations: As in :func:`evaluate_results`.
@@ -107,22 +113,26 @@ def count_truths(
         use_area: As in :func:`evaluate_results`.
 
     Returns:
-        Number of objects by name of the category.
+        Numbers of objects by category name.
     """
     counts = {}
     for category, ids in zip(metainfo['categories'], category_ids(metainfo), strict=True):
         _, truths, _ = _take_category(annotations, [], set(ids), use_area)
-        numbers = [
+        labeled = [  # for CrowdPose, xtcocotools reads num_keypoints, which counts fewer keypoints
             truth['num_keypoints'] if iou_type == 'keypoints_crowd' else count_labeled(truth)
             for truth in truths
             if not truth['iscrowd']
         ]
-        counts[category['name']] = np.count_nonzero(numbers)
+        counts[category['name']] = np.count_nonzero(labeled)
     return counts
 
 
 def format_metrics(metrics: Mapping[str, float], categories: list[str]) -> str:
-    """Formats the metrics of :func:`evaluate_results` as a table, one column for each category."""
+    """Formats the metrics of :func:`evaluate_results` as a table with a row for each metric.
+
+    Several categories have a column each, after that of the mean. Values without ground truth are
+    shown as '-'.
+    """
     names = categories if len(categories) > 1 else []
     rows = [['', 'mean', *names]] if names else []
     for key in (key for key in metrics if '/' not in key):
@@ -135,11 +145,11 @@ def format_metrics(metrics: Mapping[str, float], categories: list[str]) -> str:
 def _take_category(
     annotations: Mapping[str, Any], results: list[dict], ids: set[int], use_area: bool
 ) -> tuple[list[dict], list[dict], list[dict]]:
-    """Returns the images, annotations and results of one category, in the form of COCO's tools.
+    """Returns the images, annotations and results of one category as COCO's tools expect them.
 
-    All records get the category id 1, because the tools' own pooling of categories (``useCats``)
-    finds no keypoints. Records are copied, because the tools write into them. Their ids count from
-    1, because the tools use 0 for "no match".
+    All records get the category id 1, because with the tools' own pooling of categories
+    (``useCats``) no keypoints are found. Records are copied, because the tools write into them.
+    Their ids start at 1, because the tools use 0 for "no match".
     """
     images = {
         image['id']: image
@@ -176,7 +186,11 @@ def count_labeled(ann: Mapping[str, Any]) -> int:
 
 
 def _detection(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns keypoints, box and area of a result; the area is the box's, as in ``loadRes``."""
+    """Returns the keypoints, box and area of a result as COCO's tools expect them.
+
+    A result without ``bbox`` gets the box around its keypoints. The area is that of the box, as in
+    the tools' own function ``loadRes``.
+    """
     keypoints = np.array(result['keypoints'], float).reshape(-1, 3)
     top_left, size = keypoints[:, :2].min(0), np.ptp(keypoints[:, :2], 0)
     bbox = result.get('bbox') or [*top_left, *size]
@@ -185,10 +199,19 @@ def _detection(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _PoseEval(xtcocotools.cocoeval.COCOeval):
-    """Does xtcocotools' evaluation without reading the annotation file again to split CrowdPose."""
+    """Evaluates keypoints like xtcocotools, but without the annotation file.
+
+    xtcocotools reads the file again to split CrowdPose into easy, medium and hard images.
+    """
 
     def split(self, gt_file: None, first: float, second: float) -> tuple[list, list, list]:
-        """Returns the ids of the easy, medium and hard images."""
+        """Returns the ids of the easy, medium and hard images.
+
+        Args:
+            gt_file: Path of the annotation file in xtcocotools; not used.
+            first: ``crowdIndex`` from which images are medium.
+            second: ``crowdIndex`` from which images are hard.
+        """
         parts = [], [], []
         for image in self.cocoGt.dataset['images']:
             level = np.searchsorted((first, second), image['crowdIndex'], side='right')
@@ -204,8 +227,18 @@ def _pose_eval(
     iou_type: str,
     use_area: bool,
 ) -> _PoseEval:
+    """Prepares the evaluation of the keypoints of one category.
+
+    Args:
+        images: Images, as from :func:`_take_category`.
+        truths: Annotations, as from :func:`_take_category`.
+        detections: Results, as from :func:`_take_category`.
+        sigmas: COCO's constants of the category's keypoint types, (K,).
+        iou_type: As in :func:`evaluate_results`.
+        use_area: As in :func:`evaluate_results`.
+    """
     tables = [_index(images, part) for part in (truths, detections)]
-    tables[0].anno_file = [None, None]
+    tables[0].anno_file = [None, None]  # xtcocotools unpacks it for CrowdPose
     return _PoseEval(*tables, iou_type, sigmas, use_area)
 
 
@@ -233,6 +266,7 @@ def _keypoint_ap(*args: Any) -> float:
 def _box_metrics(
     images: list[dict], truths: list[dict], detections: list[dict]
 ) -> dict[str, float]:
+    """Computes the box metrics; arguments as in :func:`_pose_eval`."""
     # xtcocotools is not used, because its compiled part does not work with numpy 2.
     tables = [_index(images, part, pycocotools.coco.COCO) for part in (truths, detections)]
     stats = _stats(pycocotools.cocoeval.COCOeval(*tables, 'bbox'))
@@ -245,7 +279,7 @@ def index_annotations(
     """Builds an indexed ``COCO`` object from the content of an annotation file.
 
     Args:
-        content: Content of the file; it is kept, not copied.
+        content: Content of the file; it is not copied, and the object holds it.
         coco: ``COCO`` class of xtcocotools or pycocotools.
     """
     table = coco()
@@ -270,6 +304,6 @@ def _stats(evaluation: Any) -> list[float]:
 
 
 def _mean(values: Iterable[float]) -> float:
-    """Returns the mean of the values except :data:`NO_TRUTH`, which is returned if all are."""
+    """Returns the mean of the values that are not :data:`NO_TRUTH`, or that if there are none."""
     known = [value for value in values if value != NO_TRUTH]
     return sum(known) / len(known) if known else NO_TRUTH
