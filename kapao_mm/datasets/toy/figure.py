@@ -1,5 +1,9 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Poses and dresses people as sets of body parts."""
+"""Creates random people for drawing: their pose, clothes, body parts and keypoints.
+
+Until a figure is scaled to px, lengths are in units of about the height of a standing person.
+Positions are (x, y, z), with x to the right of the image, y down and z towards the viewer.
+"""
 
 import colorsys
 from collections.abc import Sequence
@@ -13,12 +17,12 @@ KEYPOINTS = (
     'left_elbow', 'right_elbow', 'left_wrist', 'right_wrist', 'left_hip', 'right_hip',
     'left_knee', 'right_knee', 'left_ankle', 'right_ankle',
 )  # fmt: skip
-# Indices of the left keypoints; the right one follows each. A side is 1 for left, -1 for right.
+# Indices of the nose and of the left keypoints; each right keypoint follows its left one.
 NOSE, EYE, EAR, SHOULDER, ELBOW, WRIST, HIP, KNEE, ANKLE = 0, 1, 3, 5, 7, 9, 11, 13, 15
 
 SPINE = np.array([0, 0.31, 0])  # from the neck to the middle of the hips, in body axes
-# Added to the depth of limbs and of the bands at their joints, so that they are drawn in front of
-# the trunk unless the body is turned far away.
+# Added to the depths of limbs and of the colored bands at their joints, so that they are drawn in
+# front of the trunk, except those on the far side of a body that is seen from the side.
 ARM_LIFT, ARM_BAND_LIFT, LEG_LIFT, LEG_BAND_LIFT = 0.08, 0.135, 0.05, 0.105
 
 Color = tuple[float, float, float]  # BGR, 0..255
@@ -26,10 +30,11 @@ Range = tuple[float, float]
 Angles = tuple[Range, ...]
 BLACK, WHITE = (0.0, 0.0, 0.0), (255.0, 255.0, 255.0)
 
-# Ranges of angles in degrees. A limb at rest hangs down; flexion swings it forward, abduction
-# outward. Legs: flexion, abduction, bend of the knee. Arms: flexion, abduction, forward bend of the
-# elbow, outward turn of the forearm. One row is used for both sides, two rows are assigned to the
-# sides at random.
+# Poses of legs and arms as ranges of angles in degrees. With angles of 0 a limb hangs straight down;
+# flexion swings it forward, abduction outward.
+# - Legs: flexion, abduction, bend of the knee.
+# - Arms: flexion, abduction, forward bend of the elbow, outward turn of the forearm.
+# If a pose has one row of ranges, both sides use it; if it has two, each side gets one at random.
 _STRAIGHT = ((-4, 8), (2, 9), (0, 8))
 LEGS: dict[str, tuple[Angles, ...]] = {
     'stand': (_STRAIGHT,),
@@ -58,9 +63,9 @@ class Part(NamedTuple):
     """A body part, drawn as the convex hull of circles.
 
     Attributes:
-        circles: Circles (x, y, radius), (n, 3).
-        depth: Depth; larger is nearer.
-        color: Color of the lit side.
+        circles: Circles (x, y, radius), (n, 3), in the unit of the figure.
+        depth: Position z for the drawing order; larger is nearer to the viewer.
+        color: Color before shading.
         keypoints: Indices of the keypoints that are visible where this part is visible.
     """
 
@@ -70,14 +75,15 @@ class Part(NamedTuple):
     keypoints: tuple[int, ...] = ()
 
 
-Region = tuple[list[Part], dict[int, np.ndarray]]  # parts, and keypoints (3,) by index
+Region = tuple[list[Part], dict[int, np.ndarray]]  # parts, and keypoints (x, y, z) by index
 
 
 class Figure(NamedTuple):
     """A person in a pose.
 
     Attributes:
-        keypoints: Keypoints, (17, 2), in the same unit as the parts.
+        keypoints: Keypoints (x, y) in the order of :data:`KEYPOINTS`, (17, 2), in the unit of the
+            parts.
         parts: Body parts, sorted from far to near.
     """
 
@@ -91,14 +97,25 @@ class Figure(NamedTuple):
         return np.concatenate([(xy - radius).min(0), (xy + radius).max(0)])
 
     def moved(self, scale: float, shift: Sequence[float]) -> 'Figure':
-        """Returns the figure scaled by ``scale`` and then moved by ``shift`` (2,)."""
+        """Returns the figure scaled by ``scale`` and then moved by ``shift`` (x, y)."""
         offset = np.array([*shift, 0.0])
         parts = tuple(part._replace(circles=part.circles * scale + offset) for part in self.parts)
         return Figure(self.keypoints * scale + offset[:2], parts)
 
 
 class Look(NamedTuple):
-    """Look of a person, except for the colors of the sides; ``build`` scales the thickness."""
+    """Hair, skin, clothes and build of a person.
+
+    The colors of sleeves, trousers and shoes are not included, because they are chosen for
+    each limb.
+
+    Attributes:
+        skin, hair, shirt, shorts: Colors.
+        long_hair: Whether the hair covers the nape.
+        long_sleeves: Whether sleeves cover the forearms.
+        long_trousers: Whether trousers cover the calves.
+        build: Factor of the thickness of trunk and limbs.
+    """
 
     skin: Color
     hair: Color
@@ -117,12 +134,12 @@ def sample_figure(
 
     Args:
         rng: Random generator.
-        facing: Probabilities of front, side and back view.
-        legs: Probabilities of the poses in :data:`LEGS`.
-        arms: Probabilities of the poses in :data:`ARMS`.
+        facing: Probabilities of front, side and back view, (3,).
+        legs: Probabilities of poses of the legs, by name in :data:`LEGS`.
+        arms: Probabilities of poses of the arms, by name in :data:`ARMS`.
 
     Returns:
-        The figure, with the neck at the origin and a height of about 1 when it stands.
+        The figure, with the neck at the origin. A standing figure has a height of about 1.
     """
     view = rng.choice(3, p=facing)
     yaw = rng.uniform((-40, 40, 140)[view], (40, 95, 220)[view]) * rng.choice([-1, 1])
@@ -144,7 +161,10 @@ def sample_figure(
 
 
 def assemble(regions: Sequence[Region]) -> Figure:
-    """Combines body regions; keypoints that none of them has are at the origin."""
+    """Combines body regions into a figure.
+
+    Keypoints that no region has stay at the origin.
+    """
     keypoints = np.zeros((len(KEYPOINTS), 2))
     for _, joints in regions:
         for index, position in joints.items():
@@ -154,15 +174,17 @@ def assemble(regions: Sequence[Region]) -> Figure:
 
 
 def body_axes(yaw: float, pitch: float = 0, roll: float = 0) -> np.ndarray:
-    """Returns the body axes left, down and forward as the rows of a matrix (3, 3).
-
-    The columns are x to the right, y down and z towards the viewer.
+    """Returns the body axes: unit vectors to the body's left, down and forward.
 
     Args:
-        yaw: Turn of the body in degrees; 0 faces the viewer, and the left of the body is on the
-            right of the image.
+        yaw: Turn of the body to its left in degrees. At 0 the body faces the viewer, so that its
+            left is on the right of the image.
         pitch: Forward lean in degrees.
         roll: Lean to the body's left in degrees.
+
+    Returns:
+        A matrix (3, 3) with an axis (x, y, z) in each row. It turns positions in body axes into
+        positions in the image: ``positions @ matrix``.
     """
     (cy, cp, cr), (sy, sp, sr) = (f(np.radians([yaw, pitch, roll])) for f in (np.cos, np.sin))
     rolled = np.array([[cr, sr, 0], [-sr, cr, 0], [0, 0, 1]])
@@ -172,7 +194,7 @@ def body_axes(yaw: float, pitch: float = 0, roll: float = 0) -> np.ndarray:
 
 
 def sample_look(rng: Generator) -> Look:
-    """Creates a random look."""
+    """Creates a random look of a person."""
     darkness = rng.random()
     return Look(
         skin=random_color(rng, (15, 27), (0.3 + 0.25 * darkness,) * 2, (1 - 0.55 * darkness,) * 2),
@@ -194,7 +216,13 @@ def random_color(rng: Generator, hue: Range, saturation: Range, value: Range) ->
 
 
 def make_trunk(look: Look, torso: np.ndarray, pelvis: np.ndarray) -> list[Part]:
-    """Creates shirt, shorts and neck; ``torso`` and ``pelvis`` are body axes (3, 3)."""
+    """Creates the parts of shirt, shorts and neck.
+
+    Args:
+        look: Look of the person.
+        torso: Body axes of the upper body, (3, 3).
+        pelvis: Body axes of the hips, (3, 3).
+    """
     chest = np.array([[-0.062, 0.045, 0], [0.062, 0.045, 0]]) @ torso
     waist = np.array([[-0.035, 0.2, 0], [0.035, 0.2, 0]]) @ torso
     hips = SPINE @ torso + np.array([[-0.05, 0, 0], [0.05, 0, 0]]) @ pelvis
@@ -208,7 +236,14 @@ def make_trunk(look: Look, torso: np.ndarray, pelvis: np.ndarray) -> list[Part]:
 
 
 def make_head(rng: Generator, look: Look, torso: np.ndarray, head: np.ndarray) -> Region:
-    """Creates head, hair and face; ``torso`` and ``head`` are body axes (3, 3)."""
+    """Creates head, hair and face.
+
+    Args:
+        rng: Random generator.
+        look: Look of the person.
+        torso: Body axes of the upper body, (3, 3).
+        head: Body axes of the head, (3, 3).
+    """
     size = 0.115  # large, so that face keypoints stay apart in small network inputs
     center = np.array([0, -0.035, 0.012]) @ torso + np.array([0, -0.8 * size, 0]) @ head
 
@@ -248,7 +283,15 @@ def make_head(rng: Generator, look: Look, torso: np.ndarray, head: np.ndarray) -
 
 
 def make_arm(rng: Generator, look: Look, torso: np.ndarray, angles: Angles, side: int) -> Region:
-    """Creates the arm of a side; ``torso`` is body axes (3, 3)."""
+    """Creates an arm.
+
+    Args:
+        rng: Random generator.
+        look: Look of the person.
+        torso: Body axes of the upper body, (3, 3).
+        angles: Ranges of the angles, a row of :data:`ARMS`.
+        side: 1 for the left arm, -1 for the right one.
+    """
     flexion, abduction, bend, outward = (rng.uniform(*limits) for limits in angles)
     upper = _direction(flexion, abduction, side) @ torso
     lower = _direction(flexion + bend, abduction + outward, side) @ torso
@@ -275,7 +318,16 @@ def make_arm(rng: Generator, look: Look, torso: np.ndarray, angles: Angles, side
 def make_leg(
     rng: Generator, look: Look, hips: np.ndarray, pelvis: np.ndarray, angles: Angles, side: int
 ) -> Region:
-    """Creates the leg of a side; ``hips`` (3,) is their middle, ``pelvis`` is body axes (3, 3)."""
+    """Creates a leg.
+
+    Args:
+        rng: Random generator.
+        look: Look of the person.
+        hips: Position of the middle of the hips, (3,).
+        pelvis: Body axes of the hips, (3, 3).
+        angles: Ranges of the angles, a row of :data:`LEGS`.
+        side: 1 for the left leg, -1 for the right one.
+    """
     flexion, abduction, bend = (rng.uniform(*limits) for limits in angles)
     shin = flexion - bend
     hip = hips + np.array([side * 0.068, 0.02, 0]) @ pelvis
@@ -299,23 +351,37 @@ def make_leg(
 
 
 def _direction(flexion: float, abduction: float, side: int) -> np.ndarray:
-    """Returns the unit vector (3,) along a limb, in body axes; the angles are in degrees."""
+    """Returns the unit vector (3,) along a limb, in body axes.
+
+    Args:
+        flexion: Angle in degrees by which the limb swings forward.
+        abduction: Angle in degrees by which it swings outward.
+        side: 1 for a left limb, -1 for a right one.
+    """
     f, a = np.radians([flexion, abduction])
     return np.array([side * np.sin(a), np.cos(a) * np.cos(f), np.cos(a) * np.sin(f)])
 
 
 def _part(points, radii, color: Color, keypoints: tuple[int, ...] = (), lift: float = 0) -> Part:
-    """Creates a part around points (n, 3) or (3,); its depth is their mean depth plus ``lift``."""
+    """Creates a part of circles around positions.
+
+    Args:
+        points: Positions of the centers, (n, 3) or (3,).
+        radii: Radii of the circles, (n,), or one radius for all.
+        color: Color of the part.
+        keypoints: Indices of the keypoints that are visible where the part is visible.
+        lift: Number added to the mean z of the centers, which is the depth of the part.
+    """
     points = np.atleast_2d(points)
     circles = np.column_stack([points[:, :2], np.broadcast_to(radii, len(points))])
     return Part(circles, points[:, 2].mean() + lift, color, keypoints)
 
 
 def _side_color(rng: Generator, side: int) -> Color:
-    """Returns a random strong color, which is warm on the left side and cool on the right side."""
+    """Returns a random strong color: a warm one for the left side (1), a cool one for the right."""
     return random_color(rng, (-15, 50) if side > 0 else (165, 255), (0.7, 1.0), (0.6, 0.95))
 
 
 def _mixed(color: Color, other: Color, share: float) -> Color:
-    """Returns ``color`` mixed with a share (0..1) of another color."""
+    """Mixes two colors; ``share`` is the share (0..1) of the second one."""
     return tuple(a + (b - a) * share for a, b in zip(color, other, strict=True))
