@@ -108,6 +108,6 @@ def test_phase_without_dataloader_is_an_error(browse):
 def test_wrong_number_of_keypoints_is_an_error(browse):
     message, _, pictures = browse(**{'model.head.num_keypoints': 14})
     assert message.startswith(
-        'error: model.head.num_keypoints is 14, but the dataset (coco) has 17'
+        'error: model.head.num_keypoints is 14, but the dataset of train_dataloader (coco) has 17'
     )
     assert not pictures

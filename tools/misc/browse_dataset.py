@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from kapao_mm.datasets.metainfo import check_keypoint_counts
 from kapao_mm.errors import InputError
 from kapao_mm.utils.cli import add_config_options, exit_on_input_error
 
@@ -86,11 +87,7 @@ def build(args: argparse.Namespace) -> tuple[BaseDataset, ObjectVisualizer]:
         raise InputError(f'{args.config} has no {args.phase}_dataloader: give another --phase')
     dataset = DATASETS.build(prepare(loader.dataset, args.mode))
     head, metainfo = MODELS.build(cfg.model.head), dataset.metainfo
-    if head.num_keypoints != metainfo['num_keypoints']:
-        raise InputError(
-            f'model.head.num_keypoints is {head.num_keypoints}, but the dataset '
-            f'({metainfo["dataset_name"]}) has {metainfo["num_keypoints"]} keypoints: correct it'
-        )
+    check_keypoint_counts(head.keypoint_counts, metainfo, f'{args.phase}_dataloader')
     return dataset, ObjectVisualizer(head, metainfo)
 
 
