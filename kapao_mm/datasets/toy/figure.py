@@ -30,8 +30,8 @@ Range = tuple[float, float]
 Angles = tuple[Range, ...]
 BLACK, WHITE = (0.0, 0.0, 0.0), (255.0, 255.0, 255.0)
 
-# Poses of legs and arms as ranges of angles in degrees. With angles of 0 a limb hangs straight down;
-# flexion swings it forward, abduction outward.
+# Poses of legs and arms as ranges of angles in degrees. With angles of 0 a limb hangs straight
+# down; flexion swings it forward, abduction outward.
 # - Legs: flexion, abduction, bend of the knee.
 # - Arms: flexion, abduction, forward bend of the elbow, outward turn of the forearm.
 # If a pose has one row of ranges, both sides use it; if it has two, each side gets one at random.
