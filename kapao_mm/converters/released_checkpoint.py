@@ -1,9 +1,9 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 """Reads released KAPAO and YOLOv5-P6 checkpoints, and renames their weights for this project.
 
-The released files contain a pickled tree of modules. The layers are described in docs/method.md,
-Network. Channels have the same order there and here (Focus, branches of a CSP layer, SPP,
-concatenations of the neck), so that only the names of the weights change.
+A released file contains a pickled tree of modules. docs/method.md, Network, describes the layers.
+In each of them (Focus stem, CSP layers, SPP, concatenations of the neck) the channels have the same
+order in the released models as in this project, so that only the names of the weights change.
 """
 
 from collections.abc import Iterator
@@ -29,15 +29,16 @@ LAYERS = {
     **{26 + 3 * i: f'neck.bottom_up_blocks.{i}' for i in range(3)},
     HEAD: 'head.head_module',
 }
+# Layers, by their names in this project, whose weights tell the widths and depths of the model.
 CONVS = ('backbone.stem.conv', *(f'backbone.stage{i}.0' for i in range(1, 6)))
 CSP_LAYERS = (
     *(f'backbone.stage{i}.1' for i in range(1, 5)),
     'backbone.stage5.2',
     'neck.top_down_blocks.0',
 )
-STRIDES = (8, 16, 32, 64)
-MAX_NAMES = 10**6  # characters in the names of all weights; released models have 10**5 at most
-UNKNOWN = 'not a released checkpoint of KAPAO or YOLOv5-P6'  # start of messages
+STRIDES = (8, 16, 32, 64)  # of the levels; released anchors are in units of their level's stride
+MAX_CHARACTERS = 10**6  # in the names of all modules and weights; released models have up to 10**5
+UNKNOWN = 'not a released checkpoint of KAPAO or YOLOv5-P6'  # for messages: FILE is UNKNOWN: REASON
 
 
 class ReleasedCheckpoint(NamedTuple):
@@ -45,13 +46,14 @@ class ReleasedCheckpoint(NamedTuple):
 
     Attributes:
         weights: Weights by their names in this project, in the precision of the file.
-        widths: Numbers of channels of the stem and the five stages.
-        depths: Numbers of blocks in the CSP layers of the five stages and of the neck.
+        widths: Numbers of channels of the stem and of the five stages, (6,).
+        depths: Numbers of blocks in the CSP layers of the five stages, and in one of the neck,
+            which has the same number in all of its CSP layers, (6,).
         num_keypoints: Number of keypoint types K; 0 for a detector without keypoints.
         num_classes: Number of classes; K + 1 for KAPAO.
         classes: Class names in the order of the file; empty if the file has none.
-        anchors: Widths and heights of the anchors of each level, (L, Na, 2) px of the network
-            input.
+        anchors: Widths and heights of the Na anchors of each of the L levels, (L, Na, 2) px of the
+            network input.
     """
 
     weights: dict[str, Tensor]
@@ -64,7 +66,7 @@ class ReleasedCheckpoint(NamedTuple):
 
     @property
     def multiples(self) -> tuple[float, float]:
-        """Width and depth multiples (docs/method.md, Network)."""
+        """Width and depth multiple of the model's size (docs/method.md, Network)."""
         return self.widths[-1] / 1024, round(self.depths[1] / 9, 2)
 
 
@@ -81,7 +83,7 @@ def read_released_checkpoint(path: str | Path) -> ReleasedCheckpoint:
         weights = _read_weights(model, Path(path).stat().st_size)
         head = _find_head(model)
         anchors, num_classes = head['_buffers']['anchors'], head['nc']
-        for name in head['_buffers']:  # here the anchors come from the config
+        for name in head['_buffers']:  # in this project the anchors are in the config
             weights.pop(f'model.{HEAD}.{name}', None)
         weights = {convert_name(name): value for name, value in weights.items()}
         outputs = len(weights['head.head_module.convs.0.weight']) // anchors.shape[1]
@@ -103,9 +105,9 @@ def read_released_checkpoint(path: str | Path) -> ReleasedCheckpoint:
 
 
 def convert_name(name: str) -> str:
-    """Returns the name in this project of a weight of a released checkpoint.
+    """Converts the name of a weight in a released checkpoint to its name in this project.
 
-    Weights of layers that do not exist here keep their name.
+    Weights of layers that this project's models do not have keep their name.
 
     >>> convert_name('model.2.m.0.cv1.bn.bias')
     'backbone.stage1.1.blocks.0.conv1.bn.bias'
@@ -128,7 +130,14 @@ def convert_name(name: str) -> str:
 
 
 def _find_model(content: Any) -> InertObject:
-    """Returns the model of a checkpoint: the averaged one, as in the published evaluation."""
+    """Returns the model of a checkpoint.
+
+    If the file has both, this is the model with averaged weights (``ema``), which the published
+    evaluation used, and not the one at the end of training (``model``).
+
+    Raises:
+        InputError: If the checkpoint has no model or is already converted.
+    """
     if not isinstance(content, dict):
         raise InputError(f'it holds a {type(content).__name__}')
     if 'state_dict' in content:
@@ -142,7 +151,8 @@ def _find_model(content: Any) -> InertObject:
 def _read_weights(model: InertObject, file_size: int) -> dict[str, Tensor]:
     """Returns the parameters and buffers of a model by their names in a state dict.
 
-    A hostile file can share modules and tensors so that few bytes expand to any number of them.
+    The limits are needed because a malicious file can refer to the same module or tensor many
+    times, so that a few bytes would become weights of any number and size.
 
     Args:
         model: Root of the tree of modules.
@@ -155,7 +165,7 @@ def _read_weights(model: InertObject, file_size: int) -> dict[str, Tensor]:
     weights, characters, size = {}, 0, 0
     for name, value in _walk(model):
         characters += len(name) + 1
-        if characters > MAX_NAMES:
+        if characters > MAX_CHARACTERS:
             raise InputError('it has more modules than any released model')
         if value is not None:
             weights[name] = value
@@ -179,7 +189,12 @@ def _walk(module: InertObject, prefix: str = '') -> Iterator[tuple[str, Tensor |
 
 
 def _find_head(model: InertObject) -> dict[str, Any]:
-    """Returns the attributes of the head, after a check that the layers are those of P6."""
+    """Returns the attributes of the head, which is the last layer.
+
+    Raises:
+        InputError: If the model has other layers than YOLOv5-P6, such as YOLOv5 models without
+            level P6, or those of later versions.
+    """
     layers = model.state['_modules']['model'].state['_modules']
     last = max(layers, key=int)
     if last != str(HEAD):
@@ -190,6 +205,7 @@ def _find_head(model: InertObject) -> dict[str, Any]:
 
 
 def _count_blocks(weights: dict[str, Tensor], layer: str) -> int:
+    """Counts the blocks of a CSP layer."""
     return sum(
         name.startswith(f'{layer}.blocks.') and name.endswith('.conv1.conv.weight')
         for name in weights
@@ -197,10 +213,17 @@ def _count_blocks(weights: dict[str, Tensor], layer: str) -> int:
 
 
 def _num_keypoints(num_classes: int, outputs: int) -> int:
-    """Returns the number of keypoint types K, derived from the number of outputs of an anchor.
+    """Returns the number of keypoint types K; 0 for a detector.
 
-    KAPAO has 4 box outputs, objectness, K + 1 classes and 2K coordinates; a detector has no
-    coordinates, and K is 0.
+    The outputs of an anchor are 4 for the box, objectness, and the classes. KAPAO has K + 1 classes
+    and 2K more outputs, the coordinates of the keypoints.
+
+    Args:
+        num_classes: Number of classes.
+        outputs: Number of outputs of an anchor.
+
+    Raises:
+        InputError: If the two numbers fit neither KAPAO nor a detector.
     """
     if outputs == num_classes + 5:
         return 0
@@ -210,6 +233,7 @@ def _num_keypoints(num_classes: int, outputs: int) -> int:
 
 
 def _class_names(model: InertObject) -> list[str]:
+    """Returns the names of the classes, which a file stores as a list or as a dict by index."""
     names = model.state.get('names') or []
     names = list(names.values() if isinstance(names, dict) else names)
     return [name for name in names if isinstance(name, str)]
