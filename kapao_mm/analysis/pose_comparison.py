@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Compares the poses that two predictors find in the test data of a config."""
+"""Compares a model's poses in float32 with those of its other precisions and exported files."""
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
@@ -31,8 +31,8 @@ from .report import live_table
 from .timing import describe_machine, find_device
 
 SAME_POSE = 0.8  # IoU of boxes above which two poses count as the same
-NEAR = 0.5  # px of the original image
-Predict = Callable[[dict], list[PoseDataSample]]  # predicts a batch of the test data
+NEAR = 0.5  # px of the original image that a keypoint may move and still count as near
+Predict = Callable[[dict], list[PoseDataSample]]  # takes a batch of the test data loader
 
 
 def compare_models(
@@ -44,7 +44,16 @@ def compare_models(
 ) -> dict[str, Any]:
     """Compares each precision and exported file with PyTorch in float32, and prints a table.
 
-    Arguments are those of ``compare_predictions.py``. Returns the figures.
+    Args:
+        config: Config file, whose test data is predicted.
+        checkpoint: Checkpoint file.
+        precisions: Precisions of the network in PyTorch, such as 'bfloat16'.
+        model_files: Files that were exported from the checkpoint for evaluation.
+        cfg_options: Options that change the config.
+
+    Returns:
+        The config, a description of the machine, and the rows of the table by the name of the model
+        (AP and, except for the reference, the result of :func:`summarize_poses`).
     """
     cfg = load_config(config, cfg_options)
     fit_loaders(cfg)
@@ -61,19 +70,20 @@ def compare_models(
     with live_table('model', 'AP', 'poses', 'changed', 'fused', 'regressed', 'largest, px') as add:
         for name, (make, *arguments) in others.items():
             samples, ap = predict_all(make(*arguments), loader, cfg.test_evaluator)
-            pairs = zip(expected, samples, strict=True)
-            rows[name] = dict(AP=ap, **summarize_poses(pairs, score_thr))
+            images = zip(expected, samples, strict=True)
+            rows[name] = dict(AP=ap, **summarize_poses(images, score_thr))
             add(name, *cells(rows[name]))
     print(
-        f'poses: those that fusion uses, found again (IoU > {SAME_POSE}); changed: keypoints '
-        f'fused in only one of the two, of all fused\nfused, regressed: keypoints within {NEAR} px '
-        'of the original image'
+        f'poses: of the poses that take part in fusion, those found again (IoU > {SAME_POSE})\n'
+        'changed: of the keypoints that are fused in float32, those fused in only one of the two\n'
+        f'fused, regressed: of the keypoints fused in both or in neither, those moved up to {NEAR} px\n'
+        'largest: largest distance that one of these moved, px of the original image'
     )
     return dict(config=config, machine=machine, rows=rows)
 
 
 def cells(row: dict[str, Any]) -> list[str]:
-    """Formats a row of the table."""
+    """Formats a result of :func:`summarize_poses` with its AP as a row of the table."""
     near = (row['fused_near'], row['regressed_near'])
     return [
         f'{row["AP"]:.4f}',
@@ -85,7 +95,14 @@ def cells(row: dict[str, Any]) -> list[str]:
 
 
 def torch_model(cfg: Config, checkpoint: str, precision: str | None = None) -> Predict:
-    """Returns the predictor of a PyTorch model, optimized for inference if precision is given."""
+    """Returns the function that predicts with a model in PyTorch.
+
+    Args:
+        cfg: Config.
+        checkpoint: Checkpoint file.
+        precision: Precision, as for :func:`prepare_for_inference`, which then also speeds up the
+            model; None to use the model as trained, in float32.
+    """
     model = MODELS.build(cfg.model).eval()
     load_weights(model, checkpoint)
     if precision:
@@ -94,10 +111,12 @@ def torch_model(cfg: Config, checkpoint: str, precision: str | None = None) -> P
 
 
 def exported_model(path: str) -> Predict:
-    """Returns the predictor of an exported file, which reads and resizes the images itself.
+    """Returns the function that predicts with an exported file.
+
+    It reads and resizes the image files of a batch itself, and ignores the batch's inputs.
 
     Raises:
-        InputError: If the file was exported with the thresholds for another use.
+        InputError: If the file was exported with the thresholds for another use than evaluation.
     """
     runtime = KAPAORuntime(path)
     if runtime.metadata.use != 'evaluation':
@@ -118,7 +137,16 @@ def exported_model(path: str) -> Predict:
 def predict_all(
     predict: Predict, loader: DataLoader, metrics: Any
 ) -> tuple[list[PoseDataSample], float]:
-    """Predicts the test data, and returns the samples and the first metric, AP."""
+    """Predicts the test data, and evaluates the predictions.
+
+    Args:
+        predict: Function that predicts a batch.
+        loader: Loader of the test data.
+        metrics: Config of the metrics; the first value of the first metric must be the AP.
+
+    Returns:
+        The samples with their predictions, in the order of the data, and the AP.
+    """
     with redirect_stdout(None):  # pycocotools prints
         evaluator = Evaluator(copy.deepcopy(metrics))
         evaluator.dataset_meta = loader.dataset.metainfo
@@ -136,47 +164,64 @@ def compare_poses(
 ) -> dict[str, Any]:
     """Compares two predictions of an image.
 
-    Each expected pose is compared with the found pose whose box overlaps most.
+    Each expected pose is compared with the found pose whose box overlaps most with its own. It
+    counts as found again if the IoU of the boxes is above :data:`SAME_POSE`. The keypoints of other
+    poses are left out.
 
     Args:
         expected: Sample with the expected poses.
-        found: Sample with the found poses.
-        score_thr: Minimum score of the expected poses, that of fusion.
+        found: Sample with the poses to compare with them.
+        score_thr: Score above which an expected pose is compared, the ``fusion_score_thr`` of the
+            inference settings.
 
     Returns:
-        ``poses`` and ``found``: numbers of expected poses and of those found again. ``gaps`` and
-        ``regressed``: distances (px of the original image) between keypoints that are fused in both
-        predictions, and in neither. ``fused`` and ``changed``: numbers of keypoints that are fused
-        in the expected poses, and in only one of the two.
+        A dict with the keys
+
+        - ``poses``, ``found``: number of expected poses, and of those found again;
+        - ``fused``, ``changed``: number of keypoints that are fused in the expected prediction, and
+          of those that are fused in only one of the two predictions;
+        - ``gaps``: distances, (n,) px of the original image, between the two positions of each
+          keypoint that is fused in both predictions;
+        - ``regressed``: the same for each keypoint that is fused in neither.
     """
-    ours, theirs = expected.pred_instances, found.pred_instances
-    ours = ours[ours.bbox_scores > score_thr]
-    overlap = box_iou(torch.as_tensor(ours.bboxes), torch.as_tensor(theirs.bboxes)).numpy()
-    pairs = overlap.argmax(1) if len(theirs) else np.zeros(len(ours), int)
+    poses, others = expected.pred_instances, found.pred_instances
+    poses = poses[poses.bbox_scores > score_thr]
+    overlap = box_iou(torch.as_tensor(poses.bboxes), torch.as_tensor(others.bboxes)).numpy()
+    partners = overlap.argmax(1) if len(others) else np.zeros(len(poses), int)
     same = overlap.max(1, initial=0) > SAME_POSE
-    ours, theirs = ours[same], theirs[pairs[same]]
-    gaps = np.linalg.norm(ours.keypoints - theirs.keypoints, axis=-1)  # (P, K)
-    own, was, now = ours.keypoints_visible > 0, ours.keypoints_fused, theirs.keypoints_fused
+    poses, others = poses[same], others[partners[same]]
+    gaps = np.linalg.norm(poses.keypoints - others.keypoints, axis=-1)  # (P, K)
+    before, after = poses.keypoints_fused, others.keypoints_fused
+    exists = poses.keypoints_visible > 0  # False for keypoint types of other categories
     return dict(
         poses=len(same),
         found=int(same.sum()),
-        fused=int(was.sum()),
-        changed=int((was != now).sum()),
-        gaps=gaps[was & now],
-        regressed=gaps[own & ~was & ~now],
+        fused=int(before.sum()),
+        changed=int((before != after).sum()),
+        gaps=gaps[before & after],
+        regressed=gaps[exists & ~before & ~after],
     )
 
 
 def summarize_poses(
-    pairs: Iterable[tuple[PoseDataSample, PoseDataSample]], score_thr: float
+    images: Iterable[tuple[PoseDataSample, PoseDataSample]], score_thr: float
 ) -> dict[str, Any]:
     """Aggregates the results of :func:`compare_poses` over all images.
 
+    Args:
+        images: For each image, the samples with the expected and with the found poses.
+        score_thr: As in :func:`compare_poses`.
+
     Returns:
-        Sums of the numbers; ``fused_near`` and ``regressed_near``, the shares of distances up to
-        :data:`NEAR`, and ``median_gap``: None if there are no distances; ``largest_gap``.
+        A dict with the keys
+
+        - ``poses``, ``found``, ``fused``, ``changed``: sums of the numbers of the images;
+        - ``fused_near``, ``regressed_near``: shares of fused and of regressed keypoints that moved
+          by at most :data:`NEAR`, None if there are no such keypoints;
+        - ``median_gap``: median distance of fused keypoints, None if there are none;
+        - ``largest_gap``: largest distance of a fused or regressed keypoint, 0 if there are none.
     """
-    parts = [compare_poses(expected, found, score_thr) for expected, found in pairs]
+    parts = [compare_poses(expected, found, score_thr) for expected, found in images]
     sums = {key: sum(part[key] for part in parts) for key in ('poses', 'found', 'fused', 'changed')}
     gaps, regressed = (
         np.concatenate([part[key] for part in parts]) for key in ('gaps', 'regressed')
