@@ -1,5 +1,9 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Finds the checkpoint to resume from, and checks that runs do not share a folder."""
+"""Finds the checkpoint to resume from, and checks that two runs do not use the same folder.
+
+The latest checkpoint is the one that MMEngine's file ``last_checkpoint`` names. The newest one is
+the one with the highest number in its name.
+"""
 
 import os
 import re
@@ -17,13 +21,16 @@ RUN_NAMES = r'(best_.+_)?(epoch|iter)_\d+\.pth'  # MMEngine's checkpoint names
 
 
 def latest_checkpoint(work_dir: str | Path) -> Path | None:
-    """Returns the checkpoint that the file ``last_checkpoint`` in a work directory names.
+    """Returns the checkpoint that the file ``last_checkpoint`` of a work directory names.
 
-    That file contains a full path. A checkpoint with the same name in the work directory is
-    preferred, because the directory may have been moved or copied.
+    The file contains a full path. If the work directory itself has a checkpoint of the same name,
+    that one is returned, because the directory may have been moved or copied.
+
+    Args:
+        work_dir: Work directory of a run.
 
     Returns:
-        The path of the checkpoint; None if there is no ``last_checkpoint``.
+        The path of the checkpoint, which may not exist; None if there is no ``last_checkpoint``.
 
     Raises:
         InputError: If ``last_checkpoint`` is empty.
@@ -34,31 +41,32 @@ def latest_checkpoint(work_dir: str | Path) -> Path | None:
     lines = pointer.read_text(encoding='utf-8', errors='replace').strip().splitlines()
     if not lines:
         raise InputError(f'{pointer} is empty')
-    text = lines[0]
-    here = Path(work_dir) / os.path.basename(text)
-    return here if os.path.isfile(here) else Path(text)
+    named = lines[0]
+    here = Path(work_dir) / os.path.basename(named)
+    return here if os.path.isfile(here) else Path(named)
 
 
 def checkpoint_to_resume(work_dir: str | Path, given: str = 'auto') -> str | None:
-    """Returns the checkpoint to resume a run from.
+    """Returns the checkpoint to resume a run from, after a check that it can be resumed.
 
     Args:
-        work_dir: Folder with the checkpoints of the run.
-        given: Path or URL of a checkpoint, or 'auto' for the latest one in ``work_dir``.
+        work_dir: Work directory of the run, which contains its checkpoints.
+        given: Path or URL of a checkpoint, or 'auto' for the latest one in ``work_dir``. Without
+            ``last_checkpoint``, 'auto' takes the newest one that can be resumed.
 
     Returns:
-        The path of the checkpoint; None for 'auto' if ``work_dir`` has no checkpoints.
+        The path of the checkpoint; None for 'auto' if ``work_dir`` has no checkpoints of a run.
 
     Raises:
-        InputError: If the checkpoint is missing, damaged or incomplete; the message names the
-            newest one that can be resumed.
+        InputError: If the checkpoint is missing, damaged or incomplete. The message then names the
+            newest one in the same folder that can be resumed.
     """
     auto = given == 'auto'
     folder = Path(work_dir) if auto or '://' in given else Path(given).parent
     try:
         path = latest_checkpoint(folder) if auto else fetch(given)
         if path is None:
-            return _newest_without_pointer(folder)
+            return _newest_or_none(folder)
         if os.path.isfile(path):
             folder = path.parent
         _check_resumable(path)
@@ -70,14 +78,14 @@ def checkpoint_to_resume(work_dir: str | Path, given: str = 'auto') -> str | Non
 
 
 def require_no_checkpoints(folder: str | Path, names: str = RUN_NAMES) -> None:
-    """Checks that a folder holds no checkpoints of another run.
+    """Checks that a folder has no checkpoints of another run.
 
     Args:
         folder: Folder for the checkpoints of a new run.
-        names: Regular expression of the new run's checkpoint names.
+        names: Regular expression for the names of the new run's checkpoints.
 
     Raises:
-        InputError: If the folder holds files with such names.
+        InputError: If the folder has files with such names.
     """
     if found := _matching(Path(folder), names):
         raise InputError(
@@ -87,17 +95,17 @@ def require_no_checkpoints(folder: str | Path, names: str = RUN_NAMES) -> None:
         )
 
 
-def _newest_without_pointer(folder: Path) -> str | None:
-    """Returns the newest resumable checkpoint of a folder without ``last_checkpoint``.
+def _newest_or_none(folder: Path) -> str | None:
+    """Returns the newest checkpoint that can be resumed in a folder without ``last_checkpoint``.
 
     Returns:
-        Its path; None if the folder has no checkpoints.
+        The path of the checkpoint; None if the folder has no checkpoints of a run.
 
     Raises:
-        InputError: If the folder has checkpoints, but none can be resumed.
+        InputError: If the folder has checkpoints of a run, but none of them can be resumed.
     """
     if newest := _newest_resumable(folder):
-        print_log(f'{folder} has no last_checkpoint; resuming its newest, {newest}', 'current')
+        print_log(f'{folder} has no last_checkpoint; resuming the newest, {newest}', 'current')
         return str(newest)
     if found := _matching(folder, RUN_NAMES):
         raise InputError(f'{folder} has no last_checkpoint, and {found[0]} cannot be resumed')
@@ -105,7 +113,11 @@ def _newest_without_pointer(folder: Path) -> str | None:
 
 
 def _check_resumable(path: str | Path) -> None:
-    """Raises InputError if a checkpoint cannot be read or lacks a part of the run's state."""
+    """Checks that a checkpoint has all that a run needs to continue.
+
+    Raises:
+        InputError: If the checkpoint cannot be read, or has no meta, message hub or optimizer.
+    """
     checkpoint = read_checkpoint(path)
     needed = ('meta', 'message_hub', 'optimizer')
     missing = [key for key in needed if not isinstance(checkpoint.get(key), dict)]
@@ -114,22 +126,26 @@ def _check_resumable(path: str | Path) -> None:
 
 
 def _newest_resumable(folder: Path) -> Path | None:
-    """Returns the resumable checkpoint with the highest number in its name.
+    """Returns the newest checkpoint of a folder that can be resumed, or None if there is none.
 
-    Among equal numbers the one that was written last is returned.
+    Among checkpoints with the same number, it is the one that was written last. Those that
+    ``FiniteLossHook`` saved before a loss that is not finite are not considered, because the
+    continued run would stop at the same batch.
     """
     for path in sorted(folder.glob('*.pth'), key=_progress, reverse=True):
         with suppress(InputError):
-            if not path.name.startswith('non_finite'):  # the run would stop again
+            if not path.name.startswith('non_finite'):
                 _check_resumable(path)
                 return path
     return None
 
 
 def _progress(path: Path) -> tuple[int, float]:
+    """Returns the epoch or iteration in the name of a checkpoint, and the time of its writing."""
     number = re.search(r'(\d+)\.pth$', path.name)
     return (int(number[1]) if number else -1, path.stat().st_mtime)
 
 
 def _matching(folder: Path, names: str) -> list[str]:
+    """Returns the sorted names of the files of a folder that match a regular expression."""
     return sorted(path.name for path in folder.glob('*') if re.fullmatch(names, path.name))

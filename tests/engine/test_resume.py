@@ -71,7 +71,7 @@ def test_newest_checkpoint_is_resumed_if_last_checkpoint_is_missing(
     save(model, 'best_coco_AP_epoch_12.pth', message_hub={})
     save_run('non_finite_iter_900.pth', seconds=9)
     assert checkpoint_to_resume(work_dir) == str(work_dir / 'epoch_10.pth')
-    assert f'{work_dir} has no last_checkpoint; resuming its newest, ' in log.text
+    assert f'{work_dir} has no last_checkpoint; resuming the newest, ' in log.text
     (work_dir / 'epoch_10.pth').write_bytes(b'')
     assert checkpoint_to_resume(work_dir) == str(work_dir / 'epoch_3.pth')
 
