@@ -99,7 +99,8 @@ def assert_same(found, expected, key=''):
 def load(path):
     """Reads a checkpoint without what differs between equal runs: names, paths and times."""
     checkpoint = load_weights_only(path)
-    for key in ('time', 'experiment_name', 'cfg', 'dataset_meta'):
+    # MMEngine adds the commit of the working folder to its version.
+    for key in ('time', 'experiment_name', 'cfg', 'dataset_meta', 'mmengine_version'):
         del checkpoint['meta'][key]
     hub = checkpoint['message_hub']
     for key in ('cfg', 'experiment_name', 'dataset_meta'):
