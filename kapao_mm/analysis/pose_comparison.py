@@ -76,8 +76,9 @@ def compare_models(
     print(
         f'poses: of the poses that take part in fusion, those found again (IoU > {SAME_POSE})\n'
         'changed: of the keypoints that are fused in float32, those fused in only one of the two\n'
-        f'fused, regressed: of the keypoints fused in both or in neither, those moved up to {NEAR} px\n'
-        'largest: largest distance that one of these moved, px of the original image'
+        'fused, regressed: of the keypoints fused in both models, and in neither, those that moved '
+        f'by at most {NEAR} px of the original image\n'
+        'largest: largest distance that one of these moved'
     )
     return dict(config=config, machine=machine, rows=rows)
 
