@@ -31,18 +31,18 @@ def compare_objects(found: Detections, expected: Detections) -> Difference:
         found: Objects of one detection, in px of the network input.
         expected: Objects of the other detection, in px of the network input.
     """
-    poses, points = (
+    poses, keypoints = (
         _compare(one, other) for one, other in zip(_split(found), _split(expected), strict=True)
     )
-    return Difference(max(poses.position, points.position), max(poses.score, points.score))
+    return Difference(max(poses.position, keypoints.position), max(poses.score, keypoints.score))
 
 
 def _split(objects: Detections) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
     """Splits objects into pose objects and keypoint objects.
 
     Returns:
-        For each of both its classes (n,), scores (n,) and points (n, p, 2), which are the corners
-        of the box and the keypoints of a pose object.
+        For each of both its classes (n,), scores (n,) and positions (n, p, 2): the corners of the
+        box and, of a pose object, the keypoints.
     """
     poses, keypoints = objects
     corners, squares = (boxes.reshape(-1, 2, 2) for boxes in (poses.bboxes, keypoints.bboxes))
@@ -53,15 +53,15 @@ def _split(objects: Detections) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarra
 
 
 def _compare(found: tuple[np.ndarray, ...], expected: tuple[np.ndarray, ...]) -> Difference:
-    (classes, scores, places), (other_classes, other_scores, other_places) = found, expected
+    (classes, scores, positions), (other_classes, other_scores, other_positions) = found, expected
     if len(scores) != len(other_scores):
         return Difference(np.inf, np.inf)
     if not len(scores):
         return Difference(0.0, 0.0)
-    gaps = np.abs(places[:, None] - other_places).max((2, 3))  # (n, n)
-    gaps[(classes[:, None] != other_classes) | np.isnan(gaps)] = np.inf
-    nearest = gaps.argmin(1)
+    distances = np.abs(positions[:, None] - other_positions).max((2, 3))  # (n, n)
+    distances[(classes[:, None] != other_classes) | np.isnan(distances)] = np.inf
+    nearest = distances.argmin(1)
     if len(np.unique(nearest)) < len(nearest):
         return Difference(np.inf, np.inf)
     score = np.nan_to_num(np.abs(scores - other_scores[nearest]), nan=np.inf).max()
-    return Difference(float(gaps.min(1).max()), float(score))
+    return Difference(float(distances.min(1).max()), float(score))
