@@ -20,6 +20,14 @@ TOOLS = {  # name: script, what it does
     'browse-dataset': ('misc/browse_dataset.py', 'draw the images that a model is trained on'),
     'merge': ('dataset_converters/merge_coco.py', 'merge annotation files of several categories'),
     'subset': ('dataset_converters/subset.py', 'write a part of an annotation file'),
+    'label-studio-to-coco': (
+        'dataset_converters/label_studio_to_coco.py',
+        'convert an export of Label Studio',
+    ),
+    'animalpose-to-coco': (
+        'dataset_converters/animalpose_to_coco.py',
+        "convert Animal-Pose's release",
+    ),
     'eval': ('analysis_tools/eval_results.py', 'evaluate a COCO result file'),
     'anchors': ('analysis_tools/optimize_anchors.py', 'measure and search anchors for a dataset'),
     'sweep': ('analysis_tools/sweep.py', 'train or test with several values of a setting'),

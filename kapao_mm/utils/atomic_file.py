@@ -47,6 +47,32 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         raise InputError(f'{path.absolute()} cannot be written: {reason}') from error
 
 
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """Yields a temporary folder, and renames it to ``path`` when the block has ended.
+
+    If the block fails, everything that it wrote is removed.
+
+    Raises:
+        InputError: If ``path`` exists and is not an empty folder, or cannot be written.
+    """
+    path = Path(path)
+    check_folder(path.absolute().parent)
+    if os.path.lexists(path) and not (path.is_dir() and not any(path.iterdir())):
+        raise InputError(f'{path.absolute()} exists: give the name of a new folder')
+    try:
+        with tempfile.TemporaryDirectory(
+            prefix='.', suffix=PARTIAL, dir=path.absolute().parent
+        ) as folder:
+            new = Path(folder) / path.name
+            new.mkdir()
+            yield new
+            os.replace(new, path)
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f'folder {path.absolute()} cannot be written: {reason}') from error
+
+
 def check_writable(path: str | Path, suffixes: Collection[str] = ()) -> None:
     """Checks, before the work, that a file can be written later, and creates its folder.
 

@@ -1,9 +1,10 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 """Converts the released files of CarFusion to COCO keypoint annotations in ROOT/annotations.
 
-    ROOT/train/CAMERA/images/NAME.jpg    (ROOT/test has the same layout)
-    ROOT/train/CAMERA/gt/NAME.txt        for each keypoint: x, y, keypoint (1..14), car, visibility
-    ROOT/train/CAMERA/bb/NAME.txt        for each car: x1, y1, x2, y2, car (not in all releases)
+    ROOT/train/CAMERA/images_jpg/NAME.jpg    (or images/; ROOT/test has the same layout)
+    ROOT/train/CAMERA/gt/NAME.txt            for each keypoint: x, y, keypoint (1..14), car,
+                                             visibility
+    ROOT/train/CAMERA/bb/NAME.txt            for each car: x1, y1, x2, y2, car (not in all releases)
 
 Text files have a line for each keypoint or car, with values separated by commas or blanks. The
 visibility is 1 for visible keypoints, 2 for those hidden by the car itself, 3 for those hidden by
@@ -18,15 +19,23 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from kapao_mm.datasets import read_metainfo
 from kapao_mm.datasets.annotations.reader import write_annotations
+from kapao_mm.datasets.formats.coco import (
+    box_around,
+    describe,
+    make_annotation,
+    make_category,
+    make_content,
+    read_image_sizes,
+)
 from kapao_mm.errors import InputError
 from kapao_mm.utils.cli import exit_on_input_error
 
 METAINFO = Path(__file__).parent / 'configs/metainfo.py'
 CONFIG = 'projects/carfusion/configs/kapao_s_carfusion.py'
+IMAGE_FOLDERS = ('images_jpg', 'images')  # of the release, and of its description
 COCO_VISIBILITY = {1: 2, 2: 1, 3: 1}
 # Margin of a box around keypoints on each side, relative to its longer side, because the car
 # extends beyond its keypoints.
@@ -85,77 +94,52 @@ def read_keypoints(path: Path, count: int) -> dict[int, np.ndarray]:
     return cars
 
 
-def read_boxes(path: Path) -> dict[int, np.ndarray]:
-    """Reads the box of each car, (4,) xyxy px; returns an empty dict if there is no file."""
+def read_boxes(path: Path) -> dict[int, tuple[float, ...]]:
+    """Reads the box (x, y, w, h) px of each car; returns an empty dict if there is no file."""
     boxes = {}
     for where, (*corners, car) in read_rows(path, whole=(4,)) if path.exists() else ():
         if car in boxes:
             raise InputError(f'{where}: car {car:g} has two boxes')
         if corners[2] <= corners[0] or corners[3] <= corners[1]:
             raise InputError(f'{where}: the box {corners} of car {car:g} has no area')
-        boxes[int(car)] = np.array(corners)
+        x, y, right, bottom = corners
+        boxes[int(car)] = (x, y, right - x, bottom - y)
     return boxes
-
-
-def box_around(keypoints: np.ndarray, size: tuple[int, int]) -> np.ndarray | None:
-    """Returns a box (4,) xyxy px around the labeled keypoints (K, 3), clipped to the image.
-
-    Returns None if it has no area, as for a single keypoint or keypoints outside the image.
-    """
-    labeled = keypoints[keypoints[:, 2] > 0, :2]
-    top_left, bottom_right = labeled.min(0), labeled.max(0)
-    margin = MARGIN * (bottom_right - top_left).max()
-    box = np.concatenate([top_left - margin, bottom_right + margin]).clip(0, size * 2)
-    return box if (box[2:] > box[:2]).all() else None
-
-
-def read_image_size(path: Path) -> tuple[int, int]:
-    """Reads the size (w, h) px of an image from its header."""
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except OSError as error:
-        raise InputError(f'image {path} cannot be read as an image') from error
 
 
 def find_images(camera: Path) -> list[Path]:
     """Returns the images of a camera, and checks that each text file has one."""
-    for folder in ('images', 'gt'):
-        if not (camera / folder).is_dir():
-            raise InputError(f'{camera} has no folder {folder!r}')
-    images = {path.stem: path for path in sorted(camera.glob('images/*.jpg'))}
+    folder = next((name for name in IMAGE_FOLDERS if (camera / name).is_dir()), None)
+    if folder is None:
+        raise InputError(f'{camera} has no folder {" or ".join(map(repr, IMAGE_FOLDERS))}')
+    if not (camera / 'gt').is_dir():
+        raise InputError(f"{camera} has no folder 'gt'")
+    images = {path.stem: path for path in sorted(camera.glob(f'{folder}/*.jpg'))}
     for path in sorted([*camera.glob('gt/*.txt'), *camera.glob('bb/*.txt')]):
         if path.stem not in images:
-            raise InputError(f'{path} has no image {camera / "images" / path.stem}.jpg')
+            raise InputError(f'{path} has no image {camera / folder / path.stem}.jpg')
     return list(images.values())
 
 
-def convert_cars(image: Path, count: int, counts: Counter) -> Iterator[dict]:
+def convert_cars(image: Path, size: tuple[int, int], count: int, counts: Counter) -> Iterator[dict]:
     """Yields a COCO annotation, without ids, for each car of an image that has a box.
 
     Args:
         image: Image file.
+        size: Its size (w, h), px.
         count: Number of keypoint types.
         counts: Numbers of boxes by their origin; changed in place.
     """
     gt, bb = (image.parents[1] / folder / f'{image.stem}.txt' for folder in ('gt', 'bb'))
-    size, keypoints, boxes = read_image_size(image), read_keypoints(gt, count), read_boxes(bb)
+    keypoints, boxes = read_keypoints(gt, count), read_boxes(bb)
     for car in sorted(keypoints.keys() | boxes.keys()):
         labels = keypoints.get(car, np.zeros((count, 3)))
-        box = boxes[car] if car in boxes else box_around(labels, size)
-        if box is None:
+        bbox = boxes.get(car) or box_around(labels[labels[:, 2] > 0, :2], size, MARGIN)
+        if bbox is None:
             counts['cars without a box (left out)'] += 1
             continue
         counts['boxes of bb' if car in boxes else 'boxes around keypoints'] += 1
-        sides = box[2:] - box[:2]
-        yield dict(
-            category_id=1,
-            bbox=[*box[:2].tolist(), *sides.tolist()],
-            area=float(sides.prod()),
-            iscrowd=0,
-            keypoints=labels.ravel().tolist(),
-            num_keypoints=int((labels[:, 2] > 0).sum()),
-        )
+        yield make_annotation(1, bbox, labels.tolist()) | dict(area=bbox[2] * bbox[3])
 
 
 def convert_split(root: Path, split: str) -> tuple[dict, Counter]:
@@ -172,19 +156,21 @@ def convert_split(root: Path, split: str) -> tuple[dict, Counter]:
     cameras = sorted(path for path in (root / split).glob('*') if path.is_dir())
     if not cameras:
         raise InputError(f'{root / split} has no folders of cameras; see --help for the layout')
-    images, cars, counts = [], [], Counter(cameras=len(cameras))
-    for path in (path for camera in cameras for path in find_images(camera)):
-        if not (path.parents[1] / f'gt/{path.stem}.txt').exists():
-            counts['images without a gt file (left out)'] += 1
-            continue
-        width, height = read_image_size(path)
-        name = path.relative_to(root).as_posix()
-        images.append(dict(id=len(images) + 1, file_name=name, width=width, height=height))
-        for car in convert_cars(path, len(names), counts):
-            cars.append(dict(id=len(cars) + 1, image_id=len(images), **car))
-    counts.update(images=len(images), cars=len(cars))
-    categories = [dict(id=1, name='car', keypoints=names)]
-    return dict(images=images, annotations=cars, categories=categories), counts
+    counts = Counter(cameras=len(cameras))
+    found = [path for camera in cameras for path in find_images(camera)]
+    images = [path for path in found if (path.parents[1] / f'gt/{path.stem}.txt').exists()]
+    counts['images without a gt file (left out)'] = len(found) - len(images)
+    rows = [
+        (
+            path.relative_to(root).as_posix(),
+            size,
+            list(convert_cars(path, size, len(names), counts)),
+        )
+        for path, size in zip(images, read_image_sizes(images), strict=True)
+    ]
+    content = make_content(rows, [make_category(1, 'car', names)])
+    counts.update(images=len(images), cars=len(content['annotations']))
+    return content, counts
 
 
 def main() -> None:
@@ -194,7 +180,7 @@ def main() -> None:
         content, counts = convert_split(args.root, split)
         path = args.root / f'annotations/car_keypoints_{split}.json'
         write_annotations(path, content)
-        print(f'{path}: {", ".join(f"{count} {what}" for what, count in counts.items())}')
+        print(f'{path}: {describe(counts)}')
     print(f'Next: kapao train {CONFIG} --cfg-options data_root={args.root}')
 
 

@@ -4,7 +4,7 @@ import errno
 import pytest
 
 from kapao_mm.errors import InputError
-from kapao_mm.utils.atomic_file import atomic_path, check_writable
+from kapao_mm.utils.atomic_file import atomic_folder, atomic_path, check_writable
 
 
 def test_complete_file_is_moved_to_its_path(tmp_path):
@@ -73,3 +73,21 @@ def test_unwritable_path_is_reported(tmp_path, name, message):
     (tmp_path / 'loop').symlink_to(tmp_path / 'loop')
     with pytest.raises(InputError, match=message):
         check_writable(tmp_path / name, ['.json', '.yaml'])
+
+
+def test_folder_appears_only_when_it_is_complete(tmp_path):
+    with atomic_folder(tmp_path / 'new') as temporary:
+        (temporary / 'a.txt').touch()
+        assert not (tmp_path / 'new').exists()
+    assert [path.name for path in (tmp_path / 'new').iterdir()] == ['a.txt']
+    with pytest.raises(KeyError), atomic_folder(tmp_path / 'failed') as temporary:
+        (temporary / 'a.txt').touch()
+        raise KeyError
+    assert [path.name for path in tmp_path.iterdir()] == ['new']
+
+
+def test_folder_with_files_is_not_replaced(tmp_path):
+    (tmp_path / 'mine.txt').touch()
+    with pytest.raises(InputError, match='give the name of a new folder'), atomic_folder(tmp_path):
+        pass
+    assert (tmp_path / 'mine.txt').exists()

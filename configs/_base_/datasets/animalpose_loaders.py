@@ -1,7 +1,8 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 _base_ = './keypoint_loaders.py'
 
-# Files as written by MMPose's tools/dataset_converters/parse_animalpose_dataset.py
+# Files as written by MMPose's tools/dataset_converters/parse_animalpose_dataset.py, or by
+# tools/dataset_converters/animalpose_to_coco.py from the release
 data_root = 'data/animalpose'
 train_ann = 'annotations/animalpose_train.json'
 train_img = ''  # file names in the annotation files include the folders

@@ -45,11 +45,11 @@ def convert(main, tmp_path, monkeypatch):
 def frame(tmp_path):
     """Makes a function that writes an 80 x 60 image and the given text files."""
 
-    def write(name='train/car_a/1', **texts):
+    def write(name='train/car_a/1', images='images_jpg', **texts):
         camera, stem = (tmp_path / name).parent, (tmp_path / name).name
-        for folder in ('images', 'gt', *texts):
+        for folder in (images, 'gt', *texts):
             (camera / folder).mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(camera / f'images/{stem}.jpg'), np.zeros((60, 80, 3), np.uint8))
+        cv2.imwrite(str(camera / f'{images}/{stem}.jpg'), np.zeros((60, 80, 3), np.uint8))
         for folder, text in texts.items():
             (camera / folder / f'{stem}.txt').write_text(text)
 

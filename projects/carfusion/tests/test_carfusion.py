@@ -31,7 +31,7 @@ def test_a_car_becomes_an_annotation(frame, converted):
     )
     found = converted()
     (image,), (car,) = found['images'], found['annotations']
-    assert image == dict(id=1, file_name='train/car_a/images/1.jpg', width=80, height=60)
+    assert image == dict(id=1, file_name='train/car_a/images_jpg/1.jpg', width=80, height=60)
     labels = np.reshape(car.pop('keypoints'), (14, 3))
     np.testing.assert_array_equal(labels[[0, 2, 13]], [[10.5, 20, 2], [12, 40, 1], [30, 25, 1]])
     assert np.delete(labels, [0, 2, 13], 0).sum() == 0
@@ -39,6 +39,11 @@ def test_a_car_becomes_an_annotation(frame, converted):
     assert car == expected | dict(bbox=[5, 6, 40, 50], area=2000)
     (category,) = found['categories']
     assert (category['name'], category['keypoints'][13]) == ('car', 'center')
+
+
+def test_folder_of_images_may_have_the_shorter_name(frame, converted):
+    frame(gt='10.5, 20, 1, 7, 1\n30, 25, 14, 7, 2\n', images='images')
+    assert converted()['images'][0]['file_name'] == 'train/car_a/images/1.jpg'
 
 
 def test_box_surrounds_the_keypoints_inside_the_image_if_none_is_given(frame, converted):
@@ -106,14 +111,14 @@ def test_text_file_without_image_is_reported(frame, convert, tmp_path, folder):
     frame(gt='', bb='')
     path = tmp_path / f'train/car_a/{folder}/8.txt'
     path.write_text('')
-    assert convert() == f'error: {path} has no image {tmp_path}/train/car_a/images/8.jpg'
+    assert convert() == f'error: {path} has no image {tmp_path}/train/car_a/images_jpg/8.jpg'
 
 
 def test_missing_folder_and_broken_image_are_reported(frame, convert, tmp_path):
     assert convert().startswith(f'error: {tmp_path}/train has no folders of cameras')
     (tmp_path / 'train/car_a').mkdir(parents=True)
-    assert convert() == f"error: {tmp_path}/train/car_a has no folder 'images'"
+    assert convert() == f"error: {tmp_path}/train/car_a has no folder 'images_jpg' or 'images'"
     frame(gt='')
-    image = tmp_path / 'train/car_a/images/1.jpg'
+    image = tmp_path / 'train/car_a/images_jpg/1.jpg'
     image.write_bytes(b'no image')
     assert convert() == f'error: image {image} cannot be read as an image'
