@@ -181,8 +181,8 @@ def _describe_start(path: str | Path, unfilled: list[str], model: nn.Module) -> 
     total = sum(sizes.values())
     filled = total - sum(sizes[name] for name in unfilled)
     return (
-        f'{path} fills {filled:,} of {total:,} numbers of the model; {len(body)} weights of backbone '
-        f'and neck, and {len(unfilled) - len(body)} of the head, keep their initial values'
+        f'{path} fills {filled:,} of {total:,} numbers of the model; {len(body)} weights of '
+        f'backbone and neck, and {len(unfilled) - len(body)} of the head, keep their initial values'
     )
 
 
