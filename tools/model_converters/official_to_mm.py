@@ -47,7 +47,8 @@ def summarize(released: ReleasedCheckpoint, model: nn.Module) -> str:
     """Returns a line on the converted model and the parts left out."""
     width, depth = released.multiples
     millions = sum(weight.numel() for weight in model.parameters()) / 1e6
-    size = f'width {width:.3g}, depth {depth:.3g}: {millions:.2f} M parameters'
+    part = 'a part of the ' if released.left_out and released.partial else ''
+    size = f'width {width:.3g}, depth {depth:.3g}: {part}{millions:.2f} M parameters'
     if released.num_keypoints:
         return f'KAPAO, {released.num_keypoints} keypoints, {size}'
     classes = f', for {released.num_classes} classes' if released.num_classes else ''
