@@ -15,7 +15,7 @@ TOOLS = {  # name: script, what it does
     'export': ('deployment/export.py', 'write an ONNX, OpenVINO, TorchScript or TensorRT file'),
     'convert': (
         'model_converters/official_to_mm.py',
-        "convert the authors' weights, or a detector's",
+        'convert released weights and those of detectors',
     ),
     'publish': ('misc/publish_model.py', 'keep the parts of a checkpoint that inference needs'),
     'new-dataset': ('dataset_converters/new_dataset.py', 'write the config of a new dataset'),

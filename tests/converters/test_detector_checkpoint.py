@@ -9,7 +9,12 @@ from mmdet.models.necks import YOLOXPAFPN
 from mmengine.registry import DefaultScope
 from torch import nn
 
-from kapao_mm.converters.conversion import build_model, find_model_config, make_checkpoint
+from kapao_mm.converters.conversion import (
+    build_model,
+    find_model_config,
+    make_checkpoint,
+    read_source,
+)
 from kapao_mm.converters.detector_checkpoint import take_detector
 from kapao_mm.errors import InputError
 from kapao_mm.models import KAPAOCSPDarknet
@@ -226,3 +231,49 @@ def test_yolov5_p5_of_mmyolo_is_taken_in_part(tmp_path):
 def test_other_state_dicts_are_refused(name, message):
     with pytest.raises(InputError, match=message):
         take_detector({name: torch.zeros(1)})
+
+
+def without(text):
+    return lambda weights: {n: v for n, v in weights.items() if text not in n}
+
+
+def with_value(name, value):
+    return lambda weights: weights | {name: value}
+
+
+STEM, STAGE = 'backbone.stem.conv.conv.weight', 'backbone.stage2.0.conv.weight'
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    'change',
+    [
+        without('stem'),
+        without('backbone.'),
+        without('stage4'),
+        with_value(STEM, torch.zeros(())),
+        with_value(STEM, torch.zeros(8, 3, 3, 3)),
+        with_value(STAGE, torch.zeros(0, 16, 3, 3)),
+        with_value(STAGE, torch.zeros(48, 16, 3, 3)),
+        with_value(STAGE, torch.full((32, 16, 3, 3), torch.nan)),
+        with_value('backbone.stage2.1.blocks.99.conv1.conv.weight', torch.zeros(1)),
+        with_value('backbone', torch.zeros(1)),
+    ],
+)
+def test_damaged_state_dict_is_refused_with_one_line(tmp_path, change):
+    source = tmp_path / 'yolox.pth'
+    torch.save(dict(state_dict=change(make_yolox().state_dict())), source)
+    with pytest.raises(InputError) as caught:
+        taken = read_source(source)
+        size, options = find_model_config(taken)
+        make_checkpoint(taken, build_model(taken, size, options), source)
+    assert str(source) in str(caught.value)
+    assert '\n' not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_missing_part_of_a_state_dict_starts_anew(tmp_path):
+    weights = without('neck.downsamples.0')(make_yolox().state_dict())
+    taken, checkpoint, _ = convert(weights, tmp_path)
+    assert count(taken.weights) + sum(taken.left_out.values()) == count(weights)
+    assert not any('downsamples.0' in name for name in checkpoint['state_dict'])
