@@ -64,6 +64,12 @@ def convert(weights, tmp_path):
     return taken, checkpoint, model.eval()
 
 
+def assert_same(found, expected):
+    """Checks that feature maps differ by the rounding of float32 at most."""
+    scale = expected.abs().max()
+    torch.testing.assert_close(found / scale, expected / scale, rtol=0, atol=1e-5)
+
+
 def count(weights):
     return sum(value.numel() for value in weights.values())
 
@@ -78,7 +84,7 @@ def test_fitting_stages_of_yolox_compute_the_same_from_rgb_images(tmp_path):
         model.backbone.out_indices = (1, 2, 3)
         found = model.backbone(images)
     for stage in range(3):
-        torch.testing.assert_close(found[stage], expected[stage], rtol=1e-3, atol=1e-3)
+        assert_same(found[stage], expected[stage])
 
 
 @pytest.mark.slow
@@ -96,7 +102,7 @@ def test_finest_levels_of_the_neck_of_yolox_are_taken(tmp_path):
 
     with torch.no_grad():
         for found, expected in zip(finest(model.neck, 2), finest(yolox['neck'], 1), strict=True):
-            torch.testing.assert_close(found, expected)
+            assert_same(found, expected)
 
 
 @pytest.mark.slow
@@ -201,7 +207,7 @@ def test_yolov5_p6_of_mmyolo_is_taken_completely(tmp_path):
         expected = yolov5['neck'](yolov5['backbone'](images))
         found = model.neck(model.backbone(images))
     for level in range(4):
-        torch.testing.assert_close(found[level], expected[level], rtol=1e-4, atol=1e-4)
+        assert_same(found[level], expected[level])
 
 
 @pytest.mark.slow
@@ -217,7 +223,8 @@ def test_yolov5_p5_of_mmyolo_is_taken_in_part(tmp_path):
     with torch.no_grad():
         expected = yolov5['backbone'](images)[:2]
         found = model.backbone(images)[:2]
-    torch.testing.assert_close(found, expected)
+    for stage in range(2):
+        assert_same(found[stage], expected[stage])
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,8 @@ def summarize(released: ReleasedCheckpoint, model: nn.Module) -> str:
     """Returns a line on the converted model and the parts left out."""
     width, depth = released.multiples
     millions = sum(weight.numel() for weight in model.parameters()) / 1e6
-    part = 'a part of the ' if released.left_out and released.partial else ''
+    missing = model.state_dict().keys() - released.weights.keys()
+    part = 'a part of the ' if missing else ''
     size = f'width {width:.3g}, depth {depth:.3g}: {part}{millions:.2f} M parameters'
     if released.num_keypoints:
         return f'KAPAO, {released.num_keypoints} keypoints, {size}'
@@ -60,14 +61,10 @@ def count_numbers(released: ReleasedCheckpoint, model: nn.Module) -> list[str]:
     sizes = {name: value.numel() for name, value in released.weights.items()}
     adapted = sum(sizes[name] for name in released.adapted)
     how = f' ({", ".join(released.adapted.values())})' if released.adapted else ''
-    left_out = released.left_out
-    parts = ', '.join(f'{part}: {count:,}' for part, count in left_out.items())
-    left = f'{sum(left_out.values()):,}' + (f' ({parts})' if len(left_out) > 1 else '')
-    if len(left_out) == 1:
-        left += f' ({next(iter(left_out))})'
+    parts = ', '.join(f'{part} {count:,}' for part, count in released.left_out.items())
     lines = [
         f'Numbers taken: {sum(sizes.values()) - adapted:,}; adapted: {adapted:,}{how}; '
-        f'left out: {left}'
+        f'left out: {sum(released.left_out.values()):,} ({parts})'
     ]
     missing = [v.numel() for name, v in model.state_dict().items() if name not in sizes]
     if missing:
@@ -102,7 +99,8 @@ def main() -> None:
     AtomicBackend().put(checkpoint_bytes(checkpoint), args.out)
     print(summarize(released, model), *count_numbers(released, model), sep='\n')
     if released.pools and 'model.backbone.spp_kernal_sizes' in options:
-        print(f'Its pyramid pooling has kernels {released.pools}; the command below sets them')
+        has = 'is assumed to have' if released.partial else 'has'  # a state dict has no pools
+        print(f'Its pyramid pooling {has} kernels {released.pools}; the command below sets them')
     if released.spp_last:
         print('Its pyramid pooling comes after the last CSP layer, as the command below sets')
     if 'model.head.anchors' in options:
