@@ -13,7 +13,10 @@ TOOLS = {  # name: script, what it does
     'test': ('test.py', 'evaluate a model on a dataset'),
     'predict': ('demo.py', 'predict poses in images'),
     'export': ('deployment/export.py', 'write an ONNX, OpenVINO, TorchScript or TensorRT file'),
-    'convert': ('model_converters/official_to_mm.py', "convert the authors' weights"),
+    'convert': (
+        'model_converters/official_to_mm.py',
+        'convert released weights and those of detectors',
+    ),
     'publish': ('misc/publish_model.py', 'keep the parts of a checkpoint that inference needs'),
     'new-dataset': ('dataset_converters/new_dataset.py', 'write the config of a new dataset'),
     'check-dataset': ('misc/check_dataset.py', 'find errors in the datasets of a config'),

@@ -2,54 +2,70 @@
 """Converts released checkpoints to MMEngine's format: finds the config, and checks the weights."""
 
 import hashlib
+import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from mmdet.models.backbones import CSPDarknet
 from mmengine.config import Config
 from mmpose.registry import MODELS
 from torch import Tensor, nn
 
 from kapao_mm import __version__
 from kapao_mm.datasets import read_metainfo
+from kapao_mm.engine.checkpoint import PARTIAL
+from kapao_mm.engine.model_family import pickled_family
+from kapao_mm.engine.weight_file import read_weight_file
+from kapao_mm.engine.weights_only import ALLOWED, unknown_globals
 from kapao_mm.errors import InputError
 from kapao_mm.utils.project_files import project_dir
 
-from .released_checkpoint import UNKNOWN, ReleasedCheckpoint
+from .detector_checkpoint import take_detector
+from .released_checkpoint import UNKNOWN, ReleasedCheckpoint, read_released_checkpoint
 
 MODEL_CONFIGS = 'configs/_base_/models'
+
+
+def read_source(path: Path) -> ReleasedCheckpoint:
+    """Reads a released checkpoint, or a state dict of another detector with the same layers.
+
+    No code in the file is run.
+
+    Raises:
+        InputError: If the file cannot be read safely or holds another kind of model.
+    """
+    names = {''}
+    with suppress(Exception):  # the reader below gives the better message
+        names = unknown_globals(path)
+    if names <= ALLOWED.keys() and (weights := _find_state_dict(read_weight_file(path))):
+        return _take_detector(path, weights)
+    if family := pickled_family(names):
+        raise InputError(f'{path} is {UNKNOWN}: it is {family}, whose layers do not fit')
+    return read_released_checkpoint(path)
 
 
 def find_model_config(released: ReleasedCheckpoint) -> tuple[str, dict[str, Any]]:
     """Returns the name of a config in ``_base_/models``, and the options that adapt it.
 
     Args:
-        released: Content of a released checkpoint.
+        released: Content of a checkpoint.
 
     Returns:
-        Name of the config of the same size, or ``kapao_l`` with options for another size. An option
-        sets the anchors of a KAPAO model if they differ from the config.
+        Name of the config of the same size, else of the same widths, else ``kapao_l``, with options
+        for everything that differs from it.
     """
-    widths, depths = released.widths, released.depths
     paths = sorted((project_dir() / MODEL_CONFIGS).glob('kapao_*.py'))
     models = {path.stem: Config.fromfile(path).model for path in paths}
-    for name, model in models.items():
-        if (model.backbone.widen_factor, model.backbone.deepen_factor) == released.multiples:
-            return name, _anchor_options(released, model)
-    options = {
-        'model.backbone.widen_factor': 1,
-        'model.backbone.deepen_factor': 1,
-        # For each stage: width in and out, blocks, shortcut, SPP. Widths are given because
-        # multiples of the base widths may have been rounded. The typo is MMDetection's.
-        'model.backbone.arch_ovewrite': [
-            [widths[i], widths[i + 1], depths[i], i < 4, i == 4] for i in range(5)
-        ],
-        'model.neck.in_channels': widths[2:],
-        'model.neck.num_csp_blocks': depths[5],
-        'model.head.in_channels': widths[2:],
-    }
-    return 'kapao_l', options | _anchor_options(released, models['kapao_l'])
+    sizes = {name: _configured_sizes(model) for name, model in models.items()}
+    found = (released.widths, released.depths)
+    same_widths = [name for name, size in sizes.items() if size[0] == released.widths]
+    name = next((n for n in same_widths if sizes[n] == found), [*same_widths, 'kapao_l'][0])
+    options = _size_options(released, *sizes[name])
+    options |= _pooling_options(released, models[name])
+    return name, options | _anchor_options(released, models[name])
 
 
 def build_model(released: ReleasedCheckpoint, name: str, options: dict[str, Any]) -> nn.Module:
@@ -86,7 +102,49 @@ def make_checkpoint(released: ReleasedCheckpoint, model: nn.Module, source: Path
         weights = _convert_weights(released, model)
     except InputError as error:
         raise InputError(f'{source} is {UNKNOWN}: {error}') from error
-    return dict(meta=_make_meta(released, source), state_dict=weights)
+    missing = [name for name in model.state_dict() if name not in weights]
+    partial = {PARTIAL: True} if missing else {}
+    return dict(meta=_make_meta(released, source) | partial, state_dict=weights)
+
+
+def _configured_sizes(model_cfg: Config) -> tuple[list[int], list[int]]:
+    """Returns widths and depths of a config, in the order of :class:`ReleasedCheckpoint`."""
+    stages = CSPDarknet.arch_settings['P6']
+    backbone = model_cfg.backbone
+    widths = [int(w * backbone.widen_factor) for w in (stages[0][0], *(s[1] for s in stages))]
+    depths = [max(round(stage[2] * backbone.deepen_factor), 1) for stage in stages]
+    return widths, [*depths, model_cfg.neck.num_csp_blocks]
+
+
+def _size_options(
+    released: ReleasedCheckpoint, config_widths: list[int], config_depths: list[int]
+) -> dict[str, Any]:
+    widths, depths = released.widths, released.depths
+    options = {}
+    if (widths, depths[:5]) != (config_widths, config_depths[:5]):
+        options = {
+            'model.backbone.widen_factor': 1,
+            'model.backbone.deepen_factor': 1,
+            # For each stage: width in and out, blocks, shortcut, SPP. Widths are given because
+            # multiples of the base widths may have been rounded. The typo is MMDetection's.
+            'model.backbone.arch_ovewrite': [
+                [widths[i], widths[i + 1], depths[i], i < 4, i == 4] for i in range(5)
+            ],
+        }
+    if widths != config_widths:
+        options |= {'model.neck.in_channels': widths[2:], 'model.head.in_channels': widths[2:]}
+    if depths[5] != config_depths[5]:
+        options['model.neck.num_csp_blocks'] = depths[5]
+    return options
+
+
+def _pooling_options(released: ReleasedCheckpoint, model_cfg: Config) -> dict[str, Any]:
+    options = {}
+    if released.pools and released.pools != [*model_cfg.backbone.spp_kernal_sizes]:
+        options['model.backbone.spp_kernal_sizes'] = released.pools
+    if released.spp_last:
+        options |= {'model.backbone.type': 'KAPAOCSPDarknet', 'model.backbone.spp_last': True}
+    return options
 
 
 def _anchor_options(released: ReleasedCheckpoint, model_cfg: Config) -> dict[str, Any]:
@@ -100,12 +158,10 @@ def _convert_weights(released: ReleasedCheckpoint, model: nn.Module) -> dict[str
     """Returns the weights in the precision of the model."""
     expected = model.state_dict()
     found = released.weights
-    if not released.num_keypoints:
-        found = {name: value for name, value in found.items() if not name.startswith('head.')}
     shapes = [{(n, v.shape) for n, v in weights.items()} for weights in (expected, found)]
-    wrong = sorted(name for name, _ in shapes[0] ^ shapes[1])
+    wrong = shapes[1] - shapes[0] if released.partial else shapes[0] ^ shapes[1]
     if wrong:
-        raise InputError(f'its weights do not match its size, the first is {wrong[0]}')
+        raise InputError(f'its weights do not match its size, the first is {min(wrong)[0]}')
     broken = [name for name, value in found.items() if not value.isfinite().all()]
     if broken:
         raise InputError(f'{len(broken)} of its weights are not finite, the first is {broken[0]}')
@@ -113,6 +169,7 @@ def _convert_weights(released: ReleasedCheckpoint, model: nn.Module) -> dict[str
         return {
             name: torch.empty(value.shape, dtype=value.dtype).copy_(found[name])
             for name, value in expected.items()
+            if name in found
         }
 
 
@@ -120,7 +177,7 @@ def _make_meta(released: ReleasedCheckpoint, source: Path) -> dict[str, Any]:
     metainfo = _find_metainfo(released)
     known = dict(dataset_meta=metainfo) if metainfo else {}  # the inferencer reads it
     return known | dict(
-        kind='KAPAO' if released.num_keypoints else 'YOLOv5-P6',
+        kind=released.kind,
         num_keypoints=released.num_keypoints,
         classes=released.classes,
         anchors=released.anchors,
@@ -132,10 +189,35 @@ def _make_meta(released: ReleasedCheckpoint, source: Path) -> dict[str, Any]:
     )
 
 
+def _find_state_dict(content: Any) -> dict[str, Tensor] | None:
+    """Returns the state dict of another package's checkpoint, or None."""
+    if isinstance(content, dict):
+        content = content.get('state_dict', content.get('model', content))
+    named = isinstance(content, dict) and all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
+    )
+    return dict(content) if named else None
+
+
+def _take_detector(path: Path, weights: dict[str, Tensor]) -> ReleasedCheckpoint:
+    try:
+        return take_detector(weights)
+    except Exception as error:  # the weights may have any names and shapes
+        reason = error if isinstance(error, InputError) else f'unexpected content ({error!r})'
+        raise InputError(f'{path} is {UNKNOWN}: {reason}') from error
+
+
 def _find_metainfo(released: ReleasedCheckpoint) -> dict[str, Any] | None:
     """Returns the metainfo of the dataset with the same keypoints in the same order, or None."""
-    for name in ('coco', 'crowdpose'):
-        metainfo = read_metainfo(dict(from_file=f'configs/_base_/datasets/{name}.py'))
-        if [*metainfo['keypoint_id2name'].values()] == released.classes[1:]:
+    names = [_spell(name) for name in released.classes[1:]]
+    for dataset in ('coco', 'crowdpose'):
+        metainfo = read_metainfo(dict(from_file=f'configs/_base_/datasets/{dataset}.py'))
+        if [_spell(name) for name in metainfo['keypoint_id2name'].values()] == names:
             return metainfo
     return None
+
+
+def _spell(name: str) -> str:
+    """Returns a keypoint's name in one spelling; CrowdPose calls the top of the head ``head``."""
+    plain = re.sub(r'[^a-z0-9]+', '_', name.lower())
+    return 'head' if plain == 'top_head' else plain

@@ -4,6 +4,9 @@
 A released file contains a pickled tree of modules. docs/method.md, Network, describes the layers.
 In each of them (Focus stem, CSP layers, SPP, concatenations of the neck) the channels have the same
 order in the released models as in this project, so that only the names of the weights change.
+YOLOv5 6.0 and later differ in three parts: the stem is a 6 x 6 convolution, which is rearranged;
+the spatial pyramid pooling applies one kernel three times, which equals three larger kernels; and
+it comes after the last CSP layer.
 """
 
 from collections.abc import Iterator
@@ -15,9 +18,10 @@ from torch import Tensor
 from kapao_mm.errors import InputError
 
 from .inert_pickle import InertObject, load_inert
+from .stem import focus_from_conv
 
 # Layers with weights: their numbers in released models and their names in this project.
-SPP, HEAD = 10, 33
+SPP, HEAD = 10, 33  # the pyramid pooling is layer 11 in YOLOv5 6.0 and later
 LAYERS = {
     0: 'backbone.stem',
     **{2 * i - 1: f'backbone.stage{i}.0' for i in range(1, 6)},
@@ -31,9 +35,8 @@ LAYERS = {
 }
 # Layers, by their names in this project, whose weights tell the widths and depths of the model.
 CONVS = ('backbone.stem.conv', *(f'backbone.stage{i}.0' for i in range(1, 6)))
-CSP_LAYERS = (
-    *(f'backbone.stage{i}.1' for i in range(1, 5)),
-    'backbone.stage5.2',
+BLOCKS = (  # parts with one CSP layer each
+    *(f'backbone.stage{i}' for i in range(1, 6)),
     'neck.top_down_blocks.0',
 )
 STRIDES = (8, 16, 32, 64)  # of the levels; released anchors are in units of their level's stride
@@ -45,17 +48,24 @@ class ReleasedCheckpoint(NamedTuple):
     """Content of a released checkpoint.
 
     Attributes:
-        weights: Weights by their names in this project, in the precision of the file.
+        kind: Kind of the model.
+        weights: Weights to convert by their names in this project, in the precision of the file.
         widths: Numbers of channels of the stem and of the five stages, (6,).
         depths: Numbers of blocks in the CSP layers of the five stages, and in one of the neck,
             which has the same number in all of its CSP layers, (6,).
         num_keypoints: Number of keypoint types K; 0 for a detector without keypoints.
         num_classes: Number of classes; K + 1 for KAPAO.
         classes: Class names in the order of the file; empty if the file has none.
-        anchors: Widths and heights of the Na anchors of each of the L levels, (L, Na, 2) px of the
-            network input.
+        anchors: Widths and heights of the anchors of each level, (L, Na, 2) px of the network
+            input; empty for a detector without keypoints.
+        pools: Kernel sizes of the spatial pyramid pooling; empty if it is not converted.
+        spp_last: Whether the pooling comes after the last CSP layer.
+        partial: Whether parts of backbone and neck are missing.
+        adapted: How weights were changed, by their names.
+        left_out: Count of numbers of each part of the file's model that is not converted.
     """
 
+    kind: str
     weights: dict[str, Tensor]
     widths: list[int]
     depths: list[int]
@@ -63,11 +73,16 @@ class ReleasedCheckpoint(NamedTuple):
     num_classes: int
     classes: list[str]
     anchors: list[list[list[float]]]
+    pools: list[int]
+    spp_last: bool
+    partial: bool
+    adapted: dict[str, str]
+    left_out: dict[str, int]
 
     @property
     def multiples(self) -> tuple[float, float]:
-        """Width and depth multiple of the model's size (docs/method.md, Network)."""
-        return self.widths[-1] / 1024, round(self.depths[1] / 9, 2)
+        """Width and depth multiples (docs/method.md, Network)."""
+        return self.widths[-1] / 1024, round(self.depths[2] / 9, 2)
 
 
 def read_released_checkpoint(path: str | Path) -> ReleasedCheckpoint:
@@ -81,33 +96,50 @@ def read_released_checkpoint(path: str | Path) -> ReleasedCheckpoint:
     try:
         model = _find_model(content)
         weights = _read_weights(model, Path(path).stat().st_size)
-        head = _find_head(model)
+        layers = _find_layers(model)
+        head, spp = layers[str(HEAD)].state, _find_spp(layers)
         anchors, num_classes = head['_buffers']['anchors'], head['nc']
-        for name in head['_buffers']:  # in this project the anchors are in the config
-            weights.pop(f'model.{HEAD}.{name}', None)
-        weights = {convert_name(name): value for name, value in weights.items()}
+        left_out = {'anchors': 0}
+        for name in head['_buffers']:  # in this project they are in the config
+            left_out['anchors'] += weights.pop(f'model.{HEAD}.{name}').numel()
+        weights = {convert_name(name, spp): value for name, value in weights.items()}
         outputs = len(weights['head.head_module.convs.0.weight']) // anchors.shape[1]
+        num_keypoints = _num_keypoints(num_classes, outputs)
+        adapted = adapt_stem(weights)
+        if not num_keypoints:
+            left_out['head'] = _drop_head(weights)
+        widths, depths = find_sizes(weights)
         return ReleasedCheckpoint(
+            kind='KAPAO' if num_keypoints else 'YOLOv5-P6',
             weights=weights,
-            widths=[len(weights[f'{layer}.conv.weight']) for layer in CONVS],
-            depths=[_count_blocks(weights, layer) for layer in CSP_LAYERS],
-            num_keypoints=_num_keypoints(num_classes, outputs),
+            widths=widths,
+            depths=depths,
+            num_keypoints=num_keypoints,
             num_classes=num_classes,
             classes=_class_names(model),
             anchors=[
                 (level.double() * stride).tolist()
                 for level, stride in zip(anchors, STRIDES, strict=True)
             ],
+            pools=_pool_sizes(layers[str(spp)]),
+            spp_last=spp != SPP,
+            partial=False,
+            adapted=adapted,
+            left_out=left_out,
         )
     except Exception as error:  # the content may be anything
         reason = error if isinstance(error, InputError) else f'unexpected content ({error!r})'
         raise InputError(f'{path} is {UNKNOWN}: {reason}') from error
 
 
-def convert_name(name: str) -> str:
-    """Converts the name of a weight in a released checkpoint to its name in this project.
+def convert_name(name: str, spp: int = SPP) -> str:
+    """Returns the name in this project of a weight of a released checkpoint.
 
     Weights of layers that this project's models do not have keep their name.
+
+    Args:
+        name: Name of the weight.
+        spp: Number of the layer with the spatial pyramid pooling.
 
     >>> convert_name('model.2.m.0.cv1.bn.bias')
     'backbone.stage1.1.blocks.0.conv1.bn.bias'
@@ -118,7 +150,7 @@ def convert_name(name: str) -> str:
         return name
     if layer == HEAD:
         parts[0] = 'convs'
-    elif layer == SPP:
+    elif layer == spp:
         parts[0] = parts[0].replace('cv', 'conv')
     elif parts[0] == 'm':
         parts[0] = 'blocks'
@@ -127,6 +159,50 @@ def convert_name(name: str) -> str:
         csp = dict(cv1='main_conv', cv2='short_conv', cv3='final_conv')
         parts[0] = csp.get(parts[0], parts[0])
     return '.'.join((LAYERS[layer], *parts))
+
+
+def adapt_stem(weights: dict[str, Tensor]) -> dict[str, str]:
+    """Replaces a 6 x 6 convolution in the stem by the Focus stem that computes the same.
+
+    Args:
+        weights: Weights by their names in this project; they are changed.
+
+    Returns:
+        The name of the changed weight and a description, or an empty dict.
+    """
+    conv = weights.get('backbone.stem.conv.weight')
+    if conv is None:
+        return {}
+    if conv.shape[1:] != (3, 6, 6):
+        shape = ' x '.join(map(str, conv.shape[1:]))
+        raise InputError(f'its stem is neither Focus nor a convolution of 3 x 6 x 6, but {shape}')
+    renamed = {
+        name.replace('backbone.stem.', 'backbone.stem.conv.'): weights.pop(name)
+        for name in list(weights)
+        if name.startswith('backbone.stem.')
+    }
+    stem = 'backbone.stem.conv.conv.weight'
+    weights.update(renamed | {stem: focus_from_conv(conv)})
+    return {stem: 'stem of 6 x 6 as Focus, the same convolution'}
+
+
+def find_sizes(weights: dict[str, Tensor]) -> tuple[list[int], list[int]]:
+    """Returns the widths of stem and stages, and the numbers of blocks of stages and neck."""
+    widths = [len(weights[f'{layer}.conv.weight']) for layer in CONVS]
+    return widths, [count_blocks(weights, part) for part in BLOCKS]
+
+
+def count_blocks(weights: dict[str, Tensor], part: str) -> int:
+    """Returns the number of blocks of the CSP layer in a part of the model."""
+    return sum(
+        name.startswith(f'{part}.') and '.blocks.' in name and name.endswith('.conv1.conv.weight')
+        for name in weights
+    )
+
+
+def _drop_head(weights: dict[str, Tensor]) -> int:
+    names = [name for name in weights if name.startswith('head.')]
+    return sum(weights.pop(name).numel() for name in names)
 
 
 def _find_model(content: Any) -> InertObject:
@@ -188,28 +264,35 @@ def _walk(module: InertObject, prefix: str = '') -> Iterator[tuple[str, Tensor |
         yield from _walk(child, f'{prefix}{name}.')
 
 
-def _find_head(model: InertObject) -> dict[str, Any]:
-    """Returns the attributes of the head, which is the last layer.
-
-    Raises:
-        InputError: If the model has other layers than YOLOv5-P6, such as YOLOv5 models without
-            level P6, or those of later versions.
-    """
+def _find_layers(model: InertObject) -> dict[str, InertObject]:
+    """Returns the layers of a model by their numbers, after a check that they are those of P6."""
     layers = model.state['_modules']['model'].state['_modules']
     last = max(layers, key=int)
     if last != str(HEAD):
         raise InputError(f'its layers are 0 to {last}; P6 has 0 to {HEAD}')
-    if 'bn' in layers['0'].state['_modules']:
-        raise InputError('its first layer is a convolution (later YOLOv5) instead of Focus')
-    return layers[last].state
+    return layers
 
 
-def _count_blocks(weights: dict[str, Tensor], layer: str) -> int:
-    """Counts the blocks of a CSP layer."""
-    return sum(
-        name.startswith(f'{layer}.blocks.') and name.endswith('.conv1.conv.weight')
-        for name in weights
-    )
+def _find_spp(layers: dict[str, InertObject]) -> int:
+    """Returns the number of the layer with the pooling; the CSP layer has a third convolution."""
+    return SPP if 'cv3' in layers[str(SPP + 1)].state['_modules'] else SPP + 1
+
+
+def _pool_sizes(spp: InertObject) -> list[int]:
+    """Returns the kernel sizes of a spatial pyramid pooling.
+
+    It has a list of pools, or one pool that is applied three times in a row (SPPF). The latter
+    equals pools of k, 2k - 1 and 3k - 2.
+    """
+    pool = spp.state['_modules']['m'].state
+    if 'kernel_size' in pool:
+        size = pool['kernel_size']
+        sizes = [size, 2 * size - 1, 3 * size - 2]
+    else:
+        sizes = [child.state['kernel_size'] for child in pool['_modules'].values()]
+    if not all(isinstance(size, int) and size in range(1, 100, 2) for size in sizes):
+        raise InputError(f'its pyramid pooling has kernels of {sizes}')
+    return sizes
 
 
 def _num_keypoints(num_classes: int, outputs: int) -> int:

@@ -14,7 +14,10 @@ from kapao_mm.errors import InputError
 from kapao_mm.utils.atomic_file import check_folder
 
 from .file_backend import AtomicBackend
-from .weight_file import read_weight_file
+from .model_family import CONVERTIBLE, KAPAO, model_family
+from .weight_file import CONVERTER, read_weight_file
+
+PARTIAL = 'partial'  # key in the meta of a converted checkpoint that lacks some weights
 
 
 def read_checkpoint(place: str | Path) -> dict[str, Any]:
@@ -29,7 +32,10 @@ def read_checkpoint(place: str | Path) -> dict[str, Any]:
     """
     checkpoint = read_weight_file(place, mmap=True)
     if not isinstance(checkpoint, dict) or 'state_dict' not in checkpoint:
-        raise InputError(f'checkpoint {place} has no state_dict; use one that kapao train wrote')
+        what = _describe_family(checkpoint)
+        raise InputError(
+            f'checkpoint {place} has no state_dict{what}; use one that kapao train wrote'
+        )
     meta = checkpoint.get('meta') or {}
     if not isinstance(meta, dict) or not isinstance(meta.get('dataset_meta', {}), dict):
         raise InputError(f'checkpoint {place} is not from MMEngine: its meta is not a dict')
@@ -57,7 +63,8 @@ def check_checkpoint(path: str | Path, model: nn.Module) -> None:
     if wrong:
         raise InputError(
             f'checkpoint {path} does not fit the config: {len(wrong)} weights are missing or have '
-            f'another shape, the first is {wrong[0]}; use the config that it was trained with'
+            f'another shape, the first is {wrong[0]}; '
+            + _advice(path, 'use the config that it was trained with')
         )
 
 
@@ -77,17 +84,17 @@ def check_training_start(path: str | Path, model: nn.Module) -> None:
     """
     wrong = _unfilled(model, path)
     body = [name for name in wrong if not name.startswith('head.')]
+    checkpoint = read_checkpoint(path)
+    if (checkpoint.get('meta') or {}).get(PARTIAL):  # missing weights are known, others must fit
+        body = [name for name in body if name in checkpoint['state_dict']]
     if body:
         raise InputError(
             f'training cannot start from {path}: {len(body)} weights of backbone and neck are '
-            f'missing or have another shape, the first is {body[0]}; use the config of its size'
+            f'missing or have another shape, the first is {body[0]}; '
+            + _advice(path, 'use the config of its size')
         )
     if wrong:
-        print_log(
-            f'{path} fills backbone and neck; {len(wrong)} weights of the head are missing or have '
-            'another shape and keep their initial values',
-            logger='current',
-        )
+        print_log(_describe_start(path, wrong, model), logger='current')
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
@@ -160,3 +167,39 @@ def _unfilled(model: nn.Module, place: str | Path) -> list[str]:
         or found[name].shape != value.shape
         or found[name].is_floating_point() != value.is_floating_point()
     ]
+
+
+def _describe_start(path: str | Path, unfilled: list[str], model: nn.Module) -> str:
+    """Returns a line about the weights that a checkpoint fills and those that start anew."""
+    body = [name for name in unfilled if not name.startswith('head.')]
+    if not body:
+        return (
+            f'{path} fills backbone and neck; {len(unfilled)} weights of the head are missing or '
+            'have another shape and keep their initial values'
+        )
+    sizes = {name: value.numel() for name, value in model.state_dict().items()}
+    total = sum(sizes.values())
+    filled = total - sum(sizes[name] for name in unfilled)
+    return (
+        f'{path} fills {filled:,} of {total:,} numbers of the model; {len(body)} weights of '
+        f'backbone and neck, and {len(unfilled) - len(body)} of the head, keep their initial values'
+    )
+
+
+def _advice(place: str | Path, otherwise: str) -> str:
+    """Returns what to do with a checkpoint that does not fit: what it is, if not KAPAO's."""
+    family = model_family(read_checkpoint(place)['state_dict'])
+    if family in CONVERTIBLE:
+        name = Path(place).stem
+        return f'it is {family}; take what fits: {CONVERTER} {place} {name}_kapao.pth'
+    if family and family != KAPAO:
+        return f'it is {family}, whose layers do not fit; docs/training.md lists what does'
+    return otherwise
+
+
+def _describe_family(content: Any) -> str:
+    """Returns a clause about the kind of model in a file of bare weights, or nothing."""
+    weights = content.get('model', content) if isinstance(content, dict) else {}
+    names = weights if isinstance(weights, dict) else {}
+    family = model_family(name for name in names if isinstance(name, str))
+    return f' (it is {family})' if family else ''

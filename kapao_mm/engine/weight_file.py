@@ -18,6 +18,7 @@ from torch import Tensor
 from kapao_mm.errors import InputError
 
 from .download import fetch, hash_in_name
+from .model_family import pickled_family
 from .pickle_bounds import require_bounded_tuples
 from .weights_only import load_weights_only, unknown_globals
 
@@ -172,7 +173,13 @@ def _weights(content: Any) -> Iterator[tuple[Any, Tensor]]:
 def _describe(path: Path, error: Exception) -> str:
     """Returns a message that says why a file cannot be read and what to do."""
     with suppress(Exception):
-        if any(name.startswith('models.') for name in unknown_globals(path)):
+        names = unknown_globals(path)
+        if family := pickled_family(names):
+            return (
+                f'checkpoint {path} is {family}, whose layers do not fit; docs/training.md lists '
+                'the weights that do'
+            )
+        if any(name.startswith('models.') for name in names):
             return (
                 f'checkpoint {path} is a pickled model like those of KAPAO and YOLOv5; convert '
                 f'it first: {CONVERTER} {path} {path.stem}.pth'

@@ -1,6 +1,7 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 """Contains KAPAO's model parts; importing this package registers them with MMPose."""
 
+from .backbones import KAPAOCSPDarknet
 from .heads import KAPAOHead, KAPAOHeadModule
 from .kapao import KAPAO
 from .losses import KAPAOLoss
@@ -13,6 +14,7 @@ __all__ = [
     'KAPAOPAFPN',
     'KAPAOTTA',
     'AnchorRatioAssigner',
+    'KAPAOCSPDarknet',
     'KAPAOHead',
     'KAPAOHeadModule',
     'KAPAOLoss',

@@ -18,6 +18,7 @@ from kapao_mm.functional.postprocess import predict_in_image
 from kapao_mm.structures import USES, Detections, InferenceSettings
 from kapao_mm.structures.data_sample import to_data_sample
 
+from .utils.levels import check_levels
 from .utils.training import compile_in_training, recompute_in_backward
 
 
@@ -42,7 +43,8 @@ class KAPAO(BottomupPoseEstimator):
             call of an inferencer.
 
     Raises:
-        InputError: If ``test_cfg`` lacks a setting or has an unknown one.
+        InputError: If ``test_cfg`` lacks a setting or has an unknown one, or the parts differ in
+            their numbers of levels.
     """
 
     def __init__(
@@ -53,6 +55,8 @@ class KAPAO(BottomupPoseEstimator):
         compile_network: bool = False,
         **kwargs: Any,
     ) -> None:
+        if isinstance(kwargs.get('head'), dict):
+            check_levels(kwargs.get('backbone') or {}, kwargs.get('neck'), kwargs['head'])
         super().__init__(*args, **kwargs)
         # Read now, because MMPose's inferencer adds keys of its own to test_cfg later.
         self.settings = {use: InferenceSettings.from_test_cfg(self.test_cfg, use) for use in USES}

@@ -1,16 +1,21 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 import hashlib
 import os
+import re
 import shlex
 import sys
 import types
 import zipfile
+from pathlib import PurePosixPath
 
 import pytest
 import torch
+from mmdet.models.backbones import CSPDarknet
+from mmdet.models.necks import YOLOXPAFPN
 from mmengine.config import DictAction
 from mmpose.registry import MODELS
 from torch import nn
+from torch.nn import functional
 
 from kapao_mm import __version__
 from kapao_mm.engine import check_checkpoint
@@ -48,8 +53,12 @@ class Node:
         self._modules = modules
 
 
+def layers(model):
+    return model._modules['model']._modules
+
+
 def conv(width_in, width_out, size=1):
-    weight = torch.randn(width_out, width_in, size, size)
+    weight = torch.randn(width_out, width_in, size, size) / (width_in**0.5 * size)
     statistics = dict(running_mean=torch.randn(width_out), running_var=torch.rand(width_out) + 1)
     return Node(
         conv=Node(dict(weight=weight)),
@@ -68,6 +77,22 @@ def csp(width_in, width_out, blocks):
         cv2=conv(width_in, half),
         cv3=conv(2 * half, width_out),
         m=Node(**{str(i): block for i, block in enumerate(block)}),
+    )
+
+
+def pool(size):
+    node = Node()
+    node.kernel_size = size
+    return node
+
+
+def spp(width, pools):
+    """Makes a spatial pyramid pooling; one pool is applied three times."""
+    many = isinstance(pools, list)
+    return Node(
+        cv1=conv(width, width // 2),
+        cv2=conv(width // 2 * 4, width),
+        m=Node(**{str(i): pool(size) for i, size in enumerate(pools)}) if many else pool(pools),
     )
 
 
@@ -99,7 +124,7 @@ def make_release(widths=TINY, depth=1, num_classes=18, outputs=57, anchors=ANCHO
         layers[2 * i + 1] = conv(c[i], c[i + 1], 3)
         layers[2 * i + 2] = csp(c[i + 1], c[i + 1], blocks)
     layers[9] = conv(c[4], c[5], 3)
-    layers[10] = Node(cv1=conv(c[5], c[5] // 2), cv2=conv(c[5] // 2 * 4, c[5]))
+    layers[10] = spp(c[5], [3, 5, 7])
     layers[11] = csp(c[5], c[5], depth)
     for i, level in enumerate([4, 3, 2]):
         layers[12 + 4 * i] = conv(c[level + 1], c[level])
@@ -112,6 +137,21 @@ def make_release(widths=TINY, depth=1, num_classes=18, outputs=57, anchors=ANCHO
     model = Node(model=Node(**layers))
     names = COCO if num_classes == 18 else [f'type{i}' for i in range(num_classes - 1)]
     model.names = ['person', *names]
+    return model
+
+
+def make_newer_release(**kwargs):
+    """Makes the layers of YOLOv5 6.0 and later, which differ from those of 5.0 in four layers."""
+    model = make_release(**kwargs)
+    c = kwargs.get('widths', TINY)
+    layers(model).update(
+        {
+            '0': conv(3, c[0], 6),
+            '4': csp(c[2], c[2], 2 * kwargs.get('depth', 1)),  # 6 blocks times 1 / 3
+            '10': csp(c[5], c[5], kwargs.get('depth', 1)),
+            '11': spp(c[5], 5),
+        }
+    )
     return model
 
 
@@ -129,6 +169,39 @@ def save(tmp_path, monkeypatch):
         return path
 
     return save
+
+
+def run_conv(module, images, stride=1):
+    """Runs a convolution with batch norm and SiLU, in float64."""
+    weight = module._modules['conv']._parameters['weight'].double()
+    bn, padding = module._modules['bn'], (weight.shape[-1] - 1) // 2
+    outputs = functional.conv2d(images, weight, stride=stride, padding=padding)
+    values = [bn._buffers['running_mean'], bn._buffers['running_var'], *bn._parameters.values()]
+    return functional.silu(functional.batch_norm(outputs, *(v.double() for v in values), eps=1e-3))
+
+
+def run_csp(module, images, shortcut):
+    parts = module._modules
+    outputs = run_conv(parts['cv1'], images)
+    for block in parts['m']._modules.values():
+        inner = run_conv(block._modules['cv2'], run_conv(block._modules['cv1'], outputs))
+        outputs = inner + outputs if shortcut else inner
+    return run_conv(parts['cv3'], torch.cat([outputs, run_conv(parts['cv2'], images)], 1))
+
+
+def run_newer_backbone(model, images):
+    """Runs layers 0 to 11 of YOLOv5 6.0 one by one; returns the outputs of the last four stages."""
+    parts, outputs = layers(model), []
+    images = run_conv(parts['0'], images, 2)
+    for number in (1, 3, 5, 7, 9):
+        images = run_conv(parts[str(number)], images, 2)
+        images = run_csp(parts[str(number + 1)], images, number < 9)
+        outputs.append(images)
+    pooled = [run_conv(parts['11']._modules['cv1'], images)]
+    for _ in range(3):
+        pooled.append(functional.max_pool2d(pooled[-1], 5, 1, 2))
+    last = run_conv(parts['11']._modules['cv2'], torch.cat(pooled, 1))
+    return [*outputs[1:4], last]
 
 
 def options_of(command):
@@ -153,6 +226,7 @@ def test_small_model_is_converted_for_its_config(run_tool, save, repo, tmp_path,
     lines = capsys.readouterr().out.splitlines()
     assert lines == [
         'KAPAO, 17 keypoints, width 0.25, depth 0.33: 3.20 M parameters',
+        lines[1],
         f'{out}: float32, {out.stat().st_size / 1e6:.1f} MB',
         f'Next: kapao test configs/kapao/kapao_n_coco.py {out}',
     ]
@@ -264,6 +338,137 @@ def test_detector_is_converted_without_its_head(run_tool, detector, tmp_path, ca
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize('sizes', [{}, dict(widths=[32, 64, 128, 256, 384, 512])])
+def test_newer_detector_computes_the_same_after_conversion(
+    run_tool, save, repo, tmp_path, capsys, sizes
+):
+    release = make_newer_release(num_classes=80, outputs=85, **sizes)
+    path, out = save(model=release), tmp_path / 'out.pth'
+    assert run_tool(TOOL, path, out) is None
+    printed = capsys.readouterr().out
+    assert 'stem of 6 x 6 as Focus, the same convolution' in printed
+    assert 'Its pyramid pooling has kernels [5, 9, 13]; the command below sets them' in printed
+    assert 'Its pyramid pooling comes after the last CSP layer' in printed
+    model = build(repo, printed.splitlines()[-1]).double().eval()
+    found = load_weights_only(out)
+    model.load_state_dict(found['state_dict'], strict=False)
+    assert 'partial' not in found['meta']
+    images = torch.rand(2, 3, 64, 128, dtype=torch.double)
+    with torch.no_grad():
+        for level, expected in zip(
+            model.backbone(images), run_newer_backbone(release, images), strict=True
+        ):
+            torch.testing.assert_close(level, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('change', ['0', '4', '10 11', ''])
+def test_each_difference_between_releases_is_found_by_itself(
+    run_tool, save, repo, tmp_path, capsys, change
+):
+    release, newer = make_release(num_classes=80, outputs=85), make_newer_release()
+    for number in change.split():
+        layers(release)[number] = layers(newer)[number]
+    out = tmp_path / 'out.pth'
+    assert run_tool(TOOL, save(model=release), out) is None
+    command = capsys.readouterr().out.splitlines()[-1]
+    assert ('spp_last=True' in command) == ('spp_kernal_sizes=[5,9,13]' in command)
+    assert ('spp_last=True' in command) == ('10' in change)
+    _, options = options_of(command)
+    assert options['model.backbone.arch_ovewrite'][1][2] == (2 if change == '4' else 3)
+    model = build(repo, command)
+    missing, unexpected = model.load_state_dict(load_weights_only(out)['state_dict'], strict=False)
+    assert (unexpected, {name.split('.')[0] for name in missing}) == ([], {'head'})
+
+
+def numbers_of(line):
+    """Returns the numbers after `taken`, `adapted` and `left out`."""
+    return [int(x.replace(',', '')) for x in re.findall(r'(?:taken|adapted|out): ([\d,]+)', line)]
+
+
+def count_numbers(node):
+    own = [*node._parameters.values(), *node._buffers.values()]
+    return sum(value.numel() for value in own) + sum(map(count_numbers, node._modules.values()))
+
+
+@pytest.mark.parametrize('make', [make_release, make_newer_release])
+@pytest.mark.parametrize('head', [{}, dict(num_classes=80, outputs=85)])
+def test_each_number_of_a_release_is_taken_adapted_or_left_out(
+    run_tool, save, tmp_path, capsys, make, head
+):
+    release = make(**head)
+    assert run_tool(TOOL, save(model=release), tmp_path / 'out.pth') is None
+    (line,) = (x for x in capsys.readouterr().out.splitlines() if x.startswith('Numbers taken: '))
+    taken, adapted, left_out = numbers_of(line)
+    assert taken + adapted + left_out == count_numbers(release)
+    assert adapted == (8 * 3 * 36 if make is make_newer_release else 0)
+    assert left_out == 48 + (255 * (32 + 64 + 96 + 128 + 4) if head else 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('spelled', ['head', 'top_head', 'Top-Head'])
+def test_crowdpose_is_known_in_other_spellings(run_tool, save, tmp_path, capsys, spelled):
+    release = make_release(num_classes=15, outputs=48)
+    joints = ['shoulder', 'elbow', 'wrist', 'hip', 'knee', 'ankle']
+    sides = [f'{side}_{joint}' for joint in joints for side in ('left', 'right')]
+    release.names = ['person', *sides, spelled, 'neck']
+    out = tmp_path / 'out.pth'
+    assert run_tool(TOOL, save(model=release), out) is None
+    assert 'no known dataset' not in capsys.readouterr().out
+    meta = load_weights_only(out)['meta']
+    assert meta['dataset_meta']['dataset_name'] == 'crowdpose'
+    assert meta['classes'] == release.names
+
+
+def make_yolox(width=0.25):
+    """The weights of MMDetection's YOLOX of the width of KAPAO-N."""
+    widths = [int(size * width) for size in (256, 512, 1024)]
+    backbone = CSPDarknet(widen_factor=width, deepen_factor=0.33)
+    neck = YOLOXPAFPN(widths, widths[0], 1)
+    weights = nn.ModuleDict(dict(backbone=backbone, neck=neck)).state_dict()
+    return weights | {'bbox_head.multi_level_cls_convs.0.0.conv.weight': torch.zeros(7)}
+
+
+@pytest.mark.slow
+def test_training_starts_from_a_part_of_yolox(run_tool, toy, tmp_path, capsys):
+    path, out = tmp_path / 'yolox.pth', tmp_path / 'out.pth'
+    torch.save(dict(meta={}, state_dict=make_yolox()), path)
+    assert run_tool(TOOL, path, out) is None
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith('YOLOX-P5, width 0.25, depth 0.33: ')
+    assert 'stem for RGB from 0 to 1 instead of BGR from 0 to 255' in lines[1]
+    assert ': a part of the ' in lines[0]
+    assert lines[2].endswith(' numbers of backbone and neck keep their initial values')
+    assert (
+        lines[-1]
+        == f'Next: kapao train configs/kapao/kapao_n_coco.py --cfg-options load_from={out}'
+    )
+    values = dict(data_root=toy, load_from=out, input_size=128, max_epochs=1, batch_size=2)
+    values |= {'train_dataloader.num_workers': 0, 'default_hooks.checkpoint.interval': 1}
+    values['optim_wrapper.optimizer.lr'] = 0  # the weights stay as they start
+    args = ['--no-validate', '--cfg-options', *(f'{key}={value}' for key, value in values.items())]
+    work = tmp_path / 'work'
+    config = 'configs/kapao/kapao_n_toy.py'
+    assert run_tool('train.py', config, '--work-dir', work, *args) is None
+    trained = load_weights_only(work / 'epoch_1.pth')['state_dict']
+    for name, value in load_weights_only(out)['state_dict'].items():
+        if 'running_' not in name and 'num_b' not in name:
+            torch.testing.assert_close(trained[name], value, rtol=0, atol=0)
+    (log,) = work.glob('*/*.log')
+    assert 'weights of backbone and neck, and 8 of the head, keep their initial' in log.read_text()
+
+
+@pytest.mark.slow
+def test_unconverted_yolox_is_told_how_to_start_training(run_tool, toy, tmp_path):
+    path = tmp_path / 'yolox.pth'
+    torch.save(dict(meta={}, state_dict=make_yolox()), path)
+    values = [f'data_root={toy}', f'load_from={path}']
+    args = ['--work-dir', tmp_path / 'work', '--cfg-options', *values]
+    message = run_tool('train.py', 'configs/kapao/kapao_n_toy.py', *args)
+    assert 'it is a YOLOX detector of MMDetection; take what fits: kapao convert ' in message
+
+
+@pytest.mark.slow
 def test_training_starts_from_a_detector_with_a_new_head(run_tool, detector, toy, tmp_path, capsys):
     out = tmp_path / 'out.pth'
     assert run_tool(TOOL, detector, out) is None
@@ -319,9 +524,41 @@ def test_file_that_is_not_a_checkpoint_is_refused(refused, tmp_path, content):
     refused(tmp_path / 'a.pt', 'cannot be read safely')
 
 
+def save_ultralytics(path, monkeypatch):
+    """Pickles a model as the package Ultralytics does, which is not installed."""
+    for name in ('ultralytics', 'ultralytics.nn', 'ultralytics.nn.tasks'):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    cls = type('PoseModel', (Node,), dict(__module__='ultralytics.nn.tasks'))
+    sys.modules['ultralytics.nn.tasks'].PoseModel = cls
+    model = cls(model=cls())
+    torch.save(dict(model=model, train_args={}, version='8.3.0', path=PurePosixPath('a')), path)
+    monkeypatch.undo()
+
+
+def test_pickle_of_ultralytics_is_named_by_the_converter(refused, tmp_path, monkeypatch):
+    save_ultralytics(tmp_path / 'a.pt', monkeypatch)
+    refused(tmp_path / 'a.pt', f'{UNKNOWN}it is a model of the Ultralytics package (YOLOv8, YOLO11')
+
+
+@pytest.mark.slow
+def test_pickle_of_ultralytics_is_named_as_a_start_of_training(
+    run_tool, toy, tmp_path, monkeypatch
+):
+    path = tmp_path / 'yolo11n-pose.pt'
+    save_ultralytics(path, monkeypatch)
+    values = [f'data_root={toy}', f'load_from={path}']
+    args = ['--work-dir', tmp_path / 'work', '--cfg-options', *values]
+    message = run_tool('train.py', 'configs/kapao/kapao_n_toy.py', *args)
+    assert f'checkpoint {path} is a model of the Ultralytics package (YOLOv8, YOLO11' in message
+
+
 @pytest.mark.parametrize(
     ('content', 'message'),
     [
+        (
+            dict(model={'backbone.backbone.dark2.0.conv.weight': torch.zeros(2)}),
+            "it is a YOLOX detector of its authors' release, whose layers do not fit",
+        ),
         ([1, 2], 'it holds a list'),
         (dict(model=3), 'it has no model'),
         (dict(meta={}, state_dict={}), 'it already is in the format of MMEngine'),
@@ -337,10 +574,6 @@ def test_missing_and_empty_archives_are_refused(refused, tmp_path):
     with zipfile.ZipFile(tmp_path / 'zip.pt', 'w') as file:
         file.writestr('a/readme', 'no pickle')
     refused(tmp_path / 'zip.pt', 'cannot be read safely')
-
-
-def layers(model):
-    return model._modules['model']._modules
 
 
 def remove_the_last_level(model):
@@ -413,7 +646,10 @@ OTHER_MODELS = [
     (remove_batch_norm, 'the first is neck.reduce_layers.2.bn.bias'),
     (set_layer('26', 64, 72, 1, make=csp), 'the first is neck.bottom_up_blocks.0.'),
     (set_layer('13', 8, 8), 'the first is model.13.bn.bias'),
-    (set_layer('0', 3, 8, 6), 'its first layer is a convolution (later YOLOv5) instead of Focus'),
+    (
+        set_layer('0', 3, 8, 5),
+        'its stem is neither Focus nor a convolution of 3 x 6 x 6, but 3 x 5 x 5',
+    ),
     (lambda model: model._modules.clear(), "KeyError('model')"),
     (add_doubling_modules, TOO_MANY if TORCH_CAN else 'are larger than the file'),
     (add_itself, UNKNOWN),

@@ -1,8 +1,9 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Converts a released KAPAO or YOLOv5-P6 checkpoint to MMEngine's format.
+"""Converts a checkpoint of KAPAO, YOLOv5-P6 or YOLOX to MMEngine's format.
 
-A KAPAO model is converted completely. Of a YOLOv5-P6 detector, only the backbone and neck are
-converted, as a start for training. No code in the file is executed.
+A released KAPAO model is converted completely. Of a detector, only what fits backbone and neck is
+converted, as a start for training: all of YOLOv5-P6 (any release, or MMYOLO's), a part of YOLOX
+(MMDetection's). No code in the file is executed.
 """
 
 import argparse
@@ -18,7 +19,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('source', metavar='IN', type=Path, help='released checkpoint (.pt)')
+    parser.add_argument('source', metavar='IN', type=Path, help='checkpoint to convert (.pt, .pth)')
     parser.add_argument('out', metavar='OUT', type=Path, help='converted checkpoint (.pth)')
     return parser.parse_args()
 
@@ -29,8 +30,13 @@ if __name__ == '__main__':
 from torch import nn
 
 from kapao_mm import register_all_modules
-from kapao_mm.converters.conversion import build_model, find_model_config, make_checkpoint
-from kapao_mm.converters.released_checkpoint import ReleasedCheckpoint, read_released_checkpoint
+from kapao_mm.converters.conversion import (
+    build_model,
+    find_model_config,
+    make_checkpoint,
+    read_source,
+)
+from kapao_mm.converters.released_checkpoint import ReleasedCheckpoint
 from kapao_mm.engine import AtomicBackend, check_output, checkpoint_bytes
 from kapao_mm.utils.project_files import project_dir
 
@@ -41,13 +47,29 @@ def summarize(released: ReleasedCheckpoint, model: nn.Module) -> str:
     """Returns a line on the converted model and the parts left out."""
     width, depth = released.multiples
     millions = sum(weight.numel() for weight in model.parameters()) / 1e6
-    size = f'width {width:.3g}, depth {depth:.3g}: {millions:.2f} M parameters'
+    missing = model.state_dict().keys() - released.weights.keys()
+    part = 'a part of the ' if missing else ''
+    size = f'width {width:.3g}, depth {depth:.3g}: {part}{millions:.2f} M parameters'
     if released.num_keypoints:
         return f'KAPAO, {released.num_keypoints} keypoints, {size}'
-    return (
-        f'YOLOv5-P6, {size} of backbone and neck; left out: the head, for '
-        f'{released.num_classes} classes'
-    )
+    classes = f', for {released.num_classes} classes' if released.num_classes else ''
+    return f'{released.kind}, {size} of backbone and neck; left out: the head{classes}'
+
+
+def count_numbers(released: ReleasedCheckpoint, model: nn.Module) -> list[str]:
+    """Returns lines on the numbers that were taken, adapted and left out, and those missing."""
+    sizes = {name: value.numel() for name, value in released.weights.items()}
+    adapted = sum(sizes[name] for name in released.adapted)
+    how = f' ({", ".join(released.adapted.values())})' if released.adapted else ''
+    parts = ', '.join(f'{part} {count:,}' for part, count in released.left_out.items())
+    lines = [
+        f'Numbers taken: {sum(sizes.values()) - adapted:,}; adapted: {adapted:,}{how}; '
+        f'left out: {sum(released.left_out.values()):,} ({parts})'
+    ]
+    missing = [v.numel() for name, v in model.state_dict().items() if name not in sizes]
+    if missing:
+        lines.append(f'{sum(missing):,} numbers of backbone and neck keep their initial values')
+    return lines
 
 
 def next_command(num_keypoints: int, size: str, options: dict[str, Any], out: Path) -> str:
@@ -70,12 +92,17 @@ def main() -> None:
     args = parse_args()
     check_output(args.out, args.source)
     register_all_modules()
-    released = read_released_checkpoint(args.source)
+    released = read_source(args.source)
     size, options = find_model_config(released)
     model = build_model(released, size, options)
     checkpoint = make_checkpoint(released, model, args.source)
     AtomicBackend().put(checkpoint_bytes(checkpoint), args.out)
-    print(summarize(released, model))
+    print(summarize(released, model), *count_numbers(released, model), sep='\n')
+    if released.pools and 'model.backbone.spp_kernal_sizes' in options:
+        has = 'is assumed to have' if released.partial else 'has'  # a state dict has no pools
+        print(f'Its pyramid pooling {has} kernels {released.pools}; the command below sets them')
+    if released.spp_last:
+        print('Its pyramid pooling comes after the last CSP layer, as the command below sets')
     if 'model.head.anchors' in options:
         print('Its anchors differ from the config; the command below sets them')
     if released.num_keypoints and 'dataset_meta' not in checkpoint['meta']:
