@@ -145,8 +145,8 @@ class KeypointDataset(BaseCocoStyleDataset):
 
     def _load_annotations(self) -> tuple[list[dict], list[dict]]:
         """Loads instances and images, and logs the numbers of those kept and removed."""
-        self._check_paths()
-        content = read_annotations(self.ann_file)
+        self.check_paths()
+        content = read_annotations(self.ann_file, images=self.data_prefix['img'])
         faults = fatal_faults(content, self._metainfo, self.test_mode)
         raise_faults(self.ann_file, faults, '; kapao check-dataset lists all')
         self._metainfo['CLASSES'] = content.get('categories', [])
@@ -182,7 +182,7 @@ class KeypointDataset(BaseCocoStyleDataset):
                 if instance is not None:
                     yield instance
 
-    def _check_paths(self) -> None:
+    def check_paths(self) -> None:
         """Raises InputError if the data root, the annotation file or the images are missing."""
         for name, path in (
             ('data root', self.data_root),

@@ -31,6 +31,11 @@ CROWD_INDEX = Rule(
     "add it, or evaluate with iou_type='keypoints'",
     lambda image: not are_numbers([image.get('crowdIndex')]),
 )
+NO_AREA = Rule(
+    "annotations without 'area'",
+    'OKS uses 0.53 of the area of every box in the file (use_area=False)',
+    lambda a: a.get('area') is None,
+)
 NEGATIVE_BOX = Rule(
     "annotations whose 'bbox' has a negative width or height",
     'write x, y, width and height',

@@ -192,10 +192,10 @@ def test_file_without_optional_keys_works(build, coco_file):
 @pytest.mark.parametrize(
     ('kind', 'key', 'value', 'message'),
     [
-        ('annotations', 'id', '12', "id is not a whole number: annotations[1] (id '12'); number"),
+        ('annotations', 'id', 1.5, 'id is not a whole number: annotations[1] (id 1.5); number'),
         ('annotations', 'bbox', None, "annotations without 'bbox': 12; use a file of keypoint"),
         ('annotations', 'keypoints', [1] * 6, "with 2 keypoints, the metainfo of 'triples' has 3"),
-        ('categories', 'id', '1', "id is not a whole number: categories[0] (id '1'); number"),
+        ('categories', 'id', [1], 'id is not a whole number: categories[0] (id [1]); number'),
     ],
 )
 def test_fault_is_one_error(build, coco_file, tmp_path, kind, key, value, message, test_mode):
@@ -208,7 +208,8 @@ def test_fault_is_one_error(build, coco_file, tmp_path, kind, key, value, messag
 
 
 def test_first_of_several_kinds_of_faults_is_named(build, coco_file):
-    del coco_file['annotations'][0]['bbox'], coco_file['annotations'][1]['keypoints']
+    del coco_file['annotations'][0]['bbox']
+    coco_file['annotations'][1]['keypoints'] = 'x'
     with pytest.raises(InputError, match=r"without 'bbox': 11; .* \(1 more kinds of faults\)"):
         build(coco_file)
 

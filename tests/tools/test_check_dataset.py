@@ -103,11 +103,11 @@ def test_faults_are_reported_with_all_ids(check, train):
 def test_file_without_correct_images_has_no_statistics(check, train):
     content, write = train
     for image in content['images']:
-        image['id'] = str(image['id'])
+        image['id'] += 0.5
     write()
     code, printed, report = check()
     assert code == 1
-    assert "4 images whose id is not a whole number (images[0] (id '" in printed
+    assert '4 images whose id is not a whole number (images[0] (id ' in printed
     assert 'statistics' not in report['train']
 
 

@@ -113,7 +113,11 @@ def read_and_check(dataset: KeypointDataset) -> tuple[dict | None, list[Annotati
         The content without faulty entries, or None if the whole file is faulty, and its errors.
     """
     try:
-        content = read_annotations(dataset.ann_file, say=lambda line: print(f'  {line}'))
+        content = read_annotations(
+            dataset.ann_file,
+            say=lambda line: print(f'  {line}'),
+            images=dataset.data_prefix['img'],
+        )
     except InputError as error:
         remedy = 'correct it, or give another one with --cfg-options data_root=DIR'
         return None, [AnnotationIssue('file', str(error), remedy)]

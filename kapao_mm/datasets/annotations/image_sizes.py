@@ -9,13 +9,16 @@ from pathlib import Path
 
 from mmengine.logging import print_log
 from PIL import Image
+from rich.progress import track
 
 from kapao_mm.errors import InputError
 from kapao_mm.utils.image_files import read_image
 
 from .issues import AnnotationIssue, Rule, find_issues
+from .values import is_name
 
 ORIENTATION = 0x0112  # EXIF tag
+SHOW_PROGRESS = 200  # number of images
 IMAGE_FAULTS = dict(
     missing=('images missing in {folder}', 'copy them there, or correct file_name'),
     unreadable=('images that cannot be read', 'copy them again'),
@@ -96,6 +99,58 @@ def find_image_faults(images: list[dict], folder: str) -> list[AnnotationIssue]:
         for key, (what, remedy) in IMAGE_FAULTS.items()
     ]
     return find_issues('images', images, rules)
+
+
+def fill_sizes(images: list[dict], folder: str | None) -> list[AnnotationIssue]:
+    """Fills missing sizes of images from their files, in place.
+
+    Sizes that are null, 0 or negative are missing. Those that cannot be read are removed.
+
+    Args:
+        images: Images of an annotation file.
+        folder: Folder of the image files; None leaves the sizes missing.
+
+    Returns:
+        Which images got their size.
+    """
+    missing = [i for i, image in enumerate(images) if _lacks_size(image)]
+    for index in missing:
+        for key in ('width', 'height'):
+            images[index].pop(key, None)
+    if folder is None or not missing:
+        return []
+    with ThreadPoolExecutor() as pool:
+        sizes = pool.map(lambda i: _file_size(images[i], folder), missing)
+        title = f'Reading {len(missing)} image sizes'
+        hide = len(missing) < SHOW_PROGRESS
+        shown = track(sizes, title, total=len(missing), transient=True, disable=hide)
+        found = {i: size for i, size in zip(missing, shown, strict=True) if size}
+    for index, (width, height) in found.items():
+        images[index].update(width=width, height=height)
+    filled = {id(images[index]) for index in found}
+    what = "images whose 'width' or 'height' is missing, null, 0 or negative"
+    rule = Rule(what, f'read from their files in {folder or "."}', lambda im: id(im) in filled)
+    return find_issues('images', images, [rule])
+
+
+def _lacks_size(image: dict) -> bool:
+    sides = [image.get(key) for key in ('width', 'height')]
+    return any(side is None or (type(side) in (int, float) and side <= 0) for side in sides)
+
+
+def _file_size(image: dict, folder: str) -> tuple[int, int] | None:
+    """Returns the size (w, h) of an image as it is decoded, or None if it cannot be read."""
+    if not is_name(image.get('file_name')):
+        return None
+    path = osp.join(folder, image['file_name'])
+    try:
+        with Image.open(path) as opened:
+            return opened.size[::-1] if _is_turned(path) else opened.size
+    except Exception:  # PIL may not support a format that OpenCV decodes
+        try:
+            return read_image(Path(path)).shape[1::-1]
+        except InputError:
+            return None
 
 
 def describe_mismatch(size: tuple[int, int], annotated: tuple[int, int], path: str) -> str:

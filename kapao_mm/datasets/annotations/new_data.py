@@ -29,13 +29,17 @@ class NewData(NamedTuple):
     new_files: dict[Path, str]
 
 
-def read_new_annotations(path: Path) -> dict:
+def read_new_annotations(path: Path, images: Path | None = None) -> dict:
     """Reads an annotation file, and makes the checks that need no metainfo.
+
+    Args:
+        path: The annotation file.
+        images: Folder of its images, by default that of the file.
 
     Raises:
         InputError: If the file cannot be read or has errors.
     """
-    content = read_annotations(path, LISTS, say=print)
+    content = read_annotations(path, LISTS, say=print, images=images or path.parent)
     faults = empty_faults(content, ['categories']) or [
         *category_faults(content['categories']),
         *image_faults(content['images']),
@@ -64,9 +68,9 @@ def find_data(
     Raises:
         InputError: If a file is missing or invalid, or its first image is missing.
     """
-    train, new_files = read_new_annotations(train_ann), {}
+    train, new_files = read_new_annotations(train_ann, train_img), {}
     if val_ann:
-        val = read_new_annotations(val_ann)
+        val = read_new_annotations(val_ann, val_img or train_img)
     else:
         train, val = split_images(train, share)
         stem = train_ann.stem
