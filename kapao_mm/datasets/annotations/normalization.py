@@ -104,7 +104,8 @@ def _add_visibilities(annotation: dict, counts: dict[int, int]) -> bool:
     for i in range(0, len(found), step):
         x, y, visible = [*found[i : i + step], None][:3]
         if _is_missing(visible):
-            visible = 0 if _is_missing(x) or _is_missing(y) or (x == 0 and y == 0) else 2
+            labeled = not (_is_missing(x) or _is_missing(y) or x == y == 0)
+            x, y, visible = (x, y, 2) if labeled else (0, 0, 0)
         keypoints += [x, y, visible]
     annotation['keypoints'] = keypoints
     return True
@@ -162,7 +163,7 @@ def _is_empty(annotation: dict) -> bool:
     """Returns whether a box has neither width nor height nor a labeled keypoint."""
     box, keypoints = annotation.get('bbox'), annotation.get('keypoints') or []
     no_size = are_numbers(box) and len(box) == 4 and box[2] == box[3] == 0
-    return no_size and are_numbers(keypoints) and not _count_labeled(keypoints)
+    return no_size and isinstance(keypoints, list) and not any(map(_is_positive, keypoints[2::3]))
 
 
 def _count_labeled(keypoints: list[float]) -> int:
@@ -171,6 +172,10 @@ def _count_labeled(keypoints: list[float]) -> int:
 
 def _is_missing(value: Any) -> bool:
     return value is None or value != value
+
+
+def _is_positive(value: Any) -> bool:
+    return type(value) in (int, float) and value > 0
 
 
 def _is_negative(value: Any) -> bool:
@@ -249,6 +254,11 @@ def normalize(content: dict, folder: str | None = None) -> list[AnnotationIssue]
     """
     images, annotations = content.get('images', []), content.get('annotations', [])
     issues = normalize_ids(content)
+    if empty := find_issues('annotations', annotations, [EMPTY]):
+        left_out = set(empty[0].indices)
+        annotations = [a for i, a in enumerate(annotations) if i not in left_out]
+        content['annotations'] = annotations
+        issues += empty
     if folder is not None:
         issues += find_files(images, folder)
     counts = keypoint_counts(content)
@@ -256,9 +266,4 @@ def normalize(content: dict, folder: str | None = None) -> list[AnnotationIssue]
     issues += find_issues('annotations', annotations, KEYPOINT_RULES, counts)
     for kind, rules in NORMALIZATIONS.items():
         issues += find_issues(kind, content.get(kind, []), rules)
-    issues += fill_sizes(images, folder)
-    empty = find_issues('annotations', annotations, [EMPTY])
-    if empty:
-        left_out = set(empty[0].indices)
-        content['annotations'] = [a for i, a in enumerate(annotations) if i not in left_out]
-    return issues + empty
+    return issues + fill_sizes(images, folder)
