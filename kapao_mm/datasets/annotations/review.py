@@ -113,7 +113,7 @@ ANNOTATION_RULES = (
     ),
     Rule(
         "annotations without an 'area' above 0",
-        'evaluation needs it, or use_area=False in the metric',
+        'without area, OKS uses 0.53 of all boxes (use_area=False); 0 and less stop evaluation',
         lambda a: not (are_numbers([a.get('area')]) and a['area'] > 0),
     ),
 )
