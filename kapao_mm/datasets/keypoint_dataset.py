@@ -18,6 +18,8 @@ from kapao_mm.errors import InputError
 
 from .annotations.checks import categories_by_id, fatal_faults
 from .annotations.image_sizes import SizeCheck
+from .annotations.issues import tell
+from .annotations.keypoint_names import order_keypoints
 from .annotations.reader import raise_faults, read_annotations
 from .image_cache import ImageCache
 from .metainfo import read_metainfo
@@ -42,7 +44,8 @@ class KeypointDataset(BaseCocoStyleDataset):
     With several categories (:func:`read_metainfo`), the category of an annotation is found by its
     name in the annotation file, and it has the keypoints of that category. With a single category,
     all annotations belong to it, whatever their category is called. Samples have the K keypoint
-    types of all categories, and ``category_id`` (n,) int, 0..C-1.
+    types of all categories, and ``category_id`` (n,) int, 0..C-1. A file that names the keypoints
+    in another order than the metainfo is read in the order of the metainfo.
 
     Otherwise test samples are those of MMPose. Training samples differ from MMPose's:
 
@@ -151,6 +154,7 @@ class KeypointDataset(BaseCocoStyleDataset):
         raise_faults(self.ann_file, faults, '; kapao check-dataset lists all')
         self._metainfo['CLASSES'] = content.get('categories', [])
         self._category_of = categories_by_id(content, self._metainfo)
+        tell(self.ann_file, order_keypoints(content, self._metainfo, self._category_of))
         images = [
             self._image_info(image)
             for image in content['images']
