@@ -187,20 +187,20 @@ def main() -> None:
     print(f'fusion_distance: {fusion_distance} px, by the size of the objects')
 
     folder = args.out or Path('configs', name)
-    split = new_data.split_files(data, folder)
+    parts = new_data.part_files(data, folder)
     config = new_config.NewConfig(
         name=name,
         folder=folder,
         size=args.size,
         short=args.schedule == 'short',
         data=paths,
-        split=split,
+        parts=parts,
         categories=categories,
         use_area=use_area,
         fusion_distance=fusion_distance,
     )
     check_sizes(config, metainfos, instances)
-    contents = zip(split.values(), (data.train, data.val), strict=False)
+    contents = zip(parts.values(), (data.train, data.val), strict=False)
     files = {path: json.dumps(content) for path, content in contents}
     files |= new_config.texts(config, metainfos)
     new_config.write_files(files, args.force)

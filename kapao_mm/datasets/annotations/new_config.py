@@ -63,8 +63,8 @@ class NewConfig(NamedTuple):
         size: Size of the model: 'n', 's', 'm' or 'l'.
         short: Whether to use the short schedule with small inputs, or the published one.
         data: Values of data_root, train_ann, train_img, val_ann and val_img.
-        split: Files of annotations in ``folder`` that replace train_ann and val_ann, see
-            :func:`split_files`.
+        parts: Files of annotations in ``folder`` that replace train_ann and val_ann, see
+            :func:`part_files`.
         categories: Categories of the model.
         use_area: Whether evaluation uses the areas of the annotations.
         fusion_distance: Maximum distance of fusion, px of the original image.
@@ -75,7 +75,7 @@ class NewConfig(NamedTuple):
     size: str
     short: bool
     data: Mapping[str, str]
-    split: Mapping[str, Path]
+    parts: Mapping[str, Path]
     categories: list[Category]
     use_area: bool
     fusion_distance: int
@@ -179,7 +179,7 @@ def _values(config: NewConfig) -> dict[str, Any]:
     files = [here + name for name in _metainfo_names(config.categories)]
     counts = [len(category.keypoints) for category in config.categories]
     return dict(
-        **config.data | {key: here + path.name for key, path in config.split.items()},
+        **config.data | {key: here + path.name for key, path in config.parts.items()},
         metainfo=join_metainfos(
             config.name, config.categories, [dict(from_file=file) for file in files]
         ),

@@ -20,13 +20,14 @@ class NewData(NamedTuple):
         train: Annotations for training.
         val: Annotations for validation.
         paths: Paths by the names of configs: train_ann, train_img, val_ann, val_img.
-        is_split: Whether ``train`` and ``val`` are parts of one file, that of both paths.
+        are_parts: Whether ``train`` and ``val`` are parts of the files of ``paths``, which must be
+            written, see :func:`part_files`.
     """
 
     train: dict
     val: dict
     paths: dict[str, Path]
-    is_split: bool
+    are_parts: bool
 
 
 def read_new_annotations(path: Path) -> dict:
@@ -83,16 +84,16 @@ def find_data(
     return NewData(train, val, paths, is_split)
 
 
-def split_files(data: NewData, folder: Path) -> dict[str, Path]:
-    """Returns where the parts of a split file go, by the names of configs; {} if there are none.
+def part_files(data: NewData, folder: Path) -> dict[str, Path]:
+    """Returns where parts of files go, by the names of configs; {} if whole files are used.
 
     Args:
         data: The new dataset.
         folder: Folder of the config. Nothing is written beside the data.
     """
-    stem = data.paths['train_ann'].stem
-    parts = ('train', 'val') if data.is_split else ()
-    return {f'{part}_ann': folder / f'{stem}_{part}.json' for part in parts}
+    parts = ('train', 'val') if data.are_parts else ()
+    stems = {part: data.paths[f'{part}_ann'].stem for part in parts}
+    return {f'{part}_ann': folder / f'{stem}_{part}.json' for part, stem in stems.items()}
 
 
 def locate(paths: dict[str, Path]) -> dict[str, str]:
