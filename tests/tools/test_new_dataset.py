@@ -222,8 +222,8 @@ def test_validation_images_are_drawn_if_there_is_no_validation_file(new, data):
 def test_split_keeps_images_of_each_category_for_training(new, data, fraction, val_images):
     message, out, config = new(data(), '--val-fraction', fraction)
     assert message is None
-    counts = f'{6 - val_images} images for training, {val_images} for validation'
-    assert f'split at random: {counts}' in out
+    counts = f'{6 - val_images} for training, {val_images} for validation'
+    assert f'split at random, images: {counts}' in out
     train = read(config.with_name('all_train.json'))
     assert {a['category_id'] for a in train['annotations']} == {1, 2}
     assert read(config.with_name('all_val.json'))['annotations']
@@ -249,7 +249,7 @@ def few(path, count):
 def test_few_images_are_split(new, data, count):
     message, out, config = new(data(**few(data(), count)))
     assert message is None
-    assert f'split at random: {count - 1} images for training, 1 for validation' in out
+    assert f'split at random, images: {count - 1} for training, 1 for validation' in out
     cfg = load_config(config)
     for loader, images in ((cfg.train_dataloader, count - 1), (cfg.val_dataloader, 1)):
         assert len(DATASETS.build(loader.dataset | dict(pipeline=[]))) == images

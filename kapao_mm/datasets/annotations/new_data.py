@@ -112,7 +112,7 @@ def locate(paths: dict[str, Path]) -> dict[str, str]:
 def _describe_split(train: dict, val: dict, is_split: bool) -> str:
     counts = [len(part['images']) for part in (train, val)]
     if is_split:
-        return f'split at random: {counts[0]} images for training, {counts[1]} for validation'
+        return f'split at random, images: {counts[0]} for training, {counts[1]} for validation'
     return (
         f'too few images to split ({counts[0]}): validation is the training set, so its results '
         'say nothing about new images; give --val, or label more images'
