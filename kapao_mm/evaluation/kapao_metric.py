@@ -12,8 +12,9 @@ from mmpose.evaluation import CocoMetric
 from mmpose.evaluation.functional import transform_ann, transform_pred
 from mmpose.registry import METRICS
 
-from kapao_mm.datasets.annotations.checks import file_faults, id_faults
-from kapao_mm.datasets.annotations.issues import find_issues
+from kapao_mm.datasets.annotations.checks import categories_by_id, file_faults, id_faults
+from kapao_mm.datasets.annotations.issues import find_issues, tell
+from kapao_mm.datasets.annotations.keypoint_names import order_keypoints
 from kapao_mm.datasets.annotations.reader import raise_faults, read_annotations
 from kapao_mm.datasets.metainfo import category_ids
 from kapao_mm.errors import InputError
@@ -133,6 +134,7 @@ class KAPAOMetric(CocoMetric):
         elif 'annotations' in content:
             self._choose_area(path, content)
             raise_faults(path, label_faults(content, meta, self.use_area, self.iou_type))
+            tell(path, order_keypoints(content, meta, categories_by_id(content, meta)))
         else:
             raise InputError(
                 f'annotation file {path} has no annotations to evaluate against; '

@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image
 
 from kapao_mm.datasets import read_metainfo
+from kapao_mm.datasets.annotations.image_sizes import ORIENTATION
 from kapao_mm.datasets.annotations.reader import write_annotations
 from kapao_mm.errors import InputError
 from kapao_mm.utils.cli import exit_on_input_error
@@ -110,10 +111,11 @@ def box_around(keypoints: np.ndarray, size: tuple[int, int]) -> np.ndarray | Non
 
 
 def read_image_size(path: Path) -> tuple[int, int]:
-    """Reads the size (w, h) px of an image from its header."""
+    """Reads the size (w, h) px of an image, turned by its EXIF orientation, from its header."""
     try:
         with Image.open(path) as image:
-            return image.size
+            is_turned = image.getexif().get(ORIENTATION, 1) > 4
+            return image.size[::-1] if is_turned else image.size
     except OSError as error:
         raise InputError(f'image {path} cannot be read as an image') from error
 

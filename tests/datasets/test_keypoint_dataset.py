@@ -223,3 +223,10 @@ def test_real_files_load(shared_dir: Path, metainfo, ann_file, count, test_mode)
         )
     )
     assert len(dataset) == count
+
+
+def test_sides_of_training_boxes_are_relative_to_their_images(build):
+    crowd = person(3, 2) | dict(iscrowd=1)
+    dataset = build([person(1, 1, bbox=(5, 5, 20, 30)), person(2, 2, bbox=(30, 5, 99, 5)), crowd])
+    np.testing.assert_allclose(dataset.relative_sides, [[0.4, 0.6], [0.2, 0.1]])
+    assert build([], test_mode=False).relative_sides.shape == (0, 2)

@@ -1,4 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+import errno
 import json
 from pathlib import Path
 
@@ -6,6 +7,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmpose.registry import DATASETS, MODELS
+from PIL import Image
 
 from kapao_mm.datasets import read_metainfo
 from kapao_mm.engine.weights_only import load_weights_only
@@ -139,7 +141,7 @@ def test_config_is_short_and_loads_with_mmengine_from_any_folder(new, data, tmp_
         for path in config.parent.iterdir():
             assert len(path.read_text().splitlines()) < 50
         cfg = Config.fromfile(config)
-        assert cfg.train_dataloader.dataset.ann_file == 'all_train.json'
+        assert cfg.train_dataloader.dataset.ann_file == str(config.parent / 'all_train.json')
         assert read_metainfo(cfg.val_dataloader.dataset.metainfo)['num_keypoints'] == 5
 
 
@@ -206,24 +208,132 @@ def test_validation_images_are_drawn_if_there_is_no_validation_file(new, data):
     path = data()
     message, out, config = new(path, '--val-fraction', 0.4)
     assert message is None
-    train, val = (read(path.with_stem(f'all_{part}')) for part in ('train', 'val'))
+    train, val = (read(config.with_name(f'all_{part}.json')) for part in ('train', 'val'))
     assert (len(train['images']), len(val['images'])) == (4, 2)
     ids = [{image['id'] for image in part['images']} for part in (train, val)]
     assert ids[0] | ids[1] == {1, 2, 3, 4, 5, 6}
     assert [{a['image_id'] for a in part['annotations']} for part in (train, val)] == ids
     cfg = load_config(config)
-    assert (cfg.data_root, cfg.train_ann, cfg.val_ann) == (
-        str(path.parent),
-        'all_train.json',
-        'all_val.json',
-    )
+    assert cfg.data_root == str(path.parent)
+    assert cfg.train_ann == str(config.parent / 'all_train.json')
 
 
-@pytest.mark.parametrize('fraction', [0.01, 0.99])
-def test_fraction_that_leaves_no_images_is_an_error(new, data, fraction):
+@pytest.mark.parametrize(('fraction', 'val_images'), [(0.01, 1), (0.5, 3), (0.99, 4)])
+def test_split_keeps_images_of_each_category_for_training(new, data, fraction, val_images):
+    message, out, config = new(data(), '--val-fraction', fraction)
+    assert message is None
+    counts = f'{6 - val_images} for training, {val_images} for validation'
+    assert f'split at random, images: {counts}' in out
+    train = read(config.with_name('all_train.json'))
+    assert {a['category_id'] for a in train['annotations']} == {1, 2}
+    assert read(config.with_name('all_val.json'))['annotations']
+
+
+@pytest.mark.parametrize('fraction', [0, 1, -0.5, 'nan'])
+def test_fraction_outside_0_and_1_is_an_error(new, data, fraction):
     message, _, config = new(data(), '--val-fraction', fraction)
-    assert 'of 6 images leaves none for training or for validation' in message
+    assert 'it must be between 0 and 1' in message
     assert config is None
+
+
+def few(path, count):
+    """Returns the changes to a file so that it has images of one category only."""
+    objects = cows(path)[:count]
+    used = {a['image_id'] for a in objects}
+    images = [image for image in read(path)['images'] if image['id'] in used]
+    return dict(annotations=objects, images=images)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('count', [2, 3])
+def test_few_images_are_split(new, data, count):
+    message, out, config = new(data(**few(data(), count)))
+    assert message is None
+    assert f'split at random, images: {count - 1} for training, 1 for validation' in out
+    cfg = load_config(config)
+    for loader, images in ((cfg.train_dataloader, count - 1), (cfg.val_dataloader, 1)):
+        assert len(DATASETS.build(loader.dataset | dict(pipeline=[]))) == images
+
+
+def test_a_single_image_is_for_training_and_validation(new, data):
+    path = data(**few(data(), 1))
+    message, out, config = new(path)
+    assert message is None
+    assert 'too few images to split (1): validation is the training set' in out
+    cfg = load_config(config)
+    for dataset in (cfg.train_dataloader.dataset, cfg.val_dataloader.dataset):
+        assert Path(dataset.data_root, dataset.ann_file) == path
+    assert not list(config.parent.glob('*.json'))
+
+
+def test_split_leaves_annotations_on_both_sides(new, data):
+    some = few(data(), 2)
+    empty = [dict(id=i, file_name='images/0.jpg', width=9, height=9) for i in range(10, 28)]
+    message, _, config = new(data(**some | dict(images=[*empty, *some['images']])))
+    assert message is None
+    for part in ('train', 'val'):
+        assert len(read(config.with_name(f'all_{part}.json'))['annotations']) == 1
+
+
+@pytest.mark.parametrize('is_split', [True, False])
+def test_nothing_is_written_beside_the_data(new, data, is_split):
+    path, val = data(), data('val.json')
+    before = {file: file.stat().st_mtime_ns for file in path.parent.rglob('*')}
+    message, out, _ = new(path, *([] if is_split else ['--val', val]))
+    assert message is None
+    assert {file: file.stat().st_mtime_ns for file in path.parent.rglob('*')} == before
+
+
+def test_run_that_fails_late_leaves_nothing_behind(new, data, tmp_path, monkeypatch):
+    path, before = data(), sorted(tmp_path.rglob('*'))
+
+    def flush(file):
+        if file.name == 'metainfo_cow.py' and 'out' in file.parts:  # others are complete
+            raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr('kapao_mm.utils.atomic_file._flush', flush)
+    message, out, _ = new(path)
+    assert 'cannot be written: No space left' in message
+    assert 'wrote' not in out
+    assert sorted(tmp_path.rglob('*')) == before
+
+
+def test_validation_keypoints_in_another_order_are_reported(new, data):
+    path = data()
+    content = read(path)
+    content['categories'][1]['keypoints'] = ['shaft', 'wheel', 'axle']
+    message, out, _ = new(path, '--val', data('val.json', **content))
+    assert message is None
+    assert '3 annotations whose category names the keypoints in another order' in out
+    content['categories'][1]['keypoints'] = ['shaft', 'wheel', 'hub']
+    message, _, _ = new(path, '--val', data('val.json', **content), '--force')
+    assert 'val.json: annotations whose category names other keypoints' in message
+    assert '(hub instead of axle): 1, 3, 5;' in message
+
+
+def test_second_annotation_in_another_order_is_reordered(new, data):
+    path = data()
+    objects = cows(path)
+    moved = [dict(a, keypoints=[x + 1 for x in a['keypoints']]) for a in objects]
+    swapped = [dict(a, keypoints=a['keypoints'][3:] + a['keypoints'][:3]) for a in moved]
+    category = dict(read(path)['categories'][0], keypoints=['eye_r', 'eye_l'])
+    second = data('second.json', annotations=swapped, categories=[category])
+    first = data(annotations=objects)
+    _, out, config = new(first, '--val', first, '--second', second)
+    assert 'put into the order of the metainfo' in out
+    sigmas = read_metainfo(load_config(config).metainfo)['sigmas']
+    assert sigmas == pytest.approx([round(2**0.5 / 40, 4)] * 2)
+
+
+@pytest.mark.slow
+def test_first_image_of_another_size_is_reported(new, data):
+    path = data()
+    Image.new('RGB', (80, 100)).save(path.parent / 'images/0.jpg')
+    message, out, _ = new(path)
+    assert message is None
+    assert '0.jpg is 80 x 100 px, the annotations say 100 x 80 (exchanged), so its labels' in out
+    Image.new('RGB', (100, 80)).save(path.parent / 'images/0.jpg')
+    assert 'px, the annotations say' not in new(path, '--force')[1]
 
 
 def test_nothing_is_overwritten_without_force(new, data, tmp_path):
@@ -289,7 +399,7 @@ def test_bad_anchors_are_reported_with_the_tool_that_finds_better_ones(new, data
 @pytest.mark.parametrize(
     'changes, flags, message',
     [
-        (dict(images=[], annotations=[]), [], 'of 0 images'),
+        (dict(images=[], annotations=[]), [], 'it lists no images'),
         (dict(images=[dict(id=1)]), [], "images without 'file_name': 1"),
         (dict(annotations=None), [], "it has no list of objects 'annotations'"),
         (dict(categories=[]), [], 'it lists no categories'),
@@ -365,3 +475,4 @@ def test_all_files_are_written_or_none(new, data, tmp_path):
     message, out, config = new(path, '--force')
     assert 'metainfo_cow.py cannot be written' in message
     assert 'wrote' not in out
+    assert [file.name for file in (tmp_path / 'out').iterdir()] == ['metainfo_cow.py']

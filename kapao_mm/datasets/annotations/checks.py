@@ -11,6 +11,7 @@ from typing import Any
 
 from ..metainfo import category_ids
 from .issues import AnnotationIssue, Rule, find_issues
+from .keypoint_names import name_faults
 from .subset import keep_images
 from .values import are_numbers, has_id, is_list_of, is_name, is_number, valid_ids
 
@@ -214,7 +215,7 @@ def metainfo_faults(content: dict, metainfo: dict) -> list[AnnotationIssue]:
     for index, category in enumerate(metainfo['categories']):
         ids = {number for number in known if known[number] == index}
         faults += _count_faults(annotations, category, ids)
-    return faults
+    return faults or name_faults(content, metainfo, known)
 
 
 def _count_faults(annotations: list[dict], category: dict, ids: set[int]) -> list[AnnotationIssue]:

@@ -28,6 +28,8 @@ IMAGE_FAULTS = dict(
     ),
 )
 
+CHECK = 'its labels may be misplaced; kapao check-dataset lists all such images'
+
 
 class SizeCheck:
     """Raises an error or warns if the size of an image differs from the annotation file.
@@ -63,8 +65,7 @@ class SizeCheck:
             return
         fault = describe_mismatch(size, annotated, path)
         message = (
-            f'annotation file {osp.abspath(self.ann_file)}, image {image_id}: {fault}, so its '
-            'labels may be misplaced; kapao check-dataset lists all such images'
+            f'annotation file {osp.abspath(self.ann_file)}, image {image_id}: {fault}, so {CHECK}'
         )
         if self.on_mismatch == 'stop':
             raise InputError(f"{message}. on_size_mismatch='warn' of the dataset accepts them")
@@ -167,6 +168,21 @@ def describe_mismatch(size: tuple[int, int], annotated: tuple[int, int], path: s
         f'{osp.abspath(path)} is {size[0]} x {size[1]} px, the annotations say '
         f'{annotated[0]} x {annotated[1]}{reason}'
     )
+
+
+def size_fault(image: dict, path: Path) -> str | None:
+    """Returns how the size of an image file differs from the annotation file, or None.
+
+    Args:
+        image: Image of an annotation file, with ``width`` and ``height``.
+        path: Path of the image. One that cannot be read gives None.
+    """
+    try:
+        size = read_image(path).shape[1::-1]
+    except InputError:
+        return None
+    annotated = image['width'], image['height']
+    return None if size == annotated else describe_mismatch(size, annotated, str(path))
 
 
 def _is_turned(path: str) -> bool:

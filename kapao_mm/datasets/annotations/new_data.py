@@ -1,7 +1,6 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 """Reads the annotations of a new dataset, and finds the place of its files."""
 
-import json
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -9,6 +8,7 @@ from typing import NamedTuple
 from kapao_mm.errors import InputError
 
 from .checks import LISTS, annotation_faults, category_faults, empty_faults, image_faults
+from .image_sizes import CHECK, size_fault
 from .reader import raise_faults, read_annotations
 from .subset import split_images
 
@@ -20,13 +20,14 @@ class NewData(NamedTuple):
         train: Annotations for training.
         val: Annotations for validation.
         paths: Paths by the names of configs: train_ann, train_img, val_ann, val_img.
-        new_files: Texts of the annotation files that must be written, by path.
+        are_parts: Whether ``train`` and ``val`` are parts of the files of ``paths``, which must be
+            written, see :func:`part_files`.
     """
 
     train: dict
     val: dict
     paths: dict[str, Path]
-    new_files: dict[Path, str]
+    are_parts: bool
 
 
 def read_new_annotations(path: Path, images: Path | None = None) -> dict:
@@ -40,7 +41,7 @@ def read_new_annotations(path: Path, images: Path | None = None) -> dict:
         InputError: If the file cannot be read or has errors.
     """
     content = read_annotations(path, LISTS, say=print, images=images or path.parent)
-    faults = empty_faults(content, ['categories']) or [
+    faults = empty_faults(content, ['images', 'categories']) or [
         *category_faults(content['categories']),
         *image_faults(content['images']),
         *annotation_faults(content),
@@ -68,23 +69,35 @@ def find_data(
     Raises:
         InputError: If a file is missing or invalid, or its first image is missing.
     """
-    train, new_files = read_new_annotations(train_ann, train_img), {}
+    train, is_split = read_new_annotations(train_ann, train_img), False
     if val_ann:
         val = read_new_annotations(val_ann, val_img or train_img)
     else:
-        train, val = split_images(train, share)
-        stem = train_ann.stem
-        train_ann, val_ann = (train_ann.with_stem(f'{stem}_{part}') for part in ('train', 'val'))
-        new_files = {train_ann: json.dumps(train), val_ann: json.dumps(val)}
+        whole, val_ann = train, train_ann
+        train, val = split_images(whole, share)
+        is_split = train is not whole
+        print(_describe_split(train, val, is_split))
     paths = dict(
         train_ann=train_ann,
         train_img=train_img or train_ann.parent,
         val_ann=val_ann,
         val_img=val_img or train_img or val_ann.parent,
     )
-    _check_first_image(train, paths['train_img'], '--images')
-    _check_first_image(val, paths['val_img'], '--val-images')
-    return NewData(train, val, paths, new_files)
+    for content, part, flag in ((train, 'train', '--images'), (val, 'val', '--val-images')):
+        _check_first_image(content, paths[f'{part}_ann'], paths[f'{part}_img'], flag)
+    return NewData(train, val, paths, is_split)
+
+
+def part_files(data: NewData, folder: Path) -> dict[str, Path]:
+    """Returns where parts of files go, by the names of configs; {} if whole files are used.
+
+    Args:
+        data: The new dataset.
+        folder: Folder of the config. Nothing is written beside the data.
+    """
+    parts = ('train', 'val') if data.are_parts else ()
+    stems = {part: data.paths[f'{part}_ann'].stem for part in parts}
+    return {f'{part}_ann': folder / f'{stem}_{part}.json' for part, stem in stems.items()}
 
 
 def locate(paths: dict[str, Path]) -> dict[str, str]:
@@ -100,8 +113,24 @@ def locate(paths: dict[str, Path]) -> dict[str, str]:
     return dict(data_root=root) | {k: '' if path == '.' else path for k, path in below.items()}
 
 
-def _check_first_image(content: dict, folder: Path, flag: str) -> None:
+def _describe_split(train: dict, val: dict, is_split: bool) -> str:
+    counts = [len(part['images']) for part in (train, val)]
+    if is_split:
+        return f'split at random, images: {counts[0]} for training, {counts[1]} for validation'
+    return (
+        f'too few images to split ({counts[0]}): validation is the training set, so its results '
+        'say nothing about new images; give --val, or label more images'
+    )
+
+
+def _check_first_image(content: dict, ann_file: Path, folder: Path, flag: str) -> None:
+    """Checks that the first image of a file exists, and warns if it has another size."""
     for image in content['images'][:1]:
-        name = image['file_name']
-        if not os.path.isfile(folder / name):  # Path.is_file may raise
-            raise InputError(f'image {name} is not in {folder.absolute()}: set {flag}')
+        path = folder / image['file_name']
+        if not os.path.isfile(path):  # Path.is_file may raise
+            name, folder = image['file_name'], folder.absolute()
+            raise InputError(f'image {name} is not in {folder}: set {flag}')
+        if fault := size_fault(image, path):
+            print(
+                f'annotation file {ann_file.absolute()}, image {image["id"]}: {fault}, so {CHECK}'
+            )

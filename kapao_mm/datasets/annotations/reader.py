@@ -16,6 +16,7 @@ from kapao_mm.errors import InputError
 from kapao_mm.utils.atomic_file import atomic_path, check_folder
 
 from .checks import structure_faults
+from .foreign_formats import refuse_foreign_content, refuse_foreign_file
 from .issues import AnnotationIssue
 from .normalization import normalize
 
@@ -79,7 +80,9 @@ def read_annotations(
         InputError: If :func:`read_json` fails, a needed list is missing, or a list contains
             anything but objects.
     """
+    refuse_foreign_file(path)
     content = read_json(path, 'annotation file')
+    refuse_foreign_content(path, content)
     raise_faults(path, structure_faults(content, needed))
     for issue in normalize(content, None if images is None else str(images)):
         (say or _warn)(f'annotation file {osp.abspath(path)}: {issue.counted()}')
