@@ -3,11 +3,13 @@
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from kapao_mm.errors import InputError
 
+from .box_categories import keep_categories
 from .checks import LISTS, annotation_faults, category_faults, empty_faults, image_faults
 from .reader import raise_faults, read_annotations
 from .subset import split_images
@@ -29,11 +31,15 @@ class NewData(NamedTuple):
     new_files: dict[Path, str]
 
 
-def read_new_annotations(path: Path) -> dict:
+def read_new_annotations(path: Path, categories: Sequence[str] = ()) -> dict:
     """Reads an annotation file, and makes the checks that need no metainfo.
 
+    Args:
+        path: The file.
+        categories: Names of the categories to keep; by default all.
+
     Raises:
-        InputError: If the file cannot be read or has errors.
+        InputError: If the file cannot be read or has errors, or it does not have a category.
     """
     content = read_annotations(path, LISTS, say=print)
     faults = empty_faults(content, ['categories']) or [
@@ -42,7 +48,12 @@ def read_new_annotations(path: Path) -> dict:
         *annotation_faults(content),
     ]
     raise_faults(path, faults)
-    return content
+    names = [entry['name'] for entry in content['categories']]
+    if unknown := [name for name in categories if name not in names]:
+        raise InputError(
+            f'{path} has no category {", ".join(unknown)}; it has {", ".join(names)}'
+        )
+    return keep_categories(content, categories) if categories else content
 
 
 def find_data(
@@ -51,6 +62,7 @@ def find_data(
     train_img: Path | None,
     val_img: Path | None,
     share: float,
+    categories: Sequence[str] = (),
 ) -> NewData:
     """Reads the annotations of a dataset, and splits them if there are none for validation.
 
@@ -60,17 +72,19 @@ def find_data(
         train_img: Image folder; by default that of ``train_ann``.
         val_img: Image folder for validation; by default ``train_img``, or that of ``val_ann``.
         share: Share of the images for validation if there is no ``val_ann``.
+        categories: Names of the categories to keep; by default all. New files have these only.
 
     Raises:
         InputError: If a file is missing or invalid, or its first image is missing.
     """
-    train, new_files = read_new_annotations(train_ann), {}
+    train, new_files = read_new_annotations(train_ann, categories), {}
     if val_ann:
-        val = read_new_annotations(val_ann)
+        val = read_new_annotations(val_ann, categories)
     else:
         train, val = split_images(train, share)
-        stem = train_ann.stem
-        train_ann, val_ann = (train_ann.with_stem(f'{stem}_{part}') for part in ('train', 'val'))
+    if categories or not val_ann:  # written files have all and only what is used
+        val_ann = (val_ann or train_ann).with_stem(f'{(val_ann or train_ann).stem}_val')
+        train_ann = train_ann.with_stem(f'{train_ann.stem}_train')
         new_files = {train_ann: json.dumps(train), val_ann: json.dumps(val)}
     paths = dict(
         train_ann=train_ann,

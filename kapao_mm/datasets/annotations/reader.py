@@ -13,6 +13,7 @@ from mmengine.logging import print_log
 from kapao_mm.errors import InputError
 from kapao_mm.utils.atomic_file import atomic_path, check_folder
 
+from .box_categories import add_empty_keypoints
 from .checks import structure_faults
 from .issues import AnnotationIssue
 from .normalization import normalize
@@ -65,7 +66,7 @@ def read_annotations(
 
     Returns:
         The content of the file. Those of 'images', 'annotations' and 'categories' that exist are
-        lists of dicts.
+        lists of dicts. Annotations of categories without keypoints have an empty list of them.
 
     Raises:
         InputError: If :func:`read_json` fails, a needed list is missing, or a list contains
@@ -75,6 +76,7 @@ def read_annotations(
     raise_faults(path, structure_faults(content, needed))
     for issue in normalize(content):
         (say or _warn)(f'annotation file {osp.abspath(path)}: {issue.counted()}')
+    add_empty_keypoints(content)
     return content
 
 
