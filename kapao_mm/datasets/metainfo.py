@@ -45,8 +45,8 @@ def read_metainfo(metainfo: dict) -> dict[str, Any]:
 
     Raises:
         InputError: If a file or key is missing; no category has keypoints; sigmas or weights do not
-            match the number of keypoints; a left/right pair or a link of the skeleton names an unknown keypoint; or
-            keypoints are not numbered in order or share a name.
+            match the number of keypoints; a left/right pair or a link of the skeleton names an
+            unknown keypoint; or keypoints are not numbered in order or share a name.
     """
     if 'categories' not in metainfo:
         parsed = _read_category(metainfo)

@@ -87,9 +87,7 @@ def evaluate_results(
     return {key: _mean(part.get(key, NO_TRUTH) for part in found.values()) for key in keys} | single
 
 
-def metric_names(
-    categories: Sequence[Mapping[str, Any]], iou_type: str, box_ap: bool
-) -> list[str]:
+def metric_names(categories: Sequence[Mapping[str, Any]], iou_type: str, box_ap: bool) -> list[str]:
     """Returns the names of the metrics that :func:`evaluate_results` returns, in its order.
 
     Args:

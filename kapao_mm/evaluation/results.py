@@ -146,14 +146,15 @@ def _check_result(
             keypoints.
         boxes: Whether the record needs a bbox.
     """
-    keys = ['image_id', 'category_id', 'keypoints', *['bbox'] * boxes, 'score']
-    if isinstance(result, dict) and _length(result, lengths) == 0:
-        keys[2:-1] = ['bbox']
+    is_box = isinstance(result, dict) and _length(result, lengths) == 0
+    parts = ['bbox'] if is_box else ['keypoints', *['bbox'] * boxes]
+    keys = ('image_id', 'category_id', *parts, 'score')
     if not isinstance(result, dict):
         raise InputError(f'{name} is not an object with {", ".join(keys)}')
     for key in keys:
         if key not in result:
-            hint = '; evaluate without boxes: test_evaluator.box_ap=False' * (key == 'bbox')
+            optional = key == 'bbox' and not is_box
+            hint = '; evaluate without boxes: test_evaluator.box_ap=False' * optional
             raise InputError(f'{name} has no {key!r}{hint}')
     image_id, category_id = result['image_id'], result['category_id']
     name += f' (image {image_id!r})'

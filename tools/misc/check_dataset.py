@@ -132,8 +132,8 @@ def print_statistics(statistics: dict[str, Any]) -> None:
     mean, most = statistics['instances_per_image']
     print(
         '  statistics of the entries without faults:\n'
-        f'    annotations: {n - empty - crowd - boxes} with labeled keypoints, {empty} without, {crowd} '
-        'crowd regions' + (f', {boxes} of categories without keypoints' if boxes else '')
+        f'    annotations: {n - empty - crowd - boxes} with labeled keypoints, {empty} without, '
+        f'{crowd} crowd regions' + (f', {boxes} of categories without keypoints' if boxes else '')
     )
     if len(statistics['of_category']) > 1:
         print(f'    {", ".join(f"{k} {n}" for k, n in statistics["of_category"].items())}')

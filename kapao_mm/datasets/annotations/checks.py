@@ -222,7 +222,7 @@ def metainfo_faults(content: dict, metainfo: dict) -> list[AnnotationIssue]:
 def _mixed_faults(content: dict, metainfo: dict) -> list[AnnotationIssue]:
     """Finds annotations of box categories that a metainfo of one category would make poses of."""
     ids = find_box_categories(content) if len(metainfo['categories']) == 1 else set()
-    names = ', '.join(c['name'] for c in content.get('categories', []) if c.get('id') in ids)
+    names = ', '.join(str(c.get('name')) for c in content.get('categories', []) if c['id'] in ids)
     rule = Rule(
         f'annotations of the categories without keypoints {names}, but the metainfo has one '
         'category for all annotations',

@@ -50,9 +50,7 @@ def read_new_annotations(path: Path, categories: Sequence[str] = ()) -> dict:
     raise_faults(path, faults)
     names = [entry['name'] for entry in content['categories']]
     if unknown := [name for name in categories if name not in names]:
-        raise InputError(
-            f'{path} has no category {", ".join(unknown)}; it has {", ".join(names)}'
-        )
+        raise InputError(f'{path} has no category {", ".join(unknown)}; it has {", ".join(names)}')
     return keep_categories(content, categories) if categories else content
 
 

@@ -98,8 +98,8 @@ class KAPAOHead(BaseModule):
         num_categories: C.
 
     Raises:
-        InputError: If there is no keypoint type; or ``keypoint_size`` has neither one value nor K values, or a value is not above
-            0.
+        InputError: If there is no keypoint type; or ``keypoint_size`` has neither one value nor K
+            values, or a value is not above 0.
     """
 
     def __init__(
