@@ -42,7 +42,8 @@ class KeypointDataset(BaseCocoStyleDataset):
     """Keypoint dataset in COCO format (COCO, CrowdPose, ...) with all instances of each image.
 
     With several categories (:func:`read_metainfo`), the category of an annotation is found by its
-    name in the annotation file, and it has the keypoints of that category. With a single category,
+    name in the annotation file, and it has the keypoints of that category, or none if that has
+    none. With a single category,
     all annotations belong to it, whatever their category is called. Samples have the K keypoint
     types of all categories, and ``category_id`` (n,) int, 0..C-1. A file that names the keypoints
     in another order than the metainfo is read in the order of the metainfo.
@@ -168,7 +169,12 @@ class KeypointDataset(BaseCocoStyleDataset):
         instances = list(self._parse_instances(images, content.get('annotations', [])))
         if not self.test_mode:
             self.relative_sides = _relative_sides(instances, images)
-            unlabeled = sum(not instance['keypoints_visible'].any() for instance in instances)
+            categories = self._metainfo['categories']
+            unlabeled = sum(
+                not instance['keypoints_visible'].any()
+                and bool(categories[int(instance['category_id'])]['keypoint_ids'])
+                for instance in instances
+            )
             left_out = ', '.join(f'{n} {reason}' for reason, n in self._left_out.items())
             print_log(
                 f'{self.ann_file}: {len(images)} images, {len(instances)} instances, {unlabeled} '

@@ -3,7 +3,7 @@
 
 import contextlib
 import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,36 +63,46 @@ def evaluate_results(
     Returns:
         The keypoint metrics, then the box metrics, then 'AP without fusion'. Values are in 0..1, or
         :data:`NO_TRUTH`. With several categories these are means over the categories with ground
-        truth, followed by the metrics of each category as 'category/AP'.
+        truth, followed by the metrics of each category as 'category/AP'. A category without
+        keypoint types has the box metrics only.
     """
     found = {}
     for category, ids in zip(metainfo['categories'], category_ids(metainfo), strict=True):
-        part = _take_category(annotations, results, set(ids), use_area)
-        sigmas = np.asarray(metainfo['sigmas'])[category['keypoint_ids']]
+        types = category['keypoint_ids']
+        part = _take_category(annotations, results, set(ids), use_area and bool(types))
+        sigmas = np.asarray(metainfo['sigmas'])[types]
+        metrics = {}
         with contextlib.redirect_stdout(io.StringIO()):  # hides the tables of COCO's tools
-            metrics = _keypoint_metrics(*part, sigmas, iou_type, use_area)
+            if types:
+                metrics |= _keypoint_metrics(*part, sigmas, iou_type, use_area)
             metrics |= _box_metrics(*part) if box_ap else {}
-            if unfused is not None:
+            if types and unfused is not None:
                 part = _take_category(annotations, unfused, set(ids), use_area)
                 metrics[WITHOUT_FUSION] = _keypoint_ap(*part, sigmas, iou_type, use_area)
         found[category['name']] = metrics
     if len(found) == 1:
         return metrics
     single = {f'{name}/{key}': part[key] for name, part in found.items() for key in part}
-    return {key: _mean(part[key] for part in found.values()) for key in metrics} | single
+    keys = max(found.values(), key=len)  # of a category with keypoints
+    return {key: _mean(part.get(key, NO_TRUTH) for part in found.values()) for key in keys} | single
 
 
-def metric_names(categories: list[str], iou_type: str, box_ap: bool) -> list[str]:
+def metric_names(categories: Sequence[Mapping[str, Any]], iou_type: str, box_ap: bool) -> list[str]:
     """Returns the names of the metrics that :func:`evaluate_results` returns, in its order.
 
     Args:
-        categories: Names of the categories.
+        categories: Categories of the metainfo.
         iou_type: As in :func:`evaluate_results`.
         box_ap: As in :func:`evaluate_results`.
     """
-    names = [*KEYPOINT_METRICS[iou_type], *(BOX_METRICS if box_ap else ())]
+    boxes = [*BOX_METRICS] if box_ap else []
+    names = [*KEYPOINT_METRICS[iou_type], *boxes]
     several = categories if len(categories) > 1 else []
-    return names + [f'{category}/{name}' for category in several for name in names]
+    return names + [
+        f'{category["name"]}/{name}'
+        for category in several
+        for name in (names if category['keypoint_ids'] else boxes)
+    ]
 
 
 def count_truths(
@@ -107,10 +117,12 @@ def count_truths(
         use_area: As in :func:`evaluate_results`.
 
     Returns:
-        Number of objects by name of the category.
+        Number of objects by name of each category that has keypoint types.
     """
     counts = {}
     for category, ids in zip(metainfo['categories'], category_ids(metainfo), strict=True):
+        if not category['keypoint_ids']:
+            continue
         _, truths, _ = _take_category(annotations, [], set(ids), use_area)
         numbers = [
             truth['num_keypoints'] if iou_type == 'keypoints_crowd' else count_labeled(truth)
@@ -126,7 +138,7 @@ def format_metrics(metrics: Mapping[str, float], categories: list[str]) -> str:
     names = categories if len(categories) > 1 else []
     rows = [['', 'mean', *names]] if names else []
     for key in (key for key in metrics if '/' not in key):
-        values = [metrics[key], *(metrics[f'{name}/{key}'] for name in names)]
+        values = [metrics[key], *(metrics.get(f'{name}/{key}', NO_TRUTH) for name in names)]
         rows.append([key, *('-' if value < 0 else f'{value:.4f}' for value in values)])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return '\n'.join('  '.join(map(str.rjust, row, widths)) for row in rows)
@@ -177,9 +189,8 @@ def count_labeled(ann: Mapping[str, Any]) -> int:
 
 def _detection(result: Mapping[str, Any]) -> dict[str, Any]:
     """Returns keypoints, box and area of a result; the area is the box's, as in ``loadRes``."""
-    keypoints = np.array(result['keypoints'], float).reshape(-1, 3)
-    top_left, size = keypoints[:, :2].min(0), np.ptp(keypoints[:, :2], 0)
-    bbox = result.get('bbox') or [*top_left, *size]
+    keypoints = np.array(result.get('keypoints', []), float).reshape(-1, 3)
+    bbox = result.get('bbox') or [*keypoints[:, :2].min(0), *np.ptp(keypoints[:, :2], 0)]
     keypoints[:, 2] = 1  # unused score; xtcocotools drops poses whose scores are all 0
     return dict(bbox=bbox, area=bbox[2] * bbox[3], keypoints=keypoints.ravel())
 

@@ -295,8 +295,7 @@ class KAPAOMetric(CocoMetric):
     @property
     def metric_names(self) -> list[str]:
         """Returns the names of the metrics, such as 'coco/AP'; the metainfo must be set before."""
-        categories = [category['name'] for category in self.dataset_meta['categories']]
-        names = metric_names(categories, self.iou_type, self.box_ap)
+        names = metric_names(self.dataset_meta['categories'], self.iou_type, self.box_ap)
         return [] if self.format_only else [f'{self.prefix}/{name}' for name in names]
 
     def table(self, metrics: dict[str, float]) -> str:

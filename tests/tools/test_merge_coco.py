@@ -118,3 +118,11 @@ def test_file_without_categories_for_its_annotations_is_refused(merge):
     assert "'category_id' is none of the file's categories: 1" in merge(
         a=content(CAT) | dict(categories=[])
     )
+
+
+@pytest.mark.parametrize('keypoints', [{}, dict(keypoints=[])])
+def test_category_without_keypoints_is_merged_beside_others(merge, keypoints):
+    ball = dict(id=3, name='ball')
+    merged = merge(cats=content(CAT), balls=content(ball), more=content(ball | keypoints))
+    assert [category['name'] for category in merged['categories']] == ['cat', 'ball']
+    assert [a['category_id'] for a in merged['annotations']] == [1, 2, 2]

@@ -195,6 +195,57 @@ def test_categories_with_different_keypoints_are_categories_of_the_model(new, da
     assert 'HorizontalFlip' not in [step['type'] for step in cfg.train_pipeline]
 
 
+@pytest.fixture
+def with_cages(data):
+    """The path of annotations with a third category, which has no keypoints."""
+    content = read(data())
+    cage = dict(id=50, image_id=1, category_id=9, bbox=[5, 5, 50, 50], area=2500)
+    cages = [cage | dict(id=50 + i, image_id=i) for i in range(1, 7)]
+    content['annotations'] += cages
+    content['categories'].append(dict(id=9, name='cage'))
+    return data(**content)
+
+
+def test_category_without_keypoints_is_a_category_of_the_model(new, with_cages):
+    message, out, config = new(with_cages)
+    assert message is None
+    assert 'cage: 5 annotations, no keypoints: boxes only\nfusion_distance' in out
+    cfg = load_config(config)
+    assert cfg.model.head.num_keypoints == [2, 3, 0]
+    names = [category['name'] for category in read_metainfo(cfg.metainfo)['categories']]
+    assert names == ['cow', 'ox cart', 'cage']
+    found = {path.name for path in config.parent.glob('metainfo*')}
+    assert found == {'metainfo_cow.py', 'metainfo_ox_cart.py'}
+
+
+@pytest.mark.parametrize('validation', [False, True])
+def test_chosen_categories_are_those_of_the_model(new, with_cages, validation):
+    val = ['--val', with_cages] if validation else []
+    message, _, config = new(with_cages, *val, '--category', 'cow', 'cage')
+    assert message is None
+    cfg = load_config(config)
+    assert cfg.model.head.num_keypoints == [2, 0]
+    for loader in (cfg.train_dataloader, cfg.val_dataloader):
+        path = Path(loader.dataset.data_root, loader.dataset.ann_file)
+        assert path != with_cages
+        assert {a['category_id'] for a in read(path)['annotations']} == {1, 9}
+        dataset = DATASETS.build({**loader.dataset, 'pipeline': []})
+        assert len(dataset) == len(read(path)['images'])
+
+
+@pytest.mark.parametrize(
+    'chosen, message',
+    [
+        (['cow', 'dog'], 'has no category dog; it has cow, ox cart, cage'),
+        (['cage'], 'cage: no category has keypoints'),
+    ],
+)
+def test_categories_that_make_no_model_are_refused(new, with_cages, chosen, message):
+    found, _, config = new(with_cages, '--category', *chosen)
+    assert message in found
+    assert config is None
+
+
 def test_categories_with_the_same_keypoints_are_merged(new, shared_dir):
     _, out, config = new(*sample_args(shared_dir, 'animals'), name='animal')
     assert out.startswith(

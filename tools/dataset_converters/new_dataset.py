@@ -37,6 +37,13 @@ def parse_args() -> argparse.Namespace:
         help='without --val: share of the images for validation, drawn at random (give --val if '
         'images are alike, such as frames of a video) [0.1]',
     )
+    add(
+        '--category',
+        nargs='+',
+        default=[],
+        metavar='NAME',
+        help='categories to use; annotations of others are left out [all]',
+    )
     add('--size', choices='nsml', default='n', help='size of the model [n]')
     add(
         '--schedule',
@@ -78,6 +85,7 @@ from kapao_mm.datasets.annotations.keypoint_names import (
 from kapao_mm.datasets.annotations.object_sizes import choose_fusion_distance, find_small_objects
 from kapao_mm.datasets.annotations.reader import raise_faults
 from kapao_mm.datasets.annotations.sigmas import estimate_sigmas
+from kapao_mm.datasets.metainfo import keypoint_category_ids
 from kapao_mm.evaluation.label_checks import label_faults
 from kapao_mm.utils.config import load_config
 
@@ -99,6 +107,8 @@ def find_categories(
 
 def find_sigmas(category: new_metainfo.Category, args: argparse.Namespace) -> list[float]:
     """Returns the sigmas (K,) given by the flags, and prints them."""
+    if not category.keypoints:
+        return []
     if not args.second:
         print(f'  sigmas: {args.sigma:g}')
         return [args.sigma] * len(category.keypoints)
@@ -128,10 +138,12 @@ def check_labels(data: new_data.NewData, metainfo: dict) -> bool:
     raise_faults(data.paths['val_ann'], fatal_faults(data.val, metainfo, test_mode=True))
     known = categories_by_id(data.val, metainfo)
     tell(data.paths['val_ann'], order_keypoints(data.val, metainfo, known), print)
-    lacking = sum(not annotation.get('area') for annotation in data.val['annotations'])
+    ids = keypoint_category_ids(metainfo | dict(CLASSES=data.val['categories']))
+    posed = [a for a in data.val['annotations'] if a['category_id'] in ids]
+    lacking = sum(not annotation.get('area') for annotation in posed)
     if lacking:
         print(
-            f'{lacking} of {len(data.val["annotations"])} validation objects have no area: '
+            f'{lacking} of {len(posed)} validation objects have no area: '
             'evaluation uses 0.53 of the boxes (use_area=False)'
         )
     raise_faults(data.paths['val_ann'], label_faults(data.val, metainfo, use_area=not lacking))
@@ -168,7 +180,12 @@ def main() -> None:
     """Reads the annotations, writes metainfo and config, and prints the next commands."""
     args = parse_args()
     data = new_data.find_data(
-        args.annotation, args.val, args.images, args.val_images, args.val_fraction
+        args.annotation,
+        args.val,
+        args.images,
+        args.val_images,
+        args.val_fraction,
+        args.category,
     )
     paths = new_data.locate(data.paths)
     name = args.name or new_config.file_name(Path(paths['data_root']).absolute().name)
@@ -179,7 +196,8 @@ def main() -> None:
     metainfos = []
     for category in categories:
         print(new_metainfo.describe(category))
-        metainfos.append(new_metainfo.make_metainfo(category, find_sigmas(category, args)))
+        sigmas = find_sigmas(category, args)
+        metainfos.append(new_metainfo.make_metainfo(category, sigmas) if sigmas else {})
     metainfo = read_metainfo(new_metainfo.join_metainfos(name, categories, metainfos))
     use_area = check_labels(data, metainfo)
     instances = gather_instances(data.train, metainfo)

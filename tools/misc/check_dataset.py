@@ -143,12 +143,13 @@ def read_and_check(dataset: KeypointDataset) -> tuple[dict | None, list[Annotati
 
 def print_statistics(statistics: dict[str, Any]) -> None:
     """Prints counts, and tables of box sizes and label rates."""
-    n, empty, crowd = (statistics[k] for k in ('annotations', 'without_keypoints', 'crowd_regions'))
+    keys = ('annotations', 'without_keypoints', 'crowd_regions', 'only_boxes')
+    n, empty, crowd, boxes = (statistics[key] for key in keys)
     mean, most = statistics['instances_per_image']
     print(
         '  statistics of the entries without faults:\n'
-        f'    annotations: {n - empty - crowd} with labeled keypoints, {empty} without, {crowd} '
-        'crowd regions'
+        f'    annotations: {n - empty - crowd - boxes} with labeled keypoints, {empty} without, '
+        f'{crowd} crowd regions' + (f', {boxes} of categories without keypoints' if boxes else '')
     )
     if len(statistics['of_category']) > 1:
         print(f'    {", ".join(f"{k} {n}" for k, n in statistics["of_category"].items())}')

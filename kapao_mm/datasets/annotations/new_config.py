@@ -125,6 +125,8 @@ def texts(config: NewConfig, metainfos: Iterable[Mapping[str, Any]]) -> dict[Pat
     """
     files = {}
     for name, metainfo in zip(_metainfo_names(config.categories), metainfos, strict=True):
+        if not metainfo:  # of a category without keypoints
+            continue
         source = pformat(metainfo, width=WIDTH, compact=True, sort_dicts=False)
         files[config.folder / name] = f'dataset_info = {source}\n'
     return files | {config.path: config_text(config)}
@@ -178,11 +180,10 @@ def _values(config: NewConfig) -> dict[str, Any]:
     here = '{{ fileDirname }}/'
     files = [here + name for name in _metainfo_names(config.categories)]
     counts = [len(category.keypoints) for category in config.categories]
+    parts = [dict(from_file=file) if n else {} for file, n in zip(files, counts, strict=True)]
     return dict(
         **config.data | {key: here + path.name for key, path in config.parts.items()},
-        metainfo=join_metainfos(
-            config.name, config.categories, [dict(from_file=file) for file in files]
-        ),
+        metainfo=join_metainfos(config.name, config.categories, parts),
         num_keypoints=counts if len(counts) > 1 else counts[0],
         input_size=384 if config.short else 1280,
     )

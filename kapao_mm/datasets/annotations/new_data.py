@@ -2,11 +2,13 @@
 """Reads the annotations of a new dataset, and finds the place of its files."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from kapao_mm.errors import InputError
 
+from .box_categories import keep_categories
 from .checks import LISTS, annotation_faults, category_faults, empty_faults, image_faults
 from .image_sizes import CHECK, size_fault
 from .reader import raise_faults, read_annotations
@@ -30,15 +32,18 @@ class NewData(NamedTuple):
     are_parts: bool
 
 
-def read_new_annotations(path: Path, images: Path | None = None) -> dict:
+def read_new_annotations(
+    path: Path, images: Path | None = None, categories: Sequence[str] = ()
+) -> dict:
     """Reads an annotation file, and makes the checks that need no metainfo.
 
     Args:
         path: The annotation file.
         images: Folder of its images, by default that of the file.
+        categories: Names of the categories to keep; by default all.
 
     Raises:
-        InputError: If the file cannot be read or has errors.
+        InputError: If the file cannot be read or has errors, or it does not have a category.
     """
     content = read_annotations(path, LISTS, say=print, images=images or path.parent)
     faults = empty_faults(content, ['images', 'categories']) or [
@@ -47,7 +52,10 @@ def read_new_annotations(path: Path, images: Path | None = None) -> dict:
         *annotation_faults(content),
     ]
     raise_faults(path, faults)
-    return content
+    names = [entry['name'] for entry in content['categories']]
+    if unknown := [name for name in categories if name not in names]:
+        raise InputError(f'{path} has no category {", ".join(unknown)}; it has {", ".join(names)}')
+    return keep_categories(content, categories) if categories else content
 
 
 def find_data(
@@ -56,6 +64,7 @@ def find_data(
     train_img: Path | None,
     val_img: Path | None,
     share: float,
+    categories: Sequence[str] = (),
 ) -> NewData:
     """Reads the annotations of a dataset, and splits them if there are none for validation.
 
@@ -65,17 +74,19 @@ def find_data(
         train_img: Image folder; by default that of ``train_ann``.
         val_img: Image folder for validation; by default ``train_img``, or that of ``val_ann``.
         share: Share of the images for validation if there is no ``val_ann``.
+        categories: Names of the categories to keep; by default all. New files have these only.
 
     Raises:
         InputError: If a file is missing or invalid, or its first image is missing.
     """
-    train, is_split = read_new_annotations(train_ann, train_img), False
+    train, are_parts = read_new_annotations(train_ann, train_img, categories), bool(categories)
     if val_ann:
-        val = read_new_annotations(val_ann, val_img or train_img)
+        val = read_new_annotations(val_ann, val_img or train_img, categories)
     else:
         whole, val_ann = train, train_ann
         train, val = split_images(whole, share)
         is_split = train is not whole
+        are_parts |= is_split
         print(_describe_split(train, val, is_split))
     paths = dict(
         train_ann=train_ann,
@@ -85,7 +96,7 @@ def find_data(
     )
     for content, part, flag in ((train, 'train', '--images'), (val, 'val', '--val-images')):
         _check_first_image(content, paths[f'{part}_ann'], paths[f'{part}_img'], flag)
-    return NewData(train, val, paths, is_split)
+    return NewData(train, val, paths, are_parts)
 
 
 def part_files(data: NewData, folder: Path) -> dict[str, Path]:

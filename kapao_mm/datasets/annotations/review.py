@@ -86,7 +86,7 @@ INSTANCE_RULES = (  # result: mask of the instances
     Rule(
         'annotations without labeled keypoints',
         'training learns only their boxes',
-        lambda found: ~(found.visible > 0).any(1) & ~found.crowd,
+        lambda found: ~(found.visible > 0).any(1) & ~found.crowd & ~found.only_box,
     ),
     Rule(
         'annotations with keypoints outside their image',
