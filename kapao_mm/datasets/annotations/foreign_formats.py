@@ -209,12 +209,13 @@ def _points_fault(content: Any) -> str | None:
     categories, annotations = (lists.get(key) for key in ('categories', 'annotations'))
     if not (is_list_of(categories, _is_dict) and is_list_of(annotations, _is_dict)):
         return None
-    if not annotations or any(category.get('keypoints') for category in categories):
+    if not (annotations and categories) or any(each.get('keypoints') for each in categories):
         return None
-    counts = [_count(annotation) for annotation in annotations]
-    used = list(dict.fromkeys(str(annotation.get('category_id')) for annotation in annotations))
-    single = set(counts) == {1} and len(used) > 1
-    if not single and not (set(counts) <= {0, 1} and all(map(_is_flat, annotations))):
+    counts = set(map(_count, annotations))
+    are_several = len({str(annotation.get('category_id')) for annotation in annotations}) > 1
+    are_flat = all(map(_is_flat, annotations))
+    own_category = are_several and (counts == {1} or (are_flat and counts <= {0, 1}))
+    if not own_category and not (are_flat and counts == {1}):
         return None
     names = [str(category.get('name')) for category in categories]
     more = f' and {len(names) - SHOWN} more' if len(names) > SHOWN else ''
@@ -223,6 +224,7 @@ def _points_fault(content: Any) -> str | None:
         'but no skeletons, so it does not say which points are of one object: label each object '
         'with a skeleton (in CVAT "Setup skeleton"), or with a box and keypoints in it, and export '
         'COCO keypoints'
+        + ('' if are_flat else '; or write the keypoint of each category into its list keypoints')
     )
 
 

@@ -184,7 +184,9 @@ NAMES = ['nose', 'left_eye', 'right_eye', 'neck', 'tail']
 def test_points_instead_of_skeletons_are_named_with_what_to_label(tmp_path, changes):
     with pytest.raises(InputError) as error:
         read_annotations(write(tmp_path, 'a_json', points(NAMES, **changes)))
-    assert str(error.value) == (
+    message, _, other_remedy = str(error.value).partition('; ')
+    assert other_remedy.startswith('or write the keypoint') == (changes.get('bbox') == [1, 1, 9, 9])
+    assert message == (
         f'annotation file {tmp_path}/a.json has single points (5 annotations of nose, left_eye, '
         'right_eye, neck and 1 more), but no skeletons, so it does not say which points are of one '
         'object: label each object with a skeleton (in CVAT "Setup skeleton"), or with a box and '
@@ -198,12 +200,18 @@ def test_points_instead_of_skeletons_are_named_with_what_to_label(tmp_path, chan
         points(NAMES, bbox=[1, 1, 9, 9], keypoints=[]),  # boxes without keypoints
         points(['disc'], bbox=[1, 1, 9, 9]),  # objects of one keypoint
         points(['pair'], keypoints=[5, 6, 2, 7, 8, 2]),  # objects of two keypoints, without names
+        points(['box'], keypoints=[]),  # an empty box
         points([]),
     ],
 )
 def test_boxes_and_objects_with_unnamed_keypoints_are_no_points(tmp_path, content):
     path = write(tmp_path, 'a_json', content)
     assert len(read_annotations(path)['annotations']) == len(content['annotations'])
+
+
+def test_points_of_a_single_category_are_no_skeletons(tmp_path):
+    with pytest.raises(InputError, match=r'single points \(1 annotations of spot\), but no skel'):
+        read_annotations(write(tmp_path, 'a_json', points(['spot'])))
 
 
 def test_category_with_one_named_keypoint_is_no_point(tmp_path):
