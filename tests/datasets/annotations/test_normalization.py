@@ -12,6 +12,7 @@ from mmpose.registry import DATASETS
 
 from kapao_mm.datasets import read_metainfo
 from kapao_mm.datasets.annotations.new_data import read_new_annotations
+from kapao_mm.datasets.annotations.new_metainfo import find_categories
 from kapao_mm.datasets.annotations.reader import read_annotations
 from kapao_mm.errors import InputError
 from kapao_mm.evaluation import KAPAOMetric
@@ -252,6 +253,7 @@ def test_kind_of_file_is_read_as_what_it_means(write, kind, tmp_path):
     if message:
         assert said[0].startswith(f'annotation file {path}: ') and message in said[0]
     assert read_new_annotations(path) == content
+    assert len(find_categories(content, 'a.json')) == 1
 
 
 @pytest.mark.slow
