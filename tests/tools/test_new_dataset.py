@@ -156,9 +156,34 @@ def test_values_in_the_config_can_be_edited(new, data):
         assert sizes == {512}
 
 
+@pytest.fixture
+def wheels(shared_dir):
+    """Flags for the real wheels."""
+    return sample_args(shared_dir, 'wheels')
+
+
+@pytest.fixture
+def wheels_and_boxes(shared_dir, tmp_path):
+    """Flags for the real wheels and a category of their boxes, without keypoints."""
+    files = []
+    for part in ('train', 'val'):
+        content = read(shared_dir / f'data/vehicle_wheels/{part}.json')
+        content['annotations'] += [
+            dict(id=1000 + a['id'], image_id=a['image_id'], category_id=9, bbox=a['bbox'])
+            for a in content['annotations']
+        ]
+        content['categories'].append(dict(id=9, name='box'))
+        files.append(tmp_path / f'{part}.json')
+        files[-1].write_text(json.dumps(content))
+    return [files[0], '--val', files[1], '--images', shared_dir / 'data/vehicle_wheels']
+
+
 @pytest.mark.slow
-def test_config_trains_and_validates(new, run_tool, shared_dir, tmp_path):
-    _, out, config = new(*sample_args(shared_dir, 'wheels'))
+@pytest.mark.parametrize(
+    ('sample', 'metric'), [('wheels', 'coco/AP: '), ('wheels_and_boxes', 'coco/box/box AP: ')]
+)
+def test_config_trains_and_validates(new, run_tool, request, tmp_path, sample, metric):
+    _, out, config = new(*request.getfixturevalue(sample))
     assert f'kapao train {config}' in out
     options = ['input_size=64', 'batch_size=2', 'max_epochs=1', 'train_cfg.val_interval=1']
     for part, count in (('train', 4), ('val', 2)):
@@ -171,7 +196,8 @@ def test_config_trains_and_validates(new, run_tool, shared_dir, tmp_path):
     found = load_weights_only(tmp_path / 'work/epoch_1.pth')
     assert found['meta']['iter'] == 2
     (log,) = tmp_path.glob('work/*/*.log')
-    assert 'coco/AP: ' in log.read_text()
+    assert metric in log.read_text()
+    assert 'coco/box/AP' not in log.read_text()
 
 
 def test_loss_gains_are_not_scaled(new, data):
