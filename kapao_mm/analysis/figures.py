@@ -40,7 +40,7 @@ def write_dataset_figure(
 
 
 def _draw_dataset(metainfo: dict, instances: Instances, statistics: dict) -> Figure:
-    categories = metainfo['categories']
+    categories = [entry for entry in metainfo['categories'] if entry['keypoint_ids']]
     rows = 1 + (len(categories) + 2) // 2
     height = max(5 * rows, 0.25 * metainfo['num_keypoints'] * rows)
     figure = Figure(figsize=(13, height), layout='constrained')

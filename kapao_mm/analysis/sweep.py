@@ -93,7 +93,7 @@ def require_metric(cfg: Config, name: str) -> None:
     """
     evaluator, dataset = cfg.test_evaluator, cfg.test_dataloader.dataset
     if isinstance(evaluator, dict) and evaluator.type == 'KAPAOMetric' and 'metainfo' in dataset:
-        categories = [entry['name'] for entry in read_metainfo(dataset.metainfo)['categories']]
+        categories = read_metainfo(dataset.metainfo)['categories']
         kind, box_ap = evaluator.get('iou_type', 'keypoints'), evaluator.get('box_ap', True)
         prefix = evaluator.get('prefix', KAPAOMetric.default_prefix)
         known = [f'{prefix}/{metric}' for metric in metric_names(categories, kind, box_ap)]

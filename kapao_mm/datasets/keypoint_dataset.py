@@ -18,6 +18,8 @@ from kapao_mm.errors import InputError
 
 from .annotations.checks import categories_by_id, fatal_faults
 from .annotations.image_sizes import SizeCheck
+from .annotations.issues import tell
+from .annotations.keypoint_names import order_keypoints
 from .annotations.reader import raise_faults, read_annotations
 from .image_cache import ImageCache
 from .metainfo import read_metainfo
@@ -40,9 +42,11 @@ class KeypointDataset(BaseCocoStyleDataset):
     """Keypoint dataset in COCO format (COCO, CrowdPose, ...) with all instances of each image.
 
     With several categories (:func:`read_metainfo`), the category of an annotation is found by its
-    name in the annotation file, and it has the keypoints of that category. With a single category,
+    name in the annotation file, and it has the keypoints of that category, or none if that has
+    none. With a single category,
     all annotations belong to it, whatever their category is called. Samples have the K keypoint
-    types of all categories, and ``category_id`` (n,) int, 0..C-1.
+    types of all categories, and ``category_id`` (n,) int, 0..C-1. A file that names the keypoints
+    in another order than the metainfo is read in the order of the metainfo.
 
     Otherwise test samples are those of MMPose. Training samples differ from MMPose's:
 
@@ -71,6 +75,10 @@ class KeypointDataset(BaseCocoStyleDataset):
         **kwargs: Further arguments of MMPose's BaseCocoStyleDataset, except ``data_mode``, which is
             always 'bottomup'.
 
+    Attributes:
+        relative_sides: Sides (w, h) of all training instances, relative to the longer side of their
+            image, (n, 2) float32.
+
     Raises:
         InputError: If an argument is invalid, files are missing, or annotations and metainfo do not
             fit. Also when a sample is loaded, see ``on_size_mismatch``.
@@ -94,6 +102,7 @@ class KeypointDataset(BaseCocoStyleDataset):
         self.keypoints_outside = keypoints_outside
         self.image_cache = image_cache
         self._images = None
+        self.relative_sides = np.zeros((0, 2), np.float32)
         self._left_out = Counter()  # reason -> number of annotations
         super().__init__(metainfo=metainfo, data_mode='bottomup', **kwargs)
         self._size_check = SizeCheck(self.ann_file, on_size_mismatch)
@@ -145,12 +154,13 @@ class KeypointDataset(BaseCocoStyleDataset):
 
     def _load_annotations(self) -> tuple[list[dict], list[dict]]:
         """Loads instances and images, and logs the numbers of those kept and removed."""
-        self._check_paths()
-        content = read_annotations(self.ann_file)
+        self.check_paths()
+        content = read_annotations(self.ann_file, images=self.data_prefix['img'])
         faults = fatal_faults(content, self._metainfo, self.test_mode)
         raise_faults(self.ann_file, faults, '; kapao check-dataset lists all')
         self._metainfo['CLASSES'] = content.get('categories', [])
         self._category_of = categories_by_id(content, self._metainfo)
+        tell(self.ann_file, order_keypoints(content, self._metainfo, self._category_of))
         images = [
             self._image_info(image)
             for image in content['images']
@@ -158,7 +168,13 @@ class KeypointDataset(BaseCocoStyleDataset):
         ]
         instances = list(self._parse_instances(images, content.get('annotations', [])))
         if not self.test_mode:
-            unlabeled = sum(not instance['keypoints_visible'].any() for instance in instances)
+            self.relative_sides = _relative_sides(instances, images)
+            categories = self._metainfo['categories']
+            unlabeled = sum(
+                not instance['keypoints_visible'].any()
+                and bool(categories[int(instance['category_id'])]['keypoint_ids'])
+                for instance in instances
+            )
             left_out = ', '.join(f'{n} {reason}' for reason, n in self._left_out.items())
             print_log(
                 f'{self.ann_file}: {len(images)} images, {len(instances)} instances, {unlabeled} '
@@ -182,7 +198,7 @@ class KeypointDataset(BaseCocoStyleDataset):
                 if instance is not None:
                     yield instance
 
-    def _check_paths(self) -> None:
+    def check_paths(self) -> None:
         """Raises InputError if the data root, the annotation file or the images are missing."""
         for name, path in (
             ('data root', self.data_root),
@@ -261,3 +277,11 @@ class KeypointDataset(BaseCocoStyleDataset):
             for image in images
             if image['img_id'] not in used
         ]
+
+
+def _relative_sides(instances: list[dict], images: list[dict]) -> np.ndarray:
+    """Returns the sides (w, h) of boxes relative to the longer side of the image, (n, 2)."""
+    longer = {image['img_id']: max(image['width'], image['height']) for image in images}
+    boxes = np.array([instance['bbox'][0] for instance in instances], np.float32).reshape(-1, 4)
+    sizes = np.array([longer[instance['img_id']] for instance in instances], np.float32)
+    return (boxes[:, 2:] - boxes[:, :2]) / sizes[:, None]

@@ -34,8 +34,9 @@ def read_metainfo(metainfo: dict) -> dict[str, Any]:
             that contains it. A Python file is executed, a JSON or YAML file is read as data. Files
             of this project and of MMPose (``configs/_base_/datasets/coco.py``) are found from any
             folder. For several categories it is ``dict(dataset_name='...',
-            categories=dict(person=dict(from_file='...'), ...))``, with a metainfo for each category
-            name of the annotation file.
+            categories=dict(person=dict(from_file='...'), ball=dict(), ...))``, with a metainfo for
+            each category name of the annotation file. An empty one means that the category has no
+            keypoints, only a box.
 
     Returns:
         The metainfo as parsed by MMPose, with the additional key ``categories``: a list of dicts
@@ -43,18 +44,57 @@ def read_metainfo(metainfo: dict) -> dict[str, Any]:
         single category has the name of the dataset.
 
     Raises:
-        InputError: If a file or key is missing; sigmas or weights do not match the number of
-            keypoints; a left/right pair or a link of the skeleton names an unknown keypoint; or
-            keypoints are not numbered in order or share a name.
+        InputError: If a file or key is missing; no category has keypoints; sigmas or weights do not
+            match the number of keypoints; a left/right pair or a link of the skeleton names an
+            unknown keypoint; or keypoints are not numbered in order or share a name.
     """
     if 'categories' not in metainfo:
         parsed = _read_category(metainfo)
+        _check_any_keypoints(parsed)
         ids = list(range(parsed['num_keypoints']))
         return {**parsed, 'categories': [dict(name=parsed['dataset_name'], keypoint_ids=ids)]}
     if 'dataset_name' not in metainfo or not metainfo['categories']:
         raise InputError('a metainfo of several categories needs dataset_name and categories')
-    parts = {name: _read_category(part) for name, part in metainfo['categories'].items()}
-    return _join(metainfo['dataset_name'], parts)
+    parts = {
+        name: _read_category(part) if part else without_keypoints()
+        for name, part in metainfo['categories'].items()
+    }
+    joined = _join(metainfo['dataset_name'], parts)
+    _check_any_keypoints(joined)
+    return joined
+
+
+def without_keypoints() -> dict[str, Any]:
+    """Returns the parsed metainfo of a category without keypoints, see :func:`read_metainfo`."""
+    lists = ('upper_body_ids', 'lower_body_ids', 'flip_indices', 'flip_pairs', 'skeleton_links')
+    return dict(
+        num_keypoints=0,
+        keypoint_id2name={},
+        num_skeleton_links=0,
+        **{key: [] for key in lists},
+        keypoint_colors=np.zeros((0, 3), np.uint8),
+        skeleton_link_colors=np.zeros((0, 3), np.uint8),
+        dataset_keypoint_weights=np.zeros(0, np.float32),
+        sigmas=np.zeros(0, np.float32),
+    )
+
+
+def keypoint_category_ids(metainfo: dict[str, Any]) -> set[int]:
+    """Returns the category ids of an annotation file whose categories have keypoint types.
+
+    Args:
+        metainfo: As in :func:`category_ids`.
+    """
+    found = zip(metainfo['categories'], category_ids(metainfo), strict=True)
+    return {number for category, ids in found if category['keypoint_ids'] for number in ids}
+
+
+def _check_any_keypoints(parsed: dict[str, Any]) -> None:
+    if not parsed['num_keypoints']:
+        raise InputError(
+            f'metainfo {parsed["dataset_name"]} has no keypoints, only boxes: train a detector '
+            'without poses instead (MMDetection), or add a category with keypoints'
+        )
 
 
 def category_ids(metainfo: dict[str, Any]) -> list[list[int]]:

@@ -3,7 +3,7 @@
 
 import contextlib
 import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -65,38 +65,47 @@ def evaluate_results(
         The values of the keypoint metrics, the box metrics and 'AP without fusion' by name. A value
         is in 0..1, or :data:`NO_TRUTH`. With several categories, the values are means over the
         categories with ground truth, followed by the values of each category under names such as
-        'wheel/AP'.
+        'wheel/AP'. A category without keypoint types has the box metrics only.
     """
     by_category = {}
     for category, ids in zip(metainfo['categories'], category_ids(metainfo), strict=True):
-        tables = _take_category(annotations, results, set(ids), use_area)
-        sigmas = np.asarray(metainfo['sigmas'])[category['keypoint_ids']]
+        types = category['keypoint_ids']
+        tables = _take_category(annotations, results, set(ids), use_area and bool(types))
+        sigmas = np.asarray(metainfo['sigmas'])[types]
+        metrics = {}
         with contextlib.redirect_stdout(io.StringIO()):  # hides the tables of COCO's tools
-            metrics = _keypoint_metrics(*tables, sigmas, iou_type, use_area)
+            if types:
+                metrics |= _keypoint_metrics(*tables, sigmas, iou_type, use_area)
             metrics |= _box_metrics(*tables) if box_ap else {}
-            if unfused is not None:
+            if types and unfused is not None:
                 tables = _take_category(annotations, unfused, set(ids), use_area)
                 metrics[WITHOUT_FUSION] = _keypoint_ap(*tables, sigmas, iou_type, use_area)
         by_category[category['name']] = metrics
     if len(by_category) == 1:
         return metrics
-    means = {key: _mean(part[key] for part in by_category.values()) for key in metrics}
+    keys = max(by_category.values(), key=len)  # of a category with keypoints
+    means = {key: _mean(m.get(key, NO_TRUTH) for m in by_category.values()) for key in keys}
     return means | {
         f'{name}/{key}': value for name, part in by_category.items() for key, value in part.items()
     }
 
 
-def metric_names(categories: list[str], iou_type: str, box_ap: bool) -> list[str]:
+def metric_names(categories: Sequence[Mapping[str, Any]], iou_type: str, box_ap: bool) -> list[str]:
     """Returns the names of the keypoint and box metrics of :func:`evaluate_results`, in its order.
 
     Args:
-        categories: Names of the categories.
+        categories: Categories of the metainfo.
         iou_type: As in :func:`evaluate_results`.
         box_ap: As in :func:`evaluate_results`.
     """
-    names = [*KEYPOINT_METRICS[iou_type], *(BOX_METRICS if box_ap else ())]
+    boxes = [*BOX_METRICS] if box_ap else []
+    names = [*KEYPOINT_METRICS[iou_type], *boxes]
     several = categories if len(categories) > 1 else []
-    return names + [f'{category}/{name}' for category in several for name in names]
+    return names + [
+        f'{category["name"]}/{name}'
+        for category in several
+        for name in (names if category['keypoint_ids'] else boxes)
+    ]
 
 
 def count_truths(
@@ -113,10 +122,12 @@ def count_truths(
         use_area: As in :func:`evaluate_results`.
 
     Returns:
-        Numbers of objects by category name.
+        Numbers of objects by name of each category that has keypoint types.
     """
     counts = {}
     for category, ids in zip(metainfo['categories'], category_ids(metainfo), strict=True):
+        if not category['keypoint_ids']:
+            continue
         _, truths, _ = _take_category(annotations, [], set(ids), use_area)
         labeled = [  # for CrowdPose, xtcocotools reads num_keypoints, which counts fewer keypoints
             truth['num_keypoints'] if iou_type == 'keypoints_crowd' else count_labeled(truth)
@@ -136,7 +147,7 @@ def format_metrics(metrics: Mapping[str, float], categories: list[str]) -> str:
     names = categories if len(categories) > 1 else []
     rows = [['', 'mean', *names]] if names else []
     for key in (key for key in metrics if '/' not in key):
-        values = [metrics[key], *(metrics[f'{name}/{key}'] for name in names)]
+        values = [metrics[key], *(metrics.get(f'{name}/{key}', NO_TRUTH) for name in names)]
         rows.append([key, *('-' if value < 0 else f'{value:.4f}' for value in values)])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return '\n'.join('  '.join(map(str.rjust, row, widths)) for row in rows)
@@ -191,9 +202,8 @@ def _detection(result: Mapping[str, Any]) -> dict[str, Any]:
     A result without ``bbox`` gets the box around its keypoints. The area is that of the box, as in
     the tools' own function ``loadRes``.
     """
-    keypoints = np.array(result['keypoints'], float).reshape(-1, 3)
-    top_left, size = keypoints[:, :2].min(0), np.ptp(keypoints[:, :2], 0)
-    bbox = result.get('bbox') or [*top_left, *size]
+    keypoints = np.array(result.get('keypoints', []), float).reshape(-1, 3)
+    bbox = result.get('bbox') or [*keypoints[:, :2].min(0), *np.ptp(keypoints[:, :2], 0)]
     keypoints[:, 2] = 1  # unused score; xtcocotools drops poses whose scores are all 0
     return dict(bbox=bbox, area=bbox[2] * bbox[3], keypoints=keypoints.ravel())
 

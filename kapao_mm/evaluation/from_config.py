@@ -4,6 +4,7 @@
 from mmengine.config import Config
 from mmpose.registry import DATASETS, METRICS
 
+from kapao_mm.datasets import KeypointDataset
 from kapao_mm.errors import InputError
 
 from .kapao_metric import KAPAOMetric
@@ -29,8 +30,11 @@ def build_test_metric(cfg: Config) -> KAPAOMetric:
             f'{cfg.filename} must have a single test dataset with ann_file, but has '
             f'{source.get("type", "none")}'
         )
-    # Built to check the annotations; images are not needed.
-    dataset = DATASETS.build({**source, 'data_prefix': dict(img=''), 'pipeline': []})
+    # The metric reads and checks the annotations; images are not needed.
+    unloaded = dict(data_prefix=dict(img=''), pipeline=[], lazy_init=True)
+    dataset = DATASETS.build({**source, **unloaded})
+    if isinstance(dataset, KeypointDataset):
+        dataset.check_paths()
     metric = METRICS.build({'ann_file': dataset.ann_file, **evaluators[0], 'format_only': False})
     metric.dataset_meta = dataset.metainfo
     return metric

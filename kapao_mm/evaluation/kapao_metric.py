@@ -2,16 +2,19 @@
 """Implements the COCO evaluation of MMEngine's test and validation loops."""
 
 from collections.abc import Mapping, Sequence
+from logging import WARNING
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mmengine.logging import MessageHub, MMLogger
+from mmengine.logging import MessageHub, MMLogger, print_log
 from mmpose.evaluation import CocoMetric
 from mmpose.evaluation.functional import transform_ann, transform_pred
 from mmpose.registry import METRICS
 
-from kapao_mm.datasets.annotations.checks import file_faults, id_faults
+from kapao_mm.datasets.annotations.checks import categories_by_id, file_faults, id_faults
+from kapao_mm.datasets.annotations.issues import find_issues, tell
+from kapao_mm.datasets.annotations.keypoint_names import order_keypoints
 from kapao_mm.datasets.annotations.reader import raise_faults, read_annotations
 from kapao_mm.datasets.metainfo import category_ids
 from kapao_mm.errors import InputError
@@ -27,7 +30,7 @@ from .coco_evaluation import (
     index_annotations,
     metric_names,
 )
-from .label_checks import label_faults
+from .label_checks import NO_AREA, label_faults
 from .results import KEYPOINT_POSES, RESULT_SUFFIX, check_results, make_results, write_results
 
 
@@ -43,7 +46,8 @@ class KAPAOMetric(CocoMetric):
 
     Args:
         ann_file: Path of the annotation file. The default is that of the dataset.
-        use_area: See :func:`evaluate_results`.
+        use_area: See :func:`evaluate_results`. Without ``area`` in the file, False is used
+            with a warning.
         iou_type: See :func:`evaluate_results`.
         box_ap: See :func:`evaluate_results`.
         compare_fusion: Whether to report also the keypoint AP before fusion, and which of the two
@@ -128,13 +132,22 @@ class KAPAOMetric(CocoMetric):
         if self.format_only:
             content = dict(images=content['images'], categories=content['categories'])
         elif 'annotations' in content:
+            self._choose_area(path, content)
             raise_faults(path, label_faults(content, meta, self.use_area, self.iou_type))
+            tell(path, order_keypoints(content, meta, categories_by_id(content, meta)))
         else:
             raise InputError(
                 f'annotation file {path} has no annotations to evaluate against; '
                 'kapao test --format-only writes results without them'
             )
         self.coco = index_annotations(content)
+
+    def _choose_area(self, path: str, content: dict) -> None:
+        """Estimates areas from boxes (``use_area=False``) if annotations have none, and warns."""
+        missing = find_issues('annotations', content['annotations'], [NO_AREA])
+        if self.use_area and missing:
+            self.use_area = False
+            print_log(f'annotation file {path}: {missing[0].counted()}', 'current', WARNING)
 
     def _annotation_path(self, meta: Mapping[str, Any]) -> str:
         """Returns the path of the annotation file: the metric's own, or that of the dataset."""
@@ -282,8 +295,7 @@ class KAPAOMetric(CocoMetric):
     @property
     def metric_names(self) -> list[str]:
         """Returns the names of the metrics, such as 'coco/AP'; the metainfo must be set before."""
-        categories = [category['name'] for category in self.dataset_meta['categories']]
-        names = metric_names(categories, self.iou_type, self.box_ap)
+        names = metric_names(self.dataset_meta['categories'], self.iou_type, self.box_ap)
         return [] if self.format_only else [f'{self.prefix}/{name}' for name in names]
 
     def table(self, metrics: dict[str, float]) -> str:

@@ -12,6 +12,7 @@ from kapao_mm.datasets.annotations.checks import (
 )
 from kapao_mm.datasets.annotations.issues import AnnotationIssue, Rule, find_issues
 from kapao_mm.datasets.annotations.values import are_numbers, is_list_of
+from kapao_mm.datasets.metainfo import keypoint_category_ids
 
 LARGEST_AREA = 1e10  # px^2; COCO's evaluation ignores larger objects
 OR_FROM_BOX = 'or have it estimated from the box with test_evaluator.use_area=False'
@@ -30,6 +31,11 @@ CROWD_INDEX = Rule(
     "images without a number 'crowdIndex', which iou_type='keypoints_crowd' needs",
     "add it, or evaluate with iou_type='keypoints'",
     lambda image: not are_numbers([image.get('crowdIndex')]),
+)
+NO_AREA = Rule(
+    "annotations without 'area'",
+    'OKS uses 0.53 of the area of every box in the file (use_area=False)',
+    lambda a: a.get('area') is None,
 )
 NEGATIVE_BOX = Rule(
     "annotations whose 'bbox' has a negative width or height",
@@ -91,15 +97,23 @@ def label_faults(
         *find_issues('images', images, [UNLABELED_CATEGORIES, *crowd_index]),
         *annotation_faults(annotations),
         *metainfo_faults(annotations, metainfo),
-    ] or _area_faults(annotations, use_area)
+    ] or _area_faults(annotations, metainfo, use_area)
 
 
-def _area_faults(annotations: dict, use_area: bool) -> list[AnnotationIssue]:
+def _area_faults(
+    annotations: dict, metainfo: Mapping[str, Any], use_area: bool
+) -> list[AnnotationIssue]:
     """Checks the areas and boxes that OKS is computed from."""
     sizes = {im['id']: [im.get('width'), im.get('height')] for im in annotations['images']}
     image_areas = {key: w * h for key, (w, h) in sizes.items() if are_numbers([w, h])}
-    rules = [NEGATIVE_BOX, *(AREA_RULES if use_area else [FLAT_BOX])]
-    return find_issues('annotations', annotations.get('annotations', []), rules, image_areas)
+    entries = annotations.get('annotations', [])
+    # OKS is computed for these alone.
+    ids = keypoint_category_ids({**metainfo, 'CLASSES': annotations['categories']})
+    posed = [annotation for annotation in entries if annotation['category_id'] in ids]
+    return [
+        *find_issues('annotations', entries, [NEGATIVE_BOX], image_areas),
+        *find_issues('annotations', posed, AREA_RULES if use_area else [FLAT_BOX], image_areas),
+    ]
 
 
 def _box_area(annotation: dict) -> float:

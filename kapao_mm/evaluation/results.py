@@ -142,15 +142,19 @@ def _check_result(
         name: Name of the record for messages.
         result: Record to check.
         images: Ids of the images.
-        lengths: Length of ``keypoints`` by category id.
+        lengths: Length of ``keypoints`` by category id. With 0 the record needs a bbox and may lack
+            keypoints.
         boxes: Whether the record needs a bbox.
     """
-    keys = ('image_id', 'category_id', 'keypoints', *['bbox'] * boxes, 'score')
+    is_box = isinstance(result, dict) and _length(result, lengths) == 0
+    parts = ['bbox'] if is_box else ['keypoints', *['bbox'] * boxes]
+    keys = ('image_id', 'category_id', *parts, 'score')
     if not isinstance(result, dict):
         raise InputError(f'{name} is not an object with {", ".join(keys)}')
     for key in keys:
         if key not in result:
-            hint = '; evaluate without boxes: test_evaluator.box_ap=False' * (key == 'bbox')
+            optional = key == 'bbox' and not is_box
+            hint = '; evaluate without boxes: test_evaluator.box_ap=False' * optional
             raise InputError(f'{name} has no {key!r}{hint}')
     image_id, category_id = result['image_id'], result['category_id']
     name += f' (image {image_id!r})'
@@ -167,6 +171,12 @@ def _check_result(
     for key, count in expected.items():
         if key in keys or result.get(key) is not None:
             _check_numbers(f'{name}: {key}', result[key], count)
+
+
+def _length(result: Mapping, lengths: Mapping[Any, int]) -> int | None:
+    """Returns the length of ``keypoints`` of a record; None if its category is unknown."""
+    category_id = result.get('category_id')
+    return lengths[category_id] if _is_among(category_id, lengths) else None
 
 
 def _check_numbers(name: str, value: Any, count: int) -> None:

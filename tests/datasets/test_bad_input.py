@@ -3,12 +3,15 @@
 
 import copy
 import json
+import random
 
 import cv2
 import numpy as np
 import pycocotools.mask
 import pytest
-from mmpose.registry import DATASETS, METRICS
+import torch
+from mmengine.dataset import pseudo_collate
+from mmpose.registry import DATASETS, METRICS, MODELS
 
 from kapao_mm.errors import InputError
 from kapao_mm.utils.config import load_config
@@ -192,10 +195,10 @@ def test_file_without_optional_keys_works(build, coco_file):
 @pytest.mark.parametrize(
     ('kind', 'key', 'value', 'message'),
     [
-        ('annotations', 'id', '12', "id is not a whole number: annotations[1] (id '12'); number"),
+        ('annotations', 'id', 1.5, 'id is not a whole number: annotations[1] (id 1.5); number'),
         ('annotations', 'bbox', None, "annotations without 'bbox': 12; use a file of keypoint"),
         ('annotations', 'keypoints', [1] * 6, "with 2 keypoints, the metainfo of 'triples' has 3"),
-        ('categories', 'id', '1', "id is not a whole number: categories[0] (id '1'); number"),
+        ('categories', 'id', [1], 'id is not a whole number: categories[0] (id [1]); number'),
     ],
 )
 def test_fault_is_one_error(build, coco_file, tmp_path, kind, key, value, message, test_mode):
@@ -208,7 +211,8 @@ def test_fault_is_one_error(build, coco_file, tmp_path, kind, key, value, messag
 
 
 def test_first_of_several_kinds_of_faults_is_named(build, coco_file):
-    del coco_file['annotations'][0]['bbox'], coco_file['annotations'][1]['keypoints']
+    del coco_file['annotations'][0]['bbox']
+    coco_file['annotations'][1]['keypoints'] = 'x'
     with pytest.raises(InputError, match=r"without 'bbox': 11; .* \(1 more kinds of faults\)"):
         build(coco_file)
 
@@ -218,3 +222,31 @@ def test_fault_of_the_whole_file_is_one_error(build, coco_file, tmp_path):
         build(coco_file['annotations'])
     with pytest.raises(InputError, match=f'{tmp_path}/a.json: it lists no images'):
         build(coco_file | dict(images=[]))
+
+
+@pytest.mark.slow
+def test_coordinates_of_unlabeled_keypoints_change_nothing(build, coco_file, tiny_config):
+    model = MODELS.build(load_config(tiny_config, {'model.head.num_keypoints': 3}).model)
+    found = []
+    for x, y in ((0, 0), (20, 20), (-7, 400), (1e9, -1e9), (float('nan'), None)):
+        for annotation in coco_file['annotations']:
+            annotation['keypoints'] = [10, 10, 2, 5, 20, 1, x, y, 0]
+        coco_file['annotations'][1]['keypoints'] = [x, y, 0] * 3
+        dataset = build(coco_file)
+        for seed in (np.random.seed, random.seed):
+            seed(0)
+        batch = pseudo_collate([dataset[i] for i in range(3) for _ in range(3)])
+        losses = model(**model.data_preprocessor(batch, True), mode='loss')
+        total = sum(loss.sum() for loss in losses.values())
+        gradients = torch.autograd.grad(total, list(model.parameters()), allow_unused=True)
+        moved = copy.deepcopy(coco_file)
+        for annotation in moved['annotations']:
+            annotation['keypoints'] = [11, 10, 2, 5, 22, 1, 9, 9, 0]
+        metrics = evaluate(build(coco_file, test_mode=True), moved)
+        found.append(([*losses.values(), *gradients], metrics))
+    (expected, expected_metrics), *others = found
+    assert 0 < expected_metrics['coco/AP'] < 1
+    for tensors, metrics in others:
+        assert metrics == expected_metrics
+        for tensor, other in zip(tensors, expected, strict=True):
+            assert tensor is other or torch.equal(tensor, other)

@@ -160,6 +160,23 @@ def test_each_category_has_its_own_keypoint_types(build, triples, tmp_path, test
         assert empty['keypoints'].shape == (0, 5, 2)
 
 
+@pytest.mark.parametrize('test_mode', [False, True])
+def test_category_without_keypoints_has_boxes_only(build, triples, tmp_path, test_mode):
+    both = dict(dataset_name='both', categories=dict(person=triples, ball={}))
+    build([])
+    content = json.loads((tmp_path / 'a.json').read_text())
+    ball = dict(id=7, image_id=1, category_id=9, bbox=[2, 3, 10, 10])
+    content['annotations'] = [person(1, 1), ball]
+    content['categories'] += [dict(id=9, name='ball')]
+    (tmp_path / 'b.json').write_text(json.dumps(content))
+    dataset = build([], metainfo=both, ann_file='b.json', test_mode=test_mode)
+    info = dataset.get_data_info(0)
+    assert info['category_id'].tolist() == [0, 1]
+    assert info['bbox'][1].tolist() == [2, 3, 12, 13]
+    assert info['keypoints'].shape == (2, 3, 2) and not info['keypoints'][1].any()
+    assert info['keypoints_visible'].tolist() == [[1, 1, 1], [0, 0, 0]]
+
+
 @pytest.mark.slow
 def test_metric_uses_the_annotation_file_of_its_dataset(build):
     dataset = build([person(1, 1), person(2, 1, bbox=(0, 0, 9, 9))], test_mode=True)
@@ -223,3 +240,10 @@ def test_real_files_load(shared_dir: Path, metainfo, ann_file, count, test_mode)
         )
     )
     assert len(dataset) == count
+
+
+def test_sides_of_training_boxes_are_relative_to_their_images(build):
+    crowd = person(3, 2) | dict(iscrowd=1)
+    dataset = build([person(1, 1, bbox=(5, 5, 20, 30)), person(2, 2, bbox=(30, 5, 99, 5)), crowd])
+    np.testing.assert_allclose(dataset.relative_sides, [[0.4, 0.6], [0.2, 0.1]])
+    assert build([], test_mode=False).relative_sides.shape == (0, 2)

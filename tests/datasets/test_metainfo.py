@@ -3,7 +3,7 @@ import mmengine
 import numpy as np
 import pytest
 
-from kapao_mm.datasets.metainfo import category_ids, read_metainfo
+from kapao_mm.datasets.metainfo import category_ids, keypoint_category_ids, read_metainfo
 from kapao_mm.errors import InputError
 
 CAT = dict(
@@ -173,3 +173,30 @@ def test_broken_file_is_reported(tmp_path, text, message):
 def test_values_of_wrong_types_are_refused(changed):
     with pytest.raises(InputError, match='metainfo cats'):
         read_metainfo(CAT | changed)
+
+
+def test_category_with_an_empty_metainfo_has_no_keypoints():
+    three = dict(dataset_name='three', categories=dict(cat=CAT, ball={}, car=CAR))
+    joined, both = read_metainfo(three), read_metainfo(BOTH)
+    assert joined['categories'] == [
+        dict(name='cat', keypoint_ids=[0, 1, 2]),
+        dict(name='ball', keypoint_ids=[]),
+        dict(name='car', keypoint_ids=[3, 4]),
+    ]
+    for key in both.keys() - {'dataset_name', 'categories'}:
+        np.testing.assert_equal(joined[key], both[key])
+    joined['CLASSES'] = [dict(id=i, name=name) for i, name in enumerate(('ball', 'car', 'cat'))]
+    assert keypoint_category_ids(joined) == {1, 2}
+
+
+NOTHING = dict(
+    dataset_name='balls', keypoint_info={}, skeleton_info={}, joint_weights=[], sigmas=[]
+)
+
+
+@pytest.mark.parametrize(
+    'metainfo', [NOTHING, dict(dataset_name='balls', categories=dict(ball={}, cage={}))]
+)
+def test_metainfo_without_any_keypoints_is_refused(metainfo):
+    with pytest.raises(InputError, match='metainfo balls has no keypoints.*a detector'):
+        read_metainfo(metainfo)

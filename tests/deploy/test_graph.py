@@ -44,7 +44,7 @@ def assert_same(found, expected):
 
 
 @pytest.mark.parametrize('changes', CHANGES.values(), ids=CHANGES)
-@pytest.mark.parametrize('num_keypoints', [4, [3, 2]], ids=str)
+@pytest.mark.parametrize('num_keypoints', [4, [3, 2], [3, 0, 1]], ids=str)
 def test_the_graph_finds_what_the_model_finds(
     make_model, make_images, detect, settings, num_keypoints, changes
 ):

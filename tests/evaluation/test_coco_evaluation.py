@@ -9,7 +9,7 @@ import pycocotools.cocoeval
 import pytest
 
 from kapao_mm.evaluation import evaluate_results
-from kapao_mm.evaluation.coco_evaluation import format_metrics
+from kapao_mm.evaluation.coco_evaluation import count_truths, format_metrics, metric_names
 
 IDS = [[2], [5, 9]]  # category ids of two_categories
 
@@ -228,3 +228,53 @@ def test_table_of_several_categories():
         '      mean  person  motor-wheel',
         'AP  0.7500  0.5000       1.0000',
     ]
+
+
+@pytest.fixture
+def with_balls(two_categories, records):
+    """The two categories, and balls (id 3) without keypoints or area, and their results."""
+    content, metainfo = copy.deepcopy(two_categories)
+    results = records(content, metainfo, IDS)
+    for number in range(4):
+        ball = dict(image_id=number, category_id=3, bbox=[50, 60, 70 + number, 80], keypoints=[])
+        content['annotations'].append(ball | dict(id=100 + number))
+        results.append(ball | dict(score=0.5 + number / 10))
+    content['categories'].append(dict(id=3, name='ball'))
+    metainfo['categories'].append(dict(name='ball', keypoint_ids=[]))
+    return content, metainfo, results
+
+
+def test_category_without_keypoints_has_box_metrics_only(two_categories, with_balls):
+    content, metainfo, results = with_balls
+    found = evaluate_results(content, results, metainfo, unfused=results)
+    boxes = {key for key in found if key.startswith('ball/')}
+    assert boxes == {'ball/box AP', 'ball/box AP .5', 'ball/box AP .75', 'ball/box AR'}
+    assert found['ball/box AP'] == 1
+    before = evaluate_results(content, results, two_categories[1], unfused=results)
+    assert {k: found[k] for k in before if 'box' not in k or '/' in k} == {
+        k: before[k] for k in before if 'box' not in k or '/' in k
+    }
+    assert found['box AP'] == pytest.approx((2 * before['box AP'] + 1) / 3)
+    assert list(found) == [
+        *metric_names(metainfo['categories'], 'keypoints', True)[:14],
+        'AP without fusion',
+        *(key for key in found if '/' in key),
+    ]
+    table = format_metrics(found, ['person', 'wheel', 'ball']).splitlines()
+    assert table[1].split()[0] == 'AP' and table[1].split()[-1] == '-'
+    assert next(line for line in table if 'box AP ' in line).split()[-1] == '1.0000'
+
+
+def test_missed_boxes_of_a_category_without_keypoints_count(with_balls):
+    content, metainfo, results = with_balls
+    found = evaluate_results(content, results[:-2], metainfo)
+    assert 0.4 < found['ball/box AP'] < 0.6
+    assert count_truths(content, metainfo, 'keypoints', True) == {'person': 20, 'wheel': 40}
+
+
+def test_a_category_without_keypoints_and_boxes_has_no_metrics(with_balls):
+    content, metainfo, results = with_balls
+    found = evaluate_results(content, results, metainfo, box_ap=False)
+    assert found['AP'] > 0 and not any(key.startswith('ball/') for key in found)
+    assert list(found) == metric_names(metainfo['categories'], 'keypoints', False)
+    assert format_metrics(found, ['person', 'wheel', 'ball']).splitlines()[1].endswith('-')

@@ -339,13 +339,15 @@ def test_keypoints_before_fusion_are_converted(people):
     assert (found['coco/AP'], found['coco/AP without fusion']) == (0, pytest.approx(1))
 
 
-def test_missing_area_is_reported_before_the_predictions(people):
-    path, _ = people
+def test_missing_area_is_estimated_from_the_boxes_of_all_objects(people, log):
+    path, keypoints = people
+    samples = [sample_of(keypoints + 3)]
+    expected = run(KAPAOMetric(ann_file=str(path), use_area=False), PEOPLE, samples)
+    assert expected != run(KAPAOMetric(ann_file=str(path)), PEOPLE, samples)
     with editing(path) as content:
         del content['annotations'][1]['area']
-    with pytest.raises(InputError, match="annotations without 'area', .*: 2; .*use_area=False"):
-        KAPAOMetric(ann_file=str(path)).dataset_meta = PEOPLE
-    KAPAOMetric(ann_file=str(path), use_area=False).dataset_meta = PEOPLE
+    assert run(KAPAOMetric(ann_file=str(path)), PEOPLE, samples) == expected
+    assert log.text.count("1 annotations without 'area' (2); OKS uses 0.53 of the area") == 1
     KAPAOMetric(ann_file=str(path), format_only=True, outfile_prefix='x').dataset_meta = PEOPLE
 
 

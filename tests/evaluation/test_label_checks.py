@@ -56,10 +56,10 @@ def test_unused_area_is_not_checked(content, faults):
     assert not faults(use_area=False)
 
 
-def test_missing_areas_are_found_if_they_are_used(content, faults):
+def test_missing_areas_are_found_if_they_are_used(content, two_categories):
     for i in (3, 5):
         del content['annotations'][i]['area']
-    (found,) = faults()
+    (found,) = map(str, label_faults(content, two_categories[1]))
     assert found.startswith("annotations without 'area', which OKS needs: 3, 5; add it, or have it")
     assert 'use_area=False' in found
 

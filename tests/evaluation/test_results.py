@@ -157,3 +157,19 @@ def test_result_file_is_written_completely_or_not_at_all(tmp_path):
     assert json.loads(path.read_text()) == []
     with pytest.raises(InputError, match='a.json cannot be written to'):
         write_results([], path / 'b.json')
+
+
+def test_record_of_a_category_without_keypoints_has_a_box_only():
+    categories = [*METAINFO['categories'], dict(name='ball', keypoint_ids=[])]
+    classes = [*METAINFO['CLASSES'], dict(id=20, name='ball')]
+    metainfo = METAINFO | dict(categories=categories, CLASSES=classes)
+    annotations = ANNOTATIONS | dict(categories=classes)
+    (record,) = make_results(1, poses([2]), metainfo)
+    assert record == dict(image_id=1, category_id=20, keypoints=[], bbox=[1, 2, 10, 20], score=1.0)
+    check_results([record], 'a.json', annotations, metainfo, boxes=False)
+    del record['keypoints']  # as detectors write it
+    check_results([record], 'a.json', annotations, metainfo, boxes=False)
+    for wrong, message in ((dict(bbox=None), "no 'bbox'$"), (dict(keypoints=[1] * 3), '3 numbers')):
+        bad = {key: value for key, value in (record | wrong).items() if value is not None}
+        with pytest.raises(InputError, match=message):
+            check_results([bad], 'a.json', annotations, metainfo, boxes=False)

@@ -117,3 +117,22 @@ def test_panels_of_extreme_images_take_little_more_memory_than_the_images(shape)
     panels = {f'title {number}': np.zeros(shape, np.uint8) for number in range(3)}
     joined = drawing.side_by_side(panels)
     assert joined.shape[1] == 3 * shape[1] and joined.shape[0] <= shape[0] + 10
+
+
+def test_a_box_without_keypoints_is_drawn_with_its_category_and_score(monkeypatch):
+    written = []
+    monkeypatch.setattr(drawing, '_write', lambda canvas, text, *_: written.append(text))
+    ball = Prediction(
+        bboxes=np.array([[50.0, 60, 150, 160]]),
+        bbox_scores=np.array([0.87]),
+        labels=np.array([2]),
+        keypoints=np.full((1, 3, 2), 100.0),
+        keypoint_scores=np.zeros((1, 3)),
+        keypoints_visible=np.zeros((1, 3), bool),
+        pose_keypoints=np.full((1, 3, 2), 100.0),
+    )
+    style = STYLE._replace(category_names=['mast', 'car', 'ball'])
+    picture = draw_poses(IMAGE, ball, style)
+    assert written == ['ball 0.87']
+    y, x = np.nonzero((picture != IMAGE).any(-1))
+    assert set(x[(y != 60) & (y != 160)]) == {50, 150}  # its sides, nothing inside

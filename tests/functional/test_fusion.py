@@ -105,3 +105,12 @@ def test_fusion_does_not_change_its_arguments():
     poses = np.zeros((1, 1, 2))
     fuse(poses, np.ones(1), np.ones((1, 2)), np.ones(1), np.zeros(1, dtype=int), 0.3, 50)
     assert not poses.any()
+
+
+def test_a_category_without_keypoints_leaves_the_fusion_of_others_as_it_is():
+    poses = np.zeros((2, 1, 2))
+    objects = np.full((1, 2), 3.0), np.array([0.9]), np.array([0])
+    scores, labels = np.array([0.8, 0.9]), np.array([0, 1])
+    keypoints, found = fuse_categories(poses, scores, labels, *objects, [1, 0], 0.3, 50)
+    np.testing.assert_array_equal(keypoints, [[[3, 3]], [[0, 0]]])
+    np.testing.assert_array_equal(found, [[0.9], [0]])

@@ -188,7 +188,7 @@ def test_a_single_plain_pass_is_the_plain_prediction(wrap, images):
     assert_same_predictions(ours, plain)
 
 
-@pytest.mark.parametrize('num_keypoints', [5, [1, 4]])
+@pytest.mark.parametrize('num_keypoints', [5, [1, 4], [1, 0, 4]])
 def test_the_flipped_pass_of_a_mirrored_image_is_its_mirrored_prediction(
     wrap, images, num_keypoints
 ):

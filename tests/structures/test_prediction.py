@@ -134,3 +134,16 @@ def test_missing_supervision_is_named(monkeypatch):
     monkeypatch.setattr(builtins, '__import__', without)
     with pytest.raises(InputError, match='pip install .supervision'):
         prediction().to_supervision()
+
+
+def test_box_without_keypoints_has_empty_lists_and_its_category():
+    ball = prediction(
+        labels=np.array([1]),
+        keypoint_scores=np.zeros((1, 2)),
+        keypoints_visible=np.array([[False, False]]),
+    )
+    categories = [dict(name='cat', keypoint_ids=[0, 1]), dict(name='ball', keypoint_ids=[])]
+    found = ball.to_dict('a.jpg', (120, 90), ['nose', 'tail'], categories)
+    expected = dict(bbox=[1, 2, 30, 40.5], score=0.9, keypoints=[], fused=[], category='ball')
+    assert found['poses'] == [expected]
+    assert found['keypoint_names']['ball'] == []

@@ -103,11 +103,11 @@ def test_faults_are_reported_with_all_ids(check, train):
 def test_file_without_correct_images_has_no_statistics(check, train):
     content, write = train
     for image in content['images']:
-        image['id'] = str(image['id'])
+        image['id'] += 0.5
     write()
     code, printed, report = check()
     assert code == 1
-    assert "4 images whose id is not a whole number (images[0] (id '" in printed
+    assert '4 images whose id is not a whole number (images[0] (id ' in printed
     assert 'statistics' not in report['train']
 
 
@@ -248,3 +248,22 @@ def test_file_that_is_not_an_annotation_file_is_a_fault(check, data):
     code, printed, report = check()
     assert code == 1 and f'annotation file {data}/{TRAIN}' in printed
     assert report['val_test']['statistics']['images'] == 2
+
+
+@pytest.mark.slow
+def test_keypoint_names_in_another_order_are_reordered_and_others_are_a_fault(check, train):
+    content, write = train
+    names = content['categories'][0]['keypoints']
+    for annotation in content['annotations']:
+        annotation['keypoints'] = annotation['keypoints'][3:] + annotation['keypoints'][:3]
+    content['categories'][0]['keypoints'] = [*names[1:], names[0]]
+    write()
+    code, printed, _ = check('--skip-images')
+    assert code is None
+    count = len(content['annotations'])
+    assert f'{count} annotations whose category names the keypoints in another order' in printed
+    content['categories'][0]['keypoints'] = [*names[1:], 'nostril']
+    write()
+    code, printed, _ = check('--skip-images')
+    assert code == 1
+    assert 'other keypoints than the metainfo (nostril instead of nose)' in printed

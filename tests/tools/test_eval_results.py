@@ -2,6 +2,7 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from mmpose.registry import MODELS
@@ -206,3 +207,19 @@ def test_annotations_that_would_change_the_metrics_are_refused(evaluate, data, t
 def test_a_wrong_suffix_of_the_metrics_is_reported_first(evaluate, tmp_path, name):
     message = evaluate(None, '--out', tmp_path / name)
     assert message.startswith(f'error: {tmp_path / name} must end in .json')
+
+
+@pytest.mark.slow
+def test_annotations_in_another_order_score_the_same(evaluate, data, truth, tmp_path):
+    results = records(truth)
+    category = truth['categories'][0]
+    category['keypoints'] = category['keypoints'][::-1]
+    for annotation in truth['annotations']:
+        triples = np.reshape(annotation['keypoints'], (-1, 3))
+        annotation['keypoints'] = triples[::-1].ravel().tolist()
+    (data / 'annotations/person_keypoints_val.json').write_text(json.dumps(truth))
+    assert evaluate(results, '--out', tmp_path / 'm.json') is None
+    assert json.loads((tmp_path / 'm.json').read_text())['coco/AP'] == pytest.approx(1)
+    category['keypoints'][0] = 'heel'
+    (data / 'annotations/person_keypoints_val.json').write_text(json.dumps(truth))
+    assert '(heel instead of right_ankle)' in evaluate(results)

@@ -11,7 +11,9 @@ def content(category, image_ids=(5, 9)):
     """Makes a file of two images, with an annotation in the first."""
     return dict(
         images=[dict(id=i, file_name=f'{i}.jpg', width=4, height=4) for i in image_ids],
-        annotations=[dict(id=1, image_id=image_ids[0], category_id=category['id'], bbox=[0] * 4)],
+        annotations=[
+            dict(id=1, image_id=image_ids[0], category_id=category['id'], bbox=[0, 0, 1, 1])
+        ],
         categories=[category],
     )
 
@@ -77,7 +79,7 @@ def test_file_without_a_list_is_refused(merge, tmp_path, key):
     [
         ('images', dict(id=9), 'images that share their id with others: 9'),
         ('images', dict(file_name=None), "images without 'file_name': 5"),
-        ('annotations', dict(id='x'), 'annotations whose id is not a whole number'),
+        ('annotations', dict(id=1.5), 'annotations whose id is not a whole number'),
         ('categories', dict(id=None), 'categories whose id is not a whole number'),
         ('categories', dict(name=None), "categories without 'name': 3"),
         ('categories', dict(keypoints='nose'), "categories whose 'keypoints' are not a list"),
@@ -118,3 +120,11 @@ def test_file_without_categories_for_its_annotations_is_refused(merge):
     assert "'category_id' is none of the file's categories: 1" in merge(
         a=content(CAT) | dict(categories=[])
     )
+
+
+@pytest.mark.parametrize('keypoints', [{}, dict(keypoints=[])])
+def test_category_without_keypoints_is_merged_beside_others(merge, keypoints):
+    ball = dict(id=3, name='ball')
+    merged = merge(cats=content(CAT), balls=content(ball), more=content(ball | keypoints))
+    assert [category['name'] for category in merged['categories']] == ['cat', 'ball']
+    assert [a['category_id'] for a in merged['annotations']] == [1, 2, 2]

@@ -1,4 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+import errno
 import json
 from pathlib import Path
 
@@ -6,6 +7,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmpose.registry import DATASETS, MODELS
+from PIL import Image
 
 from kapao_mm.datasets import read_metainfo
 from kapao_mm.engine.weights_only import load_weights_only
@@ -139,7 +141,7 @@ def test_config_is_short_and_loads_with_mmengine_from_any_folder(new, data, tmp_
         for path in config.parent.iterdir():
             assert len(path.read_text().splitlines()) < 50
         cfg = Config.fromfile(config)
-        assert cfg.train_dataloader.dataset.ann_file == 'all_train.json'
+        assert cfg.train_dataloader.dataset.ann_file == str(config.parent / 'all_train.json')
         assert read_metainfo(cfg.val_dataloader.dataset.metainfo)['num_keypoints'] == 5
 
 
@@ -154,9 +156,34 @@ def test_values_in_the_config_can_be_edited(new, data):
         assert sizes == {512}
 
 
+@pytest.fixture
+def wheels(shared_dir):
+    """Flags for the real wheels."""
+    return sample_args(shared_dir, 'wheels')
+
+
+@pytest.fixture
+def wheels_and_boxes(shared_dir, tmp_path):
+    """Flags for the real wheels and a category of their boxes, without keypoints."""
+    files = []
+    for part in ('train', 'val'):
+        content = read(shared_dir / f'data/vehicle_wheels/{part}.json')
+        content['annotations'] += [
+            dict(id=1000 + a['id'], image_id=a['image_id'], category_id=9, bbox=a['bbox'])
+            for a in content['annotations']
+        ]
+        content['categories'].append(dict(id=9, name='box'))
+        files.append(tmp_path / f'{part}.json')
+        files[-1].write_text(json.dumps(content))
+    return [files[0], '--val', files[1], '--images', shared_dir / 'data/vehicle_wheels']
+
+
 @pytest.mark.slow
-def test_config_trains_and_validates(new, run_tool, shared_dir, tmp_path):
-    _, out, config = new(*sample_args(shared_dir, 'wheels'))
+@pytest.mark.parametrize(
+    ('sample', 'metric'), [('wheels', 'coco/AP: '), ('wheels_and_boxes', 'coco/box/box AP: ')]
+)
+def test_config_trains_and_validates(new, run_tool, request, tmp_path, sample, metric):
+    _, out, config = new(*request.getfixturevalue(sample))
     assert f'kapao train {config}' in out
     options = ['input_size=64', 'batch_size=2', 'max_epochs=1', 'train_cfg.val_interval=1']
     for part, count in (('train', 4), ('val', 2)):
@@ -169,7 +196,8 @@ def test_config_trains_and_validates(new, run_tool, shared_dir, tmp_path):
     found = load_weights_only(tmp_path / 'work/epoch_1.pth')
     assert found['meta']['iter'] == 2
     (log,) = tmp_path.glob('work/*/*.log')
-    assert 'coco/AP: ' in log.read_text()
+    assert metric in log.read_text()
+    assert 'coco/box/AP' not in log.read_text()
 
 
 def test_loss_gains_are_not_scaled(new, data):
@@ -193,6 +221,57 @@ def test_categories_with_different_keypoints_are_categories_of_the_model(new, da
     assert 'HorizontalFlip' not in [step['type'] for step in cfg.train_pipeline]
 
 
+@pytest.fixture
+def with_cages(data):
+    """The path of annotations with a third category, which has no keypoints."""
+    content = read(data())
+    cage = dict(id=50, image_id=1, category_id=9, bbox=[5, 5, 50, 50], area=2500)
+    cages = [cage | dict(id=50 + i, image_id=i) for i in range(1, 7)]
+    content['annotations'] += cages
+    content['categories'].append(dict(id=9, name='cage'))
+    return data(**content)
+
+
+def test_category_without_keypoints_is_a_category_of_the_model(new, with_cages):
+    message, out, config = new(with_cages)
+    assert message is None
+    assert 'cage: 5 annotations, no keypoints: boxes only\nfusion_distance' in out
+    cfg = load_config(config)
+    assert cfg.model.head.num_keypoints == [2, 3, 0]
+    names = [category['name'] for category in read_metainfo(cfg.metainfo)['categories']]
+    assert names == ['cow', 'ox cart', 'cage']
+    found = {path.name for path in config.parent.glob('metainfo*')}
+    assert found == {'metainfo_cow.py', 'metainfo_ox_cart.py'}
+
+
+@pytest.mark.parametrize('validation', [False, True])
+def test_chosen_categories_are_those_of_the_model(new, with_cages, validation):
+    val = ['--val', with_cages] if validation else []
+    message, _, config = new(with_cages, *val, '--category', 'cow', 'cage')
+    assert message is None
+    cfg = load_config(config)
+    assert cfg.model.head.num_keypoints == [2, 0]
+    for loader in (cfg.train_dataloader, cfg.val_dataloader):
+        path = Path(loader.dataset.data_root, loader.dataset.ann_file)
+        assert path != with_cages
+        assert {a['category_id'] for a in read(path)['annotations']} == {1, 9}
+        dataset = DATASETS.build({**loader.dataset, 'pipeline': []})
+        assert len(dataset) == len(read(path)['images'])
+
+
+@pytest.mark.parametrize(
+    'chosen, message',
+    [
+        (['cow', 'dog'], 'has no category dog; it has cow, ox cart, cage'),
+        (['cage'], 'cage: no category has keypoints'),
+    ],
+)
+def test_categories_that_make_no_model_are_refused(new, with_cages, chosen, message):
+    found, _, config = new(with_cages, '--category', *chosen)
+    assert message in found
+    assert config is None
+
+
 def test_categories_with_the_same_keypoints_are_merged(new, shared_dir):
     _, out, config = new(*sample_args(shared_dir, 'animals'), name='animal')
     assert out.startswith(
@@ -206,24 +285,132 @@ def test_validation_images_are_drawn_if_there_is_no_validation_file(new, data):
     path = data()
     message, out, config = new(path, '--val-fraction', 0.4)
     assert message is None
-    train, val = (read(path.with_stem(f'all_{part}')) for part in ('train', 'val'))
+    train, val = (read(config.with_name(f'all_{part}.json')) for part in ('train', 'val'))
     assert (len(train['images']), len(val['images'])) == (4, 2)
     ids = [{image['id'] for image in part['images']} for part in (train, val)]
     assert ids[0] | ids[1] == {1, 2, 3, 4, 5, 6}
     assert [{a['image_id'] for a in part['annotations']} for part in (train, val)] == ids
     cfg = load_config(config)
-    assert (cfg.data_root, cfg.train_ann, cfg.val_ann) == (
-        str(path.parent),
-        'all_train.json',
-        'all_val.json',
-    )
+    assert cfg.data_root == str(path.parent)
+    assert cfg.train_ann == str(config.parent / 'all_train.json')
 
 
-@pytest.mark.parametrize('fraction', [0.01, 0.99])
-def test_fraction_that_leaves_no_images_is_an_error(new, data, fraction):
+@pytest.mark.parametrize(('fraction', 'val_images'), [(0.01, 1), (0.5, 3), (0.99, 4)])
+def test_split_keeps_images_of_each_category_for_training(new, data, fraction, val_images):
+    message, out, config = new(data(), '--val-fraction', fraction)
+    assert message is None
+    counts = f'{6 - val_images} for training, {val_images} for validation'
+    assert f'split at random, images: {counts}' in out
+    train = read(config.with_name('all_train.json'))
+    assert {a['category_id'] for a in train['annotations']} == {1, 2}
+    assert read(config.with_name('all_val.json'))['annotations']
+
+
+@pytest.mark.parametrize('fraction', [0, 1, -0.5, 'nan'])
+def test_fraction_outside_0_and_1_is_an_error(new, data, fraction):
     message, _, config = new(data(), '--val-fraction', fraction)
-    assert 'of 6 images leaves none for training or for validation' in message
+    assert 'it must be between 0 and 1' in message
     assert config is None
+
+
+def few(path, count):
+    """Returns the changes to a file so that it has images of one category only."""
+    objects = cows(path)[:count]
+    used = {a['image_id'] for a in objects}
+    images = [image for image in read(path)['images'] if image['id'] in used]
+    return dict(annotations=objects, images=images)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('count', [2, 3])
+def test_few_images_are_split(new, data, count):
+    message, out, config = new(data(**few(data(), count)))
+    assert message is None
+    assert f'split at random, images: {count - 1} for training, 1 for validation' in out
+    cfg = load_config(config)
+    for loader, images in ((cfg.train_dataloader, count - 1), (cfg.val_dataloader, 1)):
+        assert len(DATASETS.build(loader.dataset | dict(pipeline=[]))) == images
+
+
+def test_a_single_image_is_for_training_and_validation(new, data):
+    path = data(**few(data(), 1))
+    message, out, config = new(path)
+    assert message is None
+    assert 'too few images to split (1): validation is the training set' in out
+    cfg = load_config(config)
+    for dataset in (cfg.train_dataloader.dataset, cfg.val_dataloader.dataset):
+        assert Path(dataset.data_root, dataset.ann_file) == path
+    assert not list(config.parent.glob('*.json'))
+
+
+def test_split_leaves_annotations_on_both_sides(new, data):
+    some = few(data(), 2)
+    empty = [dict(id=i, file_name='images/0.jpg', width=9, height=9) for i in range(10, 28)]
+    message, _, config = new(data(**some | dict(images=[*empty, *some['images']])))
+    assert message is None
+    for part in ('train', 'val'):
+        assert len(read(config.with_name(f'all_{part}.json'))['annotations']) == 1
+
+
+@pytest.mark.parametrize('is_split', [True, False])
+def test_nothing_is_written_beside_the_data(new, data, is_split):
+    path, val = data(), data('val.json')
+    before = {file: file.stat().st_mtime_ns for file in path.parent.rglob('*')}
+    message, out, _ = new(path, *([] if is_split else ['--val', val]))
+    assert message is None
+    assert {file: file.stat().st_mtime_ns for file in path.parent.rglob('*')} == before
+
+
+def test_run_that_fails_late_leaves_nothing_behind(new, data, tmp_path, monkeypatch):
+    path, before = data(), sorted(tmp_path.rglob('*'))
+
+    def flush(file):
+        if file.name == 'metainfo_cow.py' and 'out' in file.parts:  # others are complete
+            raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr('kapao_mm.utils.atomic_file._flush', flush)
+    message, out, _ = new(path)
+    assert 'cannot be written: No space left' in message
+    assert 'wrote' not in out
+    assert sorted(tmp_path.rglob('*')) == before
+
+
+def test_validation_keypoints_in_another_order_are_reported(new, data):
+    path = data()
+    content = read(path)
+    content['categories'][1]['keypoints'] = ['shaft', 'wheel', 'axle']
+    message, out, _ = new(path, '--val', data('val.json', **content))
+    assert message is None
+    assert '3 annotations whose category names the keypoints in another order' in out
+    content['categories'][1]['keypoints'] = ['shaft', 'wheel', 'hub']
+    message, _, _ = new(path, '--val', data('val.json', **content), '--force')
+    assert 'val.json: annotations whose category names other keypoints' in message
+    assert '(hub instead of axle): 1, 3, 5;' in message
+
+
+def test_second_annotation_in_another_order_is_reordered(new, data):
+    path = data()
+    objects = cows(path)
+    moved = [dict(a, keypoints=[x + 1 for x in a['keypoints']]) for a in objects]
+    swapped = [dict(a, keypoints=a['keypoints'][3:] + a['keypoints'][:3]) for a in moved]
+    category = dict(read(path)['categories'][0], keypoints=['eye_r', 'eye_l'])
+    second = data('second.json', annotations=swapped, categories=[category])
+    first = data(annotations=objects)
+    _, out, config = new(first, '--val', first, '--second', second)
+    assert 'put into the order of the metainfo' in out
+    sigmas = read_metainfo(load_config(config).metainfo)['sigmas']
+    assert sigmas == pytest.approx([round(2**0.5 / 40, 4)] * 2)
+
+
+@pytest.mark.slow
+def test_first_image_of_another_size_is_reported(new, data):
+    path = data()
+    Image.new('RGB', (80, 100)).save(path.parent / 'images/0.jpg')
+    message, out, _ = new(path)
+    assert message is None
+    assert '0.jpg is 80 x 100 px, the annotations say 100 x 80 (exchanged), so its labels' in out
+    Image.new('RGB', (100, 80)).save(path.parent / 'images/0.jpg')
+    assert 'px, the annotations say' not in new(path, '--force')[1]
 
 
 def test_nothing_is_overwritten_without_force(new, data, tmp_path):
@@ -289,7 +476,7 @@ def test_bad_anchors_are_reported_with_the_tool_that_finds_better_ones(new, data
 @pytest.mark.parametrize(
     'changes, flags, message',
     [
-        (dict(images=[], annotations=[]), [], 'of 0 images'),
+        (dict(images=[], annotations=[]), [], 'it lists no images'),
         (dict(images=[dict(id=1)]), [], "images without 'file_name': 1"),
         (dict(annotations=None), [], "it has no list of objects 'annotations'"),
         (dict(categories=[]), [], 'it lists no categories'),
@@ -325,7 +512,7 @@ def test_small_objects_are_reported_with_a_sufficient_input_size(new, data):
 
 
 BAD_VALUES = [
-    *(('annotations', 'keypoints', v) for v in (3, [1, 2], list('abc') * 2, [NAN] * 6, None)),
+    *(('annotations', 'keypoints', v) for v in (3, [1, 2], list('abc') * 2, [1, NAN, 2] * 2)),
     *(('annotations', 'category_id', v) for v in ([1], {}, '1')),
     *(('annotations', 'image_id', v) for v in ([], None)),
     *(('annotations', 'id', v) for v in ({}, 2)),
@@ -337,7 +524,7 @@ BAD_VALUES = [
     *(('categories', 'skeleton', v) for v in (3, [[1, 2, 3]], [['a', 'b']], [None])),
     ('categories', 'id', []),
     *(('images', 'file_name', v) for v in (3, 'a\0b')),
-    *(('images', key, v) for key, v in (('id', '1'), ('width', 2**40))),
+    *(('images', key, v) for key, v in (('id', 1.5), ('width', 2**40))),
 ]
 
 
@@ -365,3 +552,4 @@ def test_all_files_are_written_or_none(new, data, tmp_path):
     message, out, config = new(path, '--force')
     assert 'metainfo_cow.py cannot be written' in message
     assert 'wrote' not in out
+    assert [file.name for file in (tmp_path / 'out').iterdir()] == ['metainfo_cow.py']

@@ -40,7 +40,7 @@ from kapao_mm.datasets.annotations.reader import raise_faults, read_annotations,
 
 def read_source(path: Path, folder: Path) -> dict:
     """Reads a file that will be merged, and checks it and its image folder."""
-    content = read_annotations(path, LISTS, say=print)
+    content = read_annotations(path, LISTS, say=print, images=folder)
     if not folder.is_dir():
         raise InputError(f'image folder {folder.absolute()} does not exist')
     raise_faults(path, merge_faults(content))

@@ -2,7 +2,9 @@
 """Writes a metainfo file and a training config for a new dataset from its COCO keypoint JSON."""
 
 import argparse
+import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from kapao_mm.errors import InputError
 from kapao_mm.utils.cli import exit_on_input_error
@@ -35,6 +37,13 @@ def parse_args() -> argparse.Namespace:
         help='without --val: share of the images for validation, drawn at random (give --val if '
         'images are alike, such as frames of a video) [0.1]',
     )
+    add(
+        '--category',
+        nargs='+',
+        default=[],
+        metavar='NAME',
+        help='categories to use; annotations of others are left out [all]',
+    )
     add('--size', choices='nsml', default='n', help='size of the model [n]')
     add(
         '--schedule',
@@ -65,11 +74,18 @@ import numpy as np
 from kapao_mm.analysis.anchors import TARGET_RECALL, measure_fit
 from kapao_mm.datasets import read_metainfo
 from kapao_mm.datasets.annotations import new_config, new_data, new_metainfo
-from kapao_mm.datasets.annotations.checks import fatal_faults
+from kapao_mm.datasets.annotations.checks import categories_by_id, fatal_faults
 from kapao_mm.datasets.annotations.instances import Instances, box_sides, gather_instances
+from kapao_mm.datasets.annotations.issues import tell
+from kapao_mm.datasets.annotations.keypoint_names import (
+    find_order,
+    order_keypoints,
+    reorder_annotations,
+)
 from kapao_mm.datasets.annotations.object_sizes import choose_fusion_distance, find_small_objects
 from kapao_mm.datasets.annotations.reader import raise_faults
 from kapao_mm.datasets.annotations.sigmas import estimate_sigmas
+from kapao_mm.datasets.metainfo import keypoint_category_ids
 from kapao_mm.evaluation.label_checks import label_faults
 from kapao_mm.utils.config import load_config
 
@@ -91,11 +107,21 @@ def find_categories(
 
 def find_sigmas(category: new_metainfo.Category, args: argparse.Namespace) -> list[float]:
     """Returns the sigmas (K,) given by the flags, and prints them."""
+    if not category.keypoints:
+        return []
     if not args.second:
         print(f'  sigmas: {args.sigma:g}')
         return [args.sigma] * len(category.keypoints)
-    second = new_data.read_new_annotations(args.second)['annotations']
-    sigmas, counts, objects = estimate_sigmas(category, second, str(args.second.absolute()))
+    second = new_data.read_new_annotations(args.second)
+    orders = {
+        entry['id']: find_order(entry.get('keypoints') or (), category.keypoints)
+        for entry in second['categories']
+    }
+    changes = {number: order for number, order in orders.items() if order != sorted(order or ())}
+    tell(args.second, reorder_annotations(second['annotations'], changes), print)
+    sigmas, counts, objects = estimate_sigmas(
+        category, second['annotations'], str(args.second.absolute())
+    )
     print(f'  sigmas of {objects} objects annotated twice (and how often the keypoint was):')
     for keypoint, sigma, count in zip(category.keypoints, sigmas, counts, strict=True):
         print(f'    {keypoint} {sigma:.4f} ({count})')
@@ -110,19 +136,26 @@ def check_labels(data: new_data.NewData, metainfo: dict) -> bool:
     """
     raise_faults(data.paths['train_ann'], fatal_faults(data.train, metainfo))
     raise_faults(data.paths['val_ann'], fatal_faults(data.val, metainfo, test_mode=True))
-    lacking = sum(not annotation.get('area') for annotation in data.val['annotations'])
+    known = categories_by_id(data.val, metainfo)
+    tell(data.paths['val_ann'], order_keypoints(data.val, metainfo, known), print)
+    ids = keypoint_category_ids(metainfo | dict(CLASSES=data.val['categories']))
+    posed = [a for a in data.val['annotations'] if a['category_id'] in ids]
+    lacking = sum(not annotation.get('area') for annotation in posed)
     if lacking:
         print(
-            f'{lacking} of {len(data.val["annotations"])} validation objects have no area: '
+            f'{lacking} of {len(posed)} validation objects have no area: '
             'evaluation uses 0.53 of the boxes (use_area=False)'
         )
     raise_faults(data.paths['val_ann'], label_faults(data.val, metainfo, use_area=not lacking))
     return not lacking
 
 
-def check_sizes(config: Path, instances: Instances) -> None:
+def check_sizes(config: new_config.NewConfig, metainfos: list[dict], instances: Instances) -> None:
     """Prints the objects that are too small to be learned, and the recall of the anchors."""
-    cfg = load_config(config)
+    with TemporaryDirectory() as folder:  # a failure leaves no files behind
+        trial = config._replace(folder=Path(folder).resolve())
+        new_config.write_files(new_config.texts(trial, metainfos), force=False)
+        cfg = load_config(trial.path)
     head = cfg.model.head
     for issue in find_small_objects(instances, cfg.input_size, head):
         print(issue.counted())
@@ -140,14 +173,19 @@ def check_sizes(config: Path, instances: Instances) -> None:
         'keypoint objects'
     )
     if min(recalls) < TARGET_RECALL:
-        print(f'  low: find better ones with kapao anchors {config}')
+        print(f'  low: find better ones with kapao anchors {config.path}')
 
 
 def main() -> None:
     """Reads the annotations, writes metainfo and config, and prints the next commands."""
     args = parse_args()
     data = new_data.find_data(
-        args.annotation, args.val, args.images, args.val_images, args.val_fraction
+        args.annotation,
+        args.val,
+        args.images,
+        args.val_images,
+        args.val_fraction,
+        args.category,
     )
     paths = new_data.locate(data.paths)
     name = args.name or new_config.file_name(Path(paths['data_root']).absolute().name)
@@ -158,28 +196,34 @@ def main() -> None:
     metainfos = []
     for category in categories:
         print(new_metainfo.describe(category))
-        metainfos.append(new_metainfo.make_metainfo(category, find_sigmas(category, args)))
+        sigmas = find_sigmas(category, args)
+        metainfos.append(new_metainfo.make_metainfo(category, sigmas) if sigmas else {})
     metainfo = read_metainfo(new_metainfo.join_metainfos(name, categories, metainfos))
     use_area = check_labels(data, metainfo)
     instances = gather_instances(data.train, metainfo)
     fusion_distance = choose_fusion_distance(instances)
     print(f'fusion_distance: {fusion_distance} px, by the size of the objects')
 
+    folder = args.out or Path('configs', name)
+    parts = new_data.part_files(data, folder)
     config = new_config.NewConfig(
         name=name,
-        folder=args.out or Path('configs', name),
+        folder=folder,
         size=args.size,
         short=args.schedule == 'short',
         data=paths,
+        parts=parts,
         categories=categories,
         use_area=use_area,
         fusion_distance=fusion_distance,
     )
-    files = data.new_files | new_config.texts(config, metainfos)
+    check_sizes(config, metainfos, instances)
+    contents = zip(parts.values(), (data.train, data.val), strict=False)
+    files = {path: json.dumps(content) for path, content in contents}
+    files |= new_config.texts(config, metainfos)
     new_config.write_files(files, args.force)
     for path in files:
         print(f'wrote {path}')
-    check_sizes(config.path, instances)
     print('Next:')
     for command in ('check-dataset', 'browse-dataset', 'train'):
         print(f'  kapao {command} {config.path}')

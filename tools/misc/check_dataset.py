@@ -42,10 +42,15 @@ from rich.table import Table
 from kapao_mm import register_all_modules
 from kapao_mm.analysis.figures import write_dataset_figure
 from kapao_mm.datasets import KeypointDataset
-from kapao_mm.datasets.annotations.checks import fatal_faults, without_faulty
+from kapao_mm.datasets.annotations.checks import (
+    categories_by_id,
+    fatal_faults,
+    without_faulty,
+)
 from kapao_mm.datasets.annotations.image_sizes import find_image_faults
 from kapao_mm.datasets.annotations.instances import gather_instances
-from kapao_mm.datasets.annotations.issues import AnnotationIssue
+from kapao_mm.datasets.annotations.issues import AnnotationIssue, tell
+from kapao_mm.datasets.annotations.keypoint_names import order_keypoints
 from kapao_mm.datasets.annotations.object_sizes import find_small_objects
 from kapao_mm.datasets.annotations.reader import read_annotations
 from kapao_mm.datasets.annotations.review import review
@@ -112,8 +117,16 @@ def read_and_check(dataset: KeypointDataset) -> tuple[dict | None, list[Annotati
     Returns:
         The content without faulty entries, or None if the whole file is faulty, and its errors.
     """
+
+    def say(line: str) -> None:
+        print(f'  {line}')
+
     try:
-        content = read_annotations(dataset.ann_file, say=lambda line: print(f'  {line}'))
+        content = read_annotations(
+            dataset.ann_file,
+            say=say,
+            images=dataset.data_prefix['img'],
+        )
     except InputError as error:
         remedy = 'correct it, or give another one with --cfg-options data_root=DIR'
         return None, [AnnotationIssue('file', str(error), remedy)]
@@ -122,17 +135,21 @@ def read_and_check(dataset: KeypointDataset) -> tuple[dict | None, list[Annotati
         return None, faults
     counts = (f'{len(content.get(key, []))} {key}' for key in ('images', 'annotations'))
     print(f'  {", ".join(counts)}')
-    return without_faulty(content, faults), faults
+    content = without_faulty(content, faults)
+    known = categories_by_id(content, dataset.metainfo)
+    tell(dataset.ann_file, order_keypoints(content, dataset.metainfo, known), say)
+    return content, faults
 
 
 def print_statistics(statistics: dict[str, Any]) -> None:
     """Prints counts, and tables of box sizes and label rates."""
-    n, empty, crowd = (statistics[k] for k in ('annotations', 'without_keypoints', 'crowd_regions'))
+    keys = ('annotations', 'without_keypoints', 'crowd_regions', 'only_boxes')
+    n, empty, crowd, boxes = (statistics[key] for key in keys)
     mean, most = statistics['instances_per_image']
     print(
         '  statistics of the entries without faults:\n'
-        f'    annotations: {n - empty - crowd} with labeled keypoints, {empty} without, {crowd} '
-        'crowd regions'
+        f'    annotations: {n - empty - crowd - boxes} with labeled keypoints, {empty} without, '
+        f'{crowd} crowd regions' + (f', {boxes} of categories without keypoints' if boxes else '')
     )
     if len(statistics['of_category']) > 1:
         print(f'    {", ".join(f"{k} {n}" for k, n in statistics["of_category"].items())}')

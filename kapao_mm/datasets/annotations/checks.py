@@ -10,7 +10,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ..metainfo import category_ids
+from .box_categories import find_box_categories
 from .issues import AnnotationIssue, Rule, find_issues
+from .keypoint_names import name_faults
 from .subset import keep_images
 from .values import are_numbers, has_id, is_list_of, is_name, is_number, valid_ids
 
@@ -211,10 +213,24 @@ def metainfo_faults(content: dict, metainfo: dict) -> list[AnnotationIssue]:
         lambda a: _is_of_category(a, others),
     )
     faults = find_issues('annotations', annotations, [other_category])
+    faults += _mixed_faults(content, metainfo)
     for index, category in enumerate(metainfo['categories']):
         ids = {number for number in known if known[number] == index}
         faults += _count_faults(annotations, category, ids)
-    return faults
+    return faults or name_faults(content, metainfo, known)
+
+
+def _mixed_faults(content: dict, metainfo: dict) -> list[AnnotationIssue]:
+    """Finds annotations of box categories that a metainfo of one category would make poses of."""
+    ids = find_box_categories(content) if len(metainfo['categories']) == 1 else set()
+    names = ', '.join(str(c.get('name')) for c in content.get('categories', []) if c['id'] in ids)
+    rule = Rule(
+        f'annotations of the categories without keypoints {names}, but the metainfo has one '
+        'category for all annotations',
+        'make a config with kapao new-dataset, or one without them with its --category',
+        lambda a: _is_of_category(a, ids),
+    )
+    return find_issues('annotations', content.get('annotations', []), [rule])
 
 
 def _count_faults(annotations: list[dict], category: dict, ids: set[int]) -> list[AnnotationIssue]:

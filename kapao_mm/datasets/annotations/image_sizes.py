@@ -9,13 +9,16 @@ from pathlib import Path
 
 from mmengine.logging import print_log
 from PIL import Image
+from rich.progress import track
 
 from kapao_mm.errors import InputError
 from kapao_mm.utils.image_files import read_image
 
 from .issues import AnnotationIssue, Rule, find_issues
+from .values import is_name
 
 ORIENTATION = 0x0112  # EXIF tag
+SHOW_PROGRESS = 200  # number of images
 IMAGE_FAULTS = dict(
     missing=('images missing in {folder}', 'copy them there, or correct file_name'),
     unreadable=('images that cannot be read', 'copy them again'),
@@ -24,6 +27,8 @@ IMAGE_FAULTS = dict(
         'correct these, or save images upright that are rotated by EXIF',
     ),
 )
+
+CHECK = 'its labels may be misplaced; kapao check-dataset lists all such images'
 
 
 class SizeCheck:
@@ -60,8 +65,7 @@ class SizeCheck:
             return
         fault = describe_mismatch(size, annotated, path)
         message = (
-            f'annotation file {osp.abspath(self.ann_file)}, image {image_id}: {fault}, so its '
-            'labels may be misplaced; kapao check-dataset lists all such images'
+            f'annotation file {osp.abspath(self.ann_file)}, image {image_id}: {fault}, so {CHECK}'
         )
         if self.on_mismatch == 'stop':
             raise InputError(f"{message}. on_size_mismatch='warn' of the dataset accepts them")
@@ -98,6 +102,58 @@ def find_image_faults(images: list[dict], folder: str) -> list[AnnotationIssue]:
     return find_issues('images', images, rules)
 
 
+def fill_sizes(images: list[dict], folder: str | None) -> list[AnnotationIssue]:
+    """Fills missing sizes of images from their files, in place.
+
+    Sizes that are null, 0 or negative are missing. Those that cannot be read are removed.
+
+    Args:
+        images: Images of an annotation file.
+        folder: Folder of the image files; None leaves the sizes missing.
+
+    Returns:
+        Which images got their size.
+    """
+    missing = [i for i, image in enumerate(images) if _lacks_size(image)]
+    for index in missing:
+        for key in ('width', 'height'):
+            images[index].pop(key, None)
+    if folder is None or not missing:
+        return []
+    with ThreadPoolExecutor() as pool:
+        sizes = pool.map(lambda i: _file_size(images[i], folder), missing)
+        title = f'Reading {len(missing)} image sizes'
+        hide = len(missing) < SHOW_PROGRESS
+        shown = track(sizes, title, total=len(missing), transient=True, disable=hide)
+        found = {i: size for i, size in zip(missing, shown, strict=True) if size}
+    for index, (width, height) in found.items():
+        images[index].update(width=width, height=height)
+    filled = {id(images[index]) for index in found}
+    what = "images whose 'width' or 'height' is missing, null, 0 or negative"
+    rule = Rule(what, f'read from their files in {folder or "."}', lambda im: id(im) in filled)
+    return find_issues('images', images, [rule])
+
+
+def _lacks_size(image: dict) -> bool:
+    sides = [image.get(key) for key in ('width', 'height')]
+    return any(side is None or (type(side) in (int, float) and side <= 0) for side in sides)
+
+
+def _file_size(image: dict, folder: str) -> tuple[int, int] | None:
+    """Returns the size (w, h) of an image as it is decoded, or None if it cannot be read."""
+    if not is_name(image.get('file_name')):
+        return None
+    path = osp.join(folder, image['file_name'])
+    try:
+        with Image.open(path) as opened:
+            return opened.size[::-1] if _is_turned(path) else opened.size
+    except Exception:  # PIL may not support a format that OpenCV decodes
+        try:
+            return read_image(Path(path)).shape[1::-1]
+        except InputError:
+            return None
+
+
 def describe_mismatch(size: tuple[int, int], annotated: tuple[int, int], path: str) -> str:
     """Returns a message on how an image's size (w, h) differs from the annotated one.
 
@@ -112,6 +168,21 @@ def describe_mismatch(size: tuple[int, int], annotated: tuple[int, int], path: s
         f'{osp.abspath(path)} is {size[0]} x {size[1]} px, the annotations say '
         f'{annotated[0]} x {annotated[1]}{reason}'
     )
+
+
+def size_fault(image: dict, path: Path) -> str | None:
+    """Returns how the size of an image file differs from the annotation file, or None.
+
+    Args:
+        image: Image of an annotation file, with ``width`` and ``height``.
+        path: Path of the image. One that cannot be read gives None.
+    """
+    try:
+        size = read_image(path).shape[1::-1]
+    except InputError:
+        return None
+    annotated = image['width'], image['height']
+    return None if size == annotated else describe_mismatch(size, annotated, str(path))
 
 
 def _is_turned(path: str) -> bool:

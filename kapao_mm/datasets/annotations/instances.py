@@ -21,6 +21,7 @@ class Instances(NamedTuple):
         visible: Visibilities as in the file, (N, K) float64; 0 for types that the category does
             not have.
         crowd: Whether the annotation is a crowd region, (N,) bool.
+        only_box: Whether the category of the annotation has no keypoint types, (N,) bool.
     """
 
     ids: np.ndarray
@@ -31,6 +32,7 @@ class Instances(NamedTuple):
     keypoints: np.ndarray
     visible: np.ndarray
     crowd: np.ndarray
+    only_box: np.ndarray
 
 
 def gather_instances(content: dict, metainfo: dict) -> Instances:
@@ -50,7 +52,7 @@ def gather_instances(content: dict, metainfo: dict) -> Instances:
     for label, category in enumerate(metainfo['categories']):
         rows, types = np.flatnonzero(categories == label), category['keypoint_ids']
         found = np.array([annotations[row]['keypoints'] for row in rows], float)
-        keypoints[rows[:, None], types] = found.reshape(-1, len(types), 3)
+        keypoints[rows[:, None], types] = found.reshape(len(rows), len(types), 3)
     return Instances(
         ids=np.array([a['id'] for a in annotations], int),
         images=images,
@@ -60,6 +62,7 @@ def gather_instances(content: dict, metainfo: dict) -> Instances:
         keypoints=keypoints[..., :2],
         visible=keypoints[..., 2],
         crowd=np.array([bool(a.get('iscrowd')) for a in annotations], bool),
+        only_box=np.array([not c['keypoint_ids'] for c in metainfo['categories']])[categories],
     )
 
 

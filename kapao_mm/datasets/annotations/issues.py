@@ -1,8 +1,13 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 """Defines issues of annotation files and the rules that find them."""
 
+import os.path as osp
 from collections.abc import Callable, Iterable, Sequence
+from logging import WARNING
+from pathlib import Path
 from typing import Any, NamedTuple
+
+from mmengine.logging import print_log
 
 from .values import has_id
 
@@ -49,6 +54,21 @@ class Rule(NamedTuple):
     what: str
     remedy: str
     applies: Callable[..., Any]
+
+
+def tell(
+    path: str | Path, issues: Iterable[AnnotationIssue], say: Callable[[str], None] | None = None
+) -> None:
+    """Tells a message for each issue that does not stop the work.
+
+    Args:
+        path: The annotation file.
+        issues: Its issues.
+        say: Function that receives the messages; by default they are logged as warnings.
+    """
+    for issue in issues:
+        line = f'annotation file {osp.abspath(path)}: {issue.counted()}'
+        say(line) if say else print_log(line, 'current', WARNING)
 
 
 def find_issues(

@@ -71,7 +71,7 @@ def merge_categories(sources: Sequence[Source]) -> dict[str, dict]:
         for category in source.content['categories']:
             new = {**category, 'id': len(categories) + 1}
             first = categories.setdefault(category['name'], new)
-            if first.get('keypoints') != category.get('keypoints'):
+            if (first.get('keypoints') or []) != (category.get('keypoints') or []):
                 raise InputError(
                     f'{source.path}: category {category["name"]!r} has other keypoints than in a '
                     'file before it; rename one of them'

@@ -3,8 +3,8 @@
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from pprint import pformat
 from typing import Any, NamedTuple
@@ -63,6 +63,8 @@ class NewConfig(NamedTuple):
         size: Size of the model: 'n', 's', 'm' or 'l'.
         short: Whether to use the short schedule with small inputs, or the published one.
         data: Values of data_root, train_ann, train_img, val_ann and val_img.
+        parts: Files of annotations in ``folder`` that replace train_ann and val_ann, see
+            :func:`part_files`.
         categories: Categories of the model.
         use_area: Whether evaluation uses the areas of the annotations.
         fusion_distance: Maximum distance of fusion, px of the original image.
@@ -73,6 +75,7 @@ class NewConfig(NamedTuple):
     size: str
     short: bool
     data: Mapping[str, str]
+    parts: Mapping[str, Path]
     categories: list[Category]
     use_area: bool
     fusion_distance: int
@@ -122,6 +125,8 @@ def texts(config: NewConfig, metainfos: Iterable[Mapping[str, Any]]) -> dict[Pat
     """
     files = {}
     for name, metainfo in zip(_metainfo_names(config.categories), metainfos, strict=True):
+        if not metainfo:  # of a category without keypoints
+            continue
         source = pformat(metainfo, width=WIDTH, compact=True, sort_dicts=False)
         files[config.folder / name] = f'dataset_info = {source}\n'
     return files | {config.path: config_text(config)}
@@ -136,10 +141,26 @@ def write_files(files: Mapping[Path, str], force: bool) -> None:
     existing = [str(path) for path in files if os.path.exists(path)]
     if existing and not force:
         raise InputError(f'{", ".join(existing)} exists already: --force replaces it')
-    with ExitStack() as stack:
+    if folders := [str(path) for path in files if os.path.isdir(path)]:
+        raise InputError(f'{", ".join(folders)} cannot be written: it is a folder')
+    with _removed_on_error(files), ExitStack() as stack:
         for path, text in files.items():
             check_folder(path.parent)
             stack.enter_context(atomic_path(path)).write_text(text, encoding='utf-8')
+
+
+@contextmanager
+def _removed_on_error(files: Iterable[Path]) -> Iterator[None]:
+    """Removes files and their folders if the block fails, except those that existed before."""
+    paths = dict.fromkeys(path for file in files for path in (file, *file.parents))
+    new = [path for path in paths if not os.path.exists(path)]
+    try:
+        yield
+    except BaseException:
+        for path in sorted(new, key=lambda path: len(path.parts), reverse=True):
+            with suppress(OSError):  # it was not written, or is a folder with files of others
+                path.rmdir() if path.is_dir() else path.unlink()
+        raise
 
 
 def _metainfo_names(categories: Sequence[Category]) -> list[str]:
@@ -156,13 +177,13 @@ def _metainfo_names(categories: Sequence[Category]) -> list[str]:
 def _values(config: NewConfig) -> dict[str, Any]:
     """Returns the values that replace those of the base configs."""
     # MMEngine replaces fileDirname by the folder of the config, whatever the working directory.
-    files = ['{{ fileDirname }}/' + name for name in _metainfo_names(config.categories)]
+    here = '{{ fileDirname }}/'
+    files = [here + name for name in _metainfo_names(config.categories)]
     counts = [len(category.keypoints) for category in config.categories]
+    parts = [dict(from_file=file) if n else {} for file, n in zip(files, counts, strict=True)]
     return dict(
-        **config.data,
-        metainfo=join_metainfos(
-            config.name, config.categories, [dict(from_file=file) for file in files]
-        ),
+        **config.data | {key: here + path.name for key, path in config.parts.items()},
+        metainfo=join_metainfos(config.name, config.categories, parts),
         num_keypoints=counts if len(counts) > 1 else counts[0],
         input_size=384 if config.short else 1280,
     )

@@ -19,7 +19,7 @@ class Category(NamedTuple):
 
     Attributes:
         name: Name of the category in the file.
-        keypoints: Names of its K keypoint types.
+        keypoints: Names of its K keypoint types; none if it has boxes only.
         named: Whether the names are from the file; otherwise they are keypoint_0, keypoint_1, ...
         links: Skeleton, pairs of indices into ``keypoints``.
         annotations: Annotations of the category, as in the file.
@@ -40,8 +40,8 @@ def find_categories(content: dict[str, Any], source: str) -> list[Category]:
         source: Name of the file, for messages.
 
     Raises:
-        InputError: If there are no annotations; an annotation has no keypoints or a number of
-            keypoints that differs from its category; a name occurs twice or contains ``{{``; or the
+        InputError: If there are no annotations; an annotation has a number of keypoints that
+            differs from its category; a name occurs twice or contains ``{{``; or the
             skeleton names an unknown keypoint.
     """
     members = defaultdict(list)
@@ -60,7 +60,15 @@ def model_categories(found: Sequence[Category], name: str) -> list[Category]:
     """Returns the categories of the model.
 
     If all categories have the same keypoints, they are merged into one with the given name.
+
+    Raises:
+        InputError: If no category has keypoints.
     """
+    if not any(category.keypoints for category in found):
+        raise InputError(
+            f'{", ".join(category.name for category in found)}: no category has keypoints, only '
+            'boxes: label keypoints, or train a detector without poses instead (MMDetection)'
+        )
     if len({tuple(category.keypoints) for category in found}) > 1:
         return list(found)
     links = dict.fromkeys(link for category in found for link in category.links)
@@ -71,8 +79,11 @@ def model_categories(found: Sequence[Category], name: str) -> list[Category]:
 def can_flip(category: Category) -> bool:
     """Returns whether images may be flipped.
 
-    This needs left/right pairs, and no name with a side may be without its counterpart.
+    This needs left/right pairs, and no name with a side may be without its counterpart. A category
+    without keypoints may be flipped.
     """
+    if not category.keypoints:
+        return True
     pairs = left_right_pairs(category.keypoints)
     return bool(pairs) and not lone_sides(category.keypoints, pairs)
 
@@ -80,6 +91,8 @@ def can_flip(category: Category) -> bool:
 def describe(category: Category) -> str:
     """Returns a text with the keypoints, left/right pairs and skeleton of a category."""
     names = category.keypoints
+    if not names:
+        return f'{category.name}: {len(category.annotations)} annotations, no keypoints: boxes only'
     pairs = left_right_pairs(names)
     paired = ', '.join(f'{names[a]} - {names[b]}' for a, b in pairs)
     counts = f'{len(category.annotations)} annotations, {len(names)} keypoints'
@@ -127,7 +140,7 @@ def make_metainfo(category: Category, sigmas: Sequence[float]) -> dict[str, Any]
 def join_metainfos(
     name: str, categories: Sequence[Category], metainfos: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
-    """Returns the metainfo of a dataset from that of each category."""
+    """Returns the metainfo of a dataset from that of each category, empty without keypoints."""
     if len(categories) == 1:
         return metainfos[0]
     names = (category.name for category in categories)
@@ -140,6 +153,8 @@ def _make_category(entry: dict[str, Any], annotations: list[dict], source: str) 
     named = bool(entry.get('keypoints'))
     first = len(annotations[0].get('keypoints') or ()) // 3
     names = entry['keypoints'] if named else [f'keypoint_{i}' for i in range(first)]
+    if not names and not any(a.get('keypoints') for a in annotations):
+        return Category(entry['name'], [], False, [], annotations)
     links = [tuple(link) for link in entry.get('skeleton') or ()]
     _check_counts(annotations, len(names), where)
     _check_names([entry['name'], *names], where)

@@ -55,6 +55,28 @@ def find_small_objects(
     ]
 
 
+def describe_small_sides(
+    relative_sides: np.ndarray, input_size: int, head: Mapping[str, Any]
+) -> str | None:
+    """Returns a warning if a larger input is needed for :data:`SHARE` of all objects, or None.
+
+    Args:
+        relative_sides: Sides (w, h) of n objects, relative to the longer side of the image, (n, 2).
+        input_size: Longer side of the network input, px.
+        head: Config of the head, see :func:`find_small_objects`.
+    """
+    if not len(relative_sides):
+        return None
+    missing = _missing_factors(relative_sides * input_size, head, min(head['strides']))
+    wanted = _wanted_size(missing, input_size)
+    if wanted <= input_size:
+        return None
+    return (
+        f'{(missing > 1).sum()} of {len(missing)} training objects are too small to be learned in '
+        f'an input of {input_size} px: input_size={wanted} is enough for {SHARE:.0%} of them all'
+    )
+
+
 def _small_poses(
     instances: Instances, input_size: int, head: Mapping[str, Any]
 ) -> list[AnnotationIssue]:
@@ -65,7 +87,7 @@ def _small_poses(
     ids = instances.ids[counted][missing > 1].tolist()
     if not ids:
         return []
-    wanted = _round_up(input_size * np.quantile(missing, SHARE, method='higher'))
+    wanted = _wanted_size(missing, input_size)
     if wanted > input_size:
         remedy = f'input_size={wanted} or more is enough for {SHARE:.0%} of all objects'
     else:
@@ -102,6 +124,11 @@ def _missing_factors(sides: np.ndarray, head: Mapping[str, Any], stride: int) ->
     anchor_factors = np.where(low < high, low, np.inf).min(1)
     anchor_factors[np.isinf(anchor_factors)] = 0
     return np.maximum(anchor_factors, CELLS * stride / sides.max(1))
+
+
+def _wanted_size(missing: np.ndarray, input_size: int) -> int:
+    """Returns the input size, px, at which :data:`SHARE` of the objects can be learned."""
+    return _round_up(input_size * np.quantile(missing, SHARE, method='higher'))
 
 
 def _round_up(size: float) -> int:

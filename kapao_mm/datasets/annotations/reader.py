@@ -1,8 +1,10 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 """Reads and writes COCO-format annotation files."""
 
+import gzip
 import json
 import os.path as osp
+import zlib
 from collections.abc import Callable, Sequence
 from logging import WARNING
 from pathlib import Path
@@ -13,15 +15,18 @@ from mmengine.logging import print_log
 from kapao_mm.errors import InputError
 from kapao_mm.utils.atomic_file import atomic_path, check_folder
 
+from .box_categories import add_empty_keypoints
 from .checks import structure_faults
+from .foreign_formats import refuse_foreign_content, refuse_foreign_file
 from .issues import AnnotationIssue
 from .normalization import normalize
 
+GZIP = b'\x1f\x8b'
 MAX_DEPTH = 32  # maximum nesting of lists and objects; COCO's format has 6
 
 
 def read_json(path: str | Path, name: str) -> Any:
-    """Reads a JSON file in UTF-8, UTF-16 or UTF-32, with or without a byte order mark.
+    """Reads a JSON file in UTF-8, UTF-16 or UTF-32, also with a byte order mark or packed by gzip.
 
     Args:
         path: File to read.
@@ -34,6 +39,8 @@ def read_json(path: str | Path, name: str) -> Any:
     name = f'{name} {osp.abspath(path)}'
     try:
         text = Path(path).read_bytes()
+        if text.startswith(GZIP):
+            text = _unpack(text)
         content = json.loads(text, object_pairs_hook=_object_without_doubles)
         if _is_deeper(content, MAX_DEPTH):
             raise RecursionError
@@ -52,6 +59,7 @@ def read_annotations(
     path: str | Path,
     needed: Sequence[str] = ('images',),
     say: Callable[[str], None] | None = None,
+    images: str | Path | None = None,
 ) -> dict[str, Any]:
     """Reads a COCO-format annotation file and checks that its lists contain objects.
 
@@ -62,19 +70,24 @@ def read_annotations(
         path: File to read.
         needed: Lists that the file must have, out of 'images', 'annotations' and 'categories'.
         say: Function that receives the messages; by default they are logged as warnings.
+        images: Folder of the image files, if it is known. File names written on another machine and
+            missing sizes are looked up in it.
 
     Returns:
         The content of the file. Those of 'images', 'annotations' and 'categories' that exist are
-        lists of dicts.
+        lists of dicts. Annotations of categories without keypoints have an empty list of them.
 
     Raises:
         InputError: If :func:`read_json` fails, a needed list is missing, or a list contains
             anything but objects.
     """
+    refuse_foreign_file(path)
     content = read_json(path, 'annotation file')
+    refuse_foreign_content(path, content)
     raise_faults(path, structure_faults(content, needed))
-    for issue in normalize(content):
+    for issue in normalize(content, None if images is None else str(images)):
         (say or _warn)(f'annotation file {osp.abspath(path)}: {issue.counted()}')
+    add_empty_keypoints(content)
     return content
 
 
@@ -103,6 +116,13 @@ def write_annotations(path: Path, content: dict[str, Any]) -> None:
     check_folder(path.parent)
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(content))
+
+
+def _unpack(data: bytes) -> bytes:
+    try:
+        return gzip.decompress(data)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f'gzip cannot unpack it: {error}') from error
 
 
 def _object_without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from .checks import categories_by_id
 from .instances import Instances, image_sizes
 from .issues import AnnotationIssue, Rule, find_issues
 from .left_right import left_right_pairs
@@ -87,7 +86,7 @@ INSTANCE_RULES = (  # result: mask of the instances
     Rule(
         'annotations without labeled keypoints',
         'training learns only their boxes',
-        lambda found: ~(found.visible > 0).any(1) & ~found.crowd,
+        lambda found: ~(found.visible > 0).any(1) & ~found.crowd & ~found.only_box,
     ),
     Rule(
         'annotations with keypoints outside their image',
@@ -113,7 +112,7 @@ ANNOTATION_RULES = (
     ),
     Rule(
         "annotations without an 'area' above 0",
-        'evaluation needs it, or use_area=False in the metric',
+        'without area, OKS uses 0.53 of all boxes (use_area=False); 0 and less stop evaluation',
         lambda a: not (are_numbers([a.get('area')]) and a['area'] > 0),
     ),
 )
@@ -131,7 +130,6 @@ def review(content: dict, metainfo: dict, instances: Instances) -> list[Annotati
     image_ids = np.array([image['id'] for image in images], int)
     return [
         *_unswapped_names(metainfo),
-        *_other_names(content, metainfo),
         *_crossed_pairs(metainfo, instances),
         *_masked_issues('images', image_ids, IMAGE_RULES, images, instances),
         *_masked_issues('annotations', instances.ids, INSTANCE_RULES, instances),
@@ -164,26 +162,6 @@ def _unswapped_names(metainfo: dict) -> list[AnnotationIssue]:
     what = 'keypoint types that are left and right by their names, but do not swap'
     remedy = 'if they are a pair, write their swap in the metainfo: a flip mixes them up'
     return [AnnotationIssue('metainfo', what, remedy, pairs)] if pairs else []
-
-
-def _other_names(content: dict, metainfo: dict) -> list[AnnotationIssue]:
-    """Finds categories of the file whose keypoint names differ from the metainfo."""
-    names, known = metainfo['keypoint_id2name'], categories_by_id(content, metainfo)
-    ids, example = [], ''
-    for entry in content.get('categories', []):
-        if not entry.get('keypoints') or entry['id'] not in known:
-            continue
-        found = entry['keypoints'] if isinstance(entry['keypoints'], list) else []
-        category = metainfo['categories'][known[entry['id']]]
-        expected = [names[i].removeprefix(f'{category["name"]}/') for i in category['keypoint_ids']]
-        if found != expected:
-            ids.append(entry['id'])
-            pairs = zip(found, expected, strict=False)
-            differing = (f'{name} for {other}' for name, other in pairs if name != other)
-            example = example or next(differing, f'{len(found)} names')
-    what = f"categories whose names of keypoints are not the metainfo's ({example})"
-    remedy = 'labels are used in their order: is it the same?'
-    return [AnnotationIssue('categories', what, remedy, ids)] if ids else []
 
 
 def _crossed_pairs(metainfo: dict, instances: Instances) -> list[AnnotationIssue]:

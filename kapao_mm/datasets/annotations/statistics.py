@@ -30,7 +30,8 @@ def compute_statistics(
         images=num_images,
         annotations=len(instances.ids),
         crowd_regions=int(instances.crowd.sum()),
-        without_keypoints=int((counts == 0).sum()),
+        without_keypoints=int(((counts == 0) & ~instances.only_box[shown]).sum()),
+        only_boxes=int(instances.only_box[shown].sum()),
         of_category={
             category['name']: int((categories == index).sum())
             for index, category in enumerate(metainfo['categories'])

@@ -55,14 +55,16 @@ class CheckedLoadImage(LoadImage):
 
     def _read(self, path: str) -> np.ndarray:
         """Reads an image from a file or from another file backend of MMEngine."""
-        is_plain = (self.color_type, self.imdecode_backend) == ('color', 'cv2')
+        # The result is 8 bits BGR in any case, and 'unchanged' would ignore the EXIF orientation.
+        color = 'color' if self.color_type == 'unchanged' else self.color_type
+        is_plain = (color, self.imdecode_backend) == ('color', 'cv2')
         if is_plain and self.backend_args is None and '://' not in path:
             return read_image(Path(path))
         try:
             content = fileio.get(path, backend_args=self.backend_args)
             if is_plain:
                 return decode_image(content, path)
-            return as_bgr(mmcv.imfrombytes(content, self.color_type, backend=self.imdecode_backend))
+            return as_bgr(mmcv.imfrombytes(content, color, backend=self.imdecode_backend))
         except InputError:
             raise
         except Exception as error:  # from the file backend or the decoder

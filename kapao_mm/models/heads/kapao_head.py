@@ -83,7 +83,7 @@ class KAPAOHead(BaseModule):
 
     Args:
         num_keypoints: Number of keypoint types of the dataset, or a list with the number of each
-            category.
+            category. It may be 0 for some, which are then plain boxes.
         in_channels: Channels of each level of the neck, finest level first.
         strides: Px per grid cell of each level.
         anchors: Widths and heights of the anchors of each level, px of the network input.
@@ -98,8 +98,8 @@ class KAPAOHead(BaseModule):
         num_categories: C.
 
     Raises:
-        InputError: If ``keypoint_size`` has neither one value nor K values, or a value is not above
-            0.
+        InputError: If there is no keypoint type; or ``keypoint_size`` has neither one value nor K
+            values, or a value is not above 0.
     """
 
     def __init__(
@@ -116,6 +116,12 @@ class KAPAOHead(BaseModule):
         counts = (num_keypoints,) if isinstance(num_keypoints, int) else tuple(num_keypoints)
         self.keypoint_counts = counts
         self.num_keypoints, self.num_categories = sum(counts), len(counts)
+        if min(counts) < 0 or not sum(counts):
+            raise InputError(
+                f'model.head.num_keypoints is {num_keypoints}: give 0 or more for each category, '
+                'and at least 1 for one; for boxes alone train a detector without poses '
+                '(MMDetection)'
+            )
         sizes = torch.as_tensor(keypoint_size, dtype=torch.float)
         if sizes.numel() not in (1, self.num_keypoints):
             raise InputError(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 from mmpose.registry import DATASETS, MODELS
+from PIL import Image
 
 from kapao_mm.utils.config import load_config
 
@@ -122,3 +123,13 @@ def test_missing_folder_and_broken_image_are_reported(frame, convert, tmp_path):
     image = tmp_path / 'train/car_a/images_jpg/1.jpg'
     image.write_bytes(b'no image')
     assert convert() == f'error: image {image} cannot be read as an image'
+
+
+def test_size_is_that_of_the_image_as_shown(frame, converted, tmp_path):
+    frame(gt='10.5, 20, 1, 7, 1\n30, 25, 14, 7, 2\n')
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    path = tmp_path / 'train/car_a/images/1.jpg'
+    Image.open(path).save(path, exif=exif)
+    (image,) = converted()['images']
+    assert (image['width'], image['height']) == (60, 80)

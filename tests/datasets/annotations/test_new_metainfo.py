@@ -12,6 +12,7 @@ from kapao_mm.datasets.annotations.new_metainfo import (
     describe,
     find_categories,
     make_metainfo,
+    model_categories,
 )
 from kapao_mm.errors import InputError
 
@@ -54,8 +55,7 @@ def test_link_to_unknown_keypoint_is_refused(link):
             "6 of category 'cow' .* 3 keypoints, not 2",
         ),
         (content(annotation(5), keypoints=['a']), "5 of category 'cow' .* 2 keypoints, not 1"),
-        (content(annotation(5, count=0)), "annotation 5 of category 'cow' .* 0 keypoints"),
-        (content(dict(annotation(5), keypoints=None)), '5 of .* 0 keypoints'),
+        (content(annotation(5), annotation(6, count=0)), "6 of category 'cow' .* 0 keypoints"),
         (content(annotation(5), keypoints=['a', 'a']), 'several keypoints named a'),
     ],
 )
@@ -99,3 +99,19 @@ def test_images_are_flipped_only_if_all_sides_have_partners(names, flips, lines)
     assert all(line in describe(category) for line in lines)
     assert ('no HorizontalFlip' in describe(category)) != flips
     assert 'the file has no names of keypoints' in describe(category._replace(named=False))
+
+
+@pytest.mark.parametrize('keypoints', [{}, dict(keypoints=None), dict(keypoints=[])])
+def test_category_without_keypoints_has_boxes_only(keypoints):
+    ball = dict(id=7, image_id=1, category_id=2) | keypoints
+    cow, found = find_categories(content(annotation(5), ball), 'x.json')
+    assert found == Category('unused', [], False, [], [ball])
+    assert describe(found) == 'unused: 1 annotations, no keypoints: boxes only'
+    assert can_flip(found)
+    assert model_categories([cow, found], 'farm') == [cow, found]
+
+
+def test_boxes_alone_are_refused_with_the_name_of_a_detector():
+    found = find_categories(content(annotation(5, count=0)), 'x.json')
+    with pytest.raises(InputError, match='cow: no category has keypoints.*MMDetection'):
+        model_categories(found, 'farm')

@@ -91,11 +91,12 @@ def test_unambiguous_values_are_converted_with_a_message(read, coco_file, key, v
     assert '(11, 12, 13); ' in line
 
 
-def test_wrong_number_of_keypoints_is_removed(read, coco_file):
+def test_number_above_that_of_labeled_keypoints_is_removed(read, coco_file):
+    coco_file['annotations'][0]['num_keypoints'] = 17
     coco_file['annotations'][1]['keypoints'] = [0] * 9
     content, (line,) = read(coco_file)
-    assert 'num_keypoints' not in content['annotations'][1]
-    assert '1 annotations' in line and '(12)' in line
+    assert ['num_keypoints' in a for a in content['annotations']] == [False, False, True]
+    assert '2 annotations' in line and '(11, 12)' in line
 
 
 def test_null_list_of_unlabeled_categories_is_removed(read, coco_file):
@@ -110,7 +111,7 @@ def test_null_list_of_unlabeled_categories_is_removed(read, coco_file):
     [
         *[('iscrowd', value) for value in (0, 1, 2, 1.0, 'yes', [1], -1)],
         *[('area', value) for value in (0, -3, 1e12, 'large', 'nan', [])],
-        *[('num_keypoints', value) for value in (0, 1, 2, 2.0, 17)],  # CrowdPose counts otherwise
+        *[('num_keypoints', value) for value in (0, 1, 2, 2.0)],  # CrowdPose counts otherwise
     ],
 )
 def test_other_values_are_kept_for_the_checks(read, coco_file, key, value):

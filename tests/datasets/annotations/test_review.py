@@ -96,19 +96,6 @@ def test_left_right_pair_without_swap_is_found(coco_file, triples):
     assert look(coco_file, triples)[what] == ['left_end/right_end']
 
 
-@pytest.mark.parametrize(
-    ('names', 'example'),
-    [
-        (['top', 'right_end', 'left_end'], 'right_end for left_end'),
-        (['top', 'left_end'], '2 names'),
-    ],
-)
-def test_names_in_another_order_are_found(coco_file, triples, names, example):
-    coco_file['categories'] += [dict(id=9, keypoints=names), dict(id=4)]
-    what = f"categories whose names of keypoints are not the metainfo's ({example})"
-    assert look(coco_file, triples)[what] == [9]
-
-
 def faces(count: int, mixed_up: bool, pairs=('eye', 'ear', 'hand')) -> tuple[dict, dict]:
     """Makes people who look to either side; the last left/right pair may be mixed up."""
     names = [f'{side}_{pair}' for pair in pairs for side in ('left', 'right')]

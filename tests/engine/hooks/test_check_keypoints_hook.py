@@ -2,14 +2,17 @@
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from mmengine.config import Config
 from mmengine.evaluator import DumpResults
+from mmengine.logging import MMLogger
 from torch import nn
 
 from kapao_mm.engine import CheckKeypointsHook, ResumableEarlyStoppingHook, SafeCheckpointHook
 from kapao_mm.errors import InputError
 from kapao_mm.evaluation import KAPAOMetric
+from kapao_mm.utils.config import load_config
 
 
 def loader(count):
@@ -124,3 +127,26 @@ def test_config_variable_without_effect_is_refused(tmp_path):
     cfg.data_root = 'b'
     with pytest.raises(InputError, match="data_root='b' at the top"):
         CheckKeypointsHook().before_run(SimpleNamespace(cfg=cfg))
+
+
+@pytest.mark.parametrize('wrapped', [False, True])
+def test_objects_too_small_for_the_input_are_a_warning_with_the_size_that_would_do(
+    repo, log, wrapped
+):
+    model = load_config(repo / 'configs/_base_/models/kapao_n.py').model
+    run = runner(17)
+    run.logger = MMLogger.get_current_instance()
+    run.cfg = Config(dict(model=model, input_size=640))
+    dataset = run.train_dataloader.dataset
+    part = SimpleNamespace(relative_sides=np.full((3, 2), 0.02))  # 12.8 px
+    if wrapped:
+        dataset.datasets = [SimpleNamespace(dataset=part), SimpleNamespace(metainfo={})]
+    else:
+        dataset.relative_sides = part.relative_sides
+    CheckKeypointsHook().before_train(run)
+    warning = '3 of 3 training objects are too small to be learned in an input of 640 px'
+    assert f'{warning}: input_size=832 is enough' in log.text
+    log.clear()
+    run.cfg.input_size = 832
+    CheckKeypointsHook().before_train(run)
+    assert 'too small' not in log.text

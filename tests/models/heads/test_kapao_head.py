@@ -114,3 +114,28 @@ def test_keypoint_objects_without_a_size_are_refused(model_cfg, size):
 
 def test_the_state_dict_holds_convolutions_only(head):
     assert {name.rsplit('.', 1)[1] for name in head.state_dict()} == {'weight', 'bias'}
+
+
+def test_a_category_without_keypoints_has_a_class_and_no_keypoint_loss(model_cfg):
+    torch.manual_seed(0)
+    head = MODELS.build(model_cfg(num_keypoints=[2, 0, 1]).model.head)
+    assert (head.num_categories, head.num_keypoints) == (3, 3)
+    feats = [torch.rand(1, 32 * level, 8, 8) for level in (1, 2, 3, 4)]
+    ball = InstanceData(
+        bboxes=torch.tensor([[10.0, 10, 50, 60]]),
+        keypoints=torch.zeros(1, 3, 2),
+        keypoints_visible=torch.zeros(1, 3),
+        labels=torch.tensor([1]),
+    )
+    losses = head.loss_by_feat(head(feats), [ball])
+    assert losses['loss_kpt'] == 0
+    assert all(losses[key] > 0 for key in ('loss_box', 'loss_obj', 'loss_cls'))
+    sum(losses.values()).backward()
+    for parameter in head.parameters():
+        assert parameter.grad.isfinite().all()
+
+
+@pytest.mark.parametrize('num_keypoints', [0, [0], [0, 0], [3, -1]])
+def test_a_head_without_any_keypoints_is_refused(model_cfg, num_keypoints):
+    with pytest.raises(InputError, match='num_keypoints is .*a detector'):
+        MODELS.build(model_cfg(num_keypoints=num_keypoints).model.head)
