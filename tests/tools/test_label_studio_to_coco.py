@@ -168,7 +168,7 @@ def test_ids_of_the_result_start_at_one(convert):
     ('content', 'message'),
     [
         (coco_export(dict(keypoints=[1, 2])), 'visibility of each keypoint of their category: 2'),
-        (coco_export(dict(keypoints=None)), "annotations whose 'keypoints' are not x, y"),
+        (coco_export(dict(keypoints=3)), "annotations whose 'keypoints' are not x, y"),
         (coco_export(categories=[]), "'category_id' is none of the file's categories"),
         (
             coco_export(annotations=[], categories=[dict(id=1, name='a', keypoints=['b'])]),

@@ -89,17 +89,17 @@ def test_a_missing_data_root_is_reported_before_training(run_tool, tmp_path):
     assert '--cfg-options data_root=' in message
 
 
-def test_annotations_without_keypoints_are_reported_before_training(run_tool, toy, tmp_path):
+def test_faulty_annotations_are_reported_before_training(run_tool, toy, tmp_path):
     shutil.copytree(toy, tmp_path / 'data')
     path = tmp_path / 'data/annotations/person_keypoints_train.json'
     content = json.loads(path.read_text())
-    del content['annotations'][0]['keypoints']
+    del content['annotations'][0]['bbox']
     path.write_text(json.dumps(content))
     message = run_tool(
         'train.py', CONFIG, '--work-dir', tmp_path, *options(data_root=tmp_path / 'data')
     )
     assert str(path) in message
-    assert "annotations without 'keypoints'" in message
+    assert "annotations without 'bbox'" in message
 
 
 @pytest.mark.slow

@@ -129,7 +129,7 @@ def test_size_is_that_of_the_image_as_shown(frame, converted, tmp_path):
     frame(gt='10.5, 20, 1, 7, 1\n30, 25, 14, 7, 2\n')
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by 90 degrees
-    path = tmp_path / 'train/car_a/images/1.jpg'
+    path = tmp_path / 'train/car_a/images_jpg/1.jpg'
     Image.open(path).save(path, exif=exif)
     (image,) = converted()['images']
     assert (image['width'], image['height']) == (60, 80)
