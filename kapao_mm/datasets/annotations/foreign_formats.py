@@ -83,7 +83,7 @@ JSON_FORMATS = (
     Format('CreateML', IN_COCO, _lists('image', 'annotations')),
     Format(
         'a file of results',
-        'give the annotation file (results go to kapao eval-results)',
+        'give the annotation file (results go to kapao eval)',
         _lists('image_id', 'category_id', 'score'),
     ),
 )
