@@ -204,7 +204,7 @@ def _find_images(
         raise InputError(f'{path}: {split} {value} is not a folder, a list of them or a text file')
     images = []
     for place in places:
-        source = _find_place(path, split, place, root, notes)
+        source = _find_place(path, split, place.replace('\\', '/'), root, notes)
         images += _listed(source, root) if source.is_file() else _contained(source)
     counts['images listed twice (read once)'] += len(images) - len(set(images))
     if not images:
@@ -237,11 +237,11 @@ def _contained(folder: Path) -> list[Path]:
 def _listed(file: Path, root: Path) -> list[Path]:
     """Returns the images that a text file lists, relative to its folder or to the root."""
     try:
-        lines = [line.strip() for line in file.read_text(encoding='utf-8-sig').splitlines()]
+        text = file.read_text(encoding='utf-8-sig').replace('\\', '/')
     except UnicodeDecodeError as error:
         raise InputError(f'{file} is not a text file that lists images') from error
     found = []
-    for line in filter(None, lines):
+    for line in filter(None, map(str.strip, text.splitlines())):
         beside, below = (Path(os.path.normpath(folder / line)) for folder in (file.parent, root))
         found.append(beside if beside.exists() else below)
     return found

@@ -74,12 +74,10 @@ def write_split(
     count = len(content['categories'][0]['keypoints'])
     for image in content['images']:
         name = Path(image['file_name'])
-        source, inside = Path(os.path.abspath(images / name)), name
-        if name.is_absolute() or '..' in name.parts:
-            inside = Path(name.name)
+        source = Path(os.path.abspath(images / name))
         if not source.is_file():
             raise InputError(f'{path}: image {name} is not in {images.absolute()}: set --images')
-        link = folder / 'images' / split / inside
+        link = folder / 'images' / split / _name_inside(name)
         label = folder / label_path(link.relative_to(folder))
         if label.exists() or link.exists():
             raise InputError(f'{path}: two images would have the label file of {name}: rename one')
@@ -107,6 +105,13 @@ def write_data_yaml(folder: Path, splits: Sequence[str], classes: dict[str, list
     )
     text = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, allow_unicode=True)
     (folder / 'data.yaml').write_text(text, encoding='utf-8')
+
+
+def _name_inside(name: Path) -> Path:
+    """Returns the name of an image in the folder of a split, without folders named images."""
+    if name.is_absolute() or '..' in name.parts:
+        return Path(name.name)
+    return Path(*(part for part in name.parts if part != 'images'))
 
 
 def _check_keypoints(path: Path, content: dict) -> None:
