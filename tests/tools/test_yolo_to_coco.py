@@ -201,7 +201,9 @@ def test_wrong_row_is_refused_with_file_and_row(dataset, convert, tmp_path, row,
         ('kpt_names', {0: ['a', 'b']}),
         ('kpt_names', {7: ['a', 'b', 'c']}),
         ('kpt_names', ['a', 'b', 'c']),
+        ('kpt_shape', [10**9, 3]),
         ('train', 'nowhere'),
+        ('train', 300 * 'x'),
         ('train', 3),
         ('path', 3),
     ],
@@ -402,11 +404,12 @@ def categories(*keypoints):
         (dict(categories=categories(['a', 'b', 'c'], ['a'])), 'all the same number'),
         (dict(categories=categories(['l_a', 'r_a', 'c'], ['a', 'b', 'c'])), 'same left/right'),
         (dict(categories=categories(['a', 'b'])), 'annotation 1 has 3 keypoints, not 2'),
+        (dict(change=dict(keypoints=[1, 2, 3] * 3)), 'annotation 1 has a visibility other than'),
         (dict(file_name='missing.jpg'), 'image missing.jpg is not in'),
     ],
 )
 def test_file_that_cannot_be_written_as_yolo_is_refused(coco, reverse, changes, error):
-    message, folder = reverse([coco(**changes)])
+    message, folder = reverse([coco(changes.pop('change', {}), **changes)])
     assert error in message
     assert not folder.exists()
 

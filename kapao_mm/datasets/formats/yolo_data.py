@@ -15,6 +15,7 @@ from ..annotations.left_right import left_right_pairs
 from ..annotations.values import is_list_of, is_name
 from ..metainfo import read_metainfo
 
+MAX_KEYPOINTS = 10_000  # of an object; more are a mistake
 SPLITS = ('train', 'val', 'test')
 COCO = dict(from_file='configs/_base_/datasets/coco.py')
 
@@ -122,7 +123,7 @@ def _keypoint_shape(path: Path, shape: Any) -> tuple[int, int]:
     if shape is None:
         raise InputError(f'{path} has no kpt_shape: only labels with keypoints are converted')
     ok = is_list_of(shape, lambda n: type(n) is int) and len(shape) == 2
-    if not ok or shape[0] < 1 or shape[1] not in (2, 3):
+    if not ok or not 1 <= shape[0] <= MAX_KEYPOINTS or shape[1] not in (2, 3):
         raise InputError(f'{path}: kpt_shape {shape} is not [number of keypoints, 2 or 3]')
     return shape[0], shape[1]
 
@@ -218,10 +219,10 @@ def _find_place(path: Path, split: str, place: str, root: Path, notes: list[str]
     inside = place
     while inside.startswith('../'):
         inside = inside[3:]
-    if not found.exists() and inside != place and (root / inside).exists():
+    if not os.path.exists(found) and inside != place and os.path.exists(root / inside):
         notes.append(f'{split}: {place} does not exist: {inside} is used')
         return root / inside
-    if not found.exists():
+    if not os.path.exists(found):  # Path.exists may raise
         raise InputError(f'{path}: {split} {place} does not exist ({found}): correct it')
     return found
 
@@ -243,5 +244,5 @@ def _listed(file: Path, root: Path) -> list[Path]:
     found = []
     for line in filter(None, map(str.strip, text.splitlines())):
         beside, below = (Path(os.path.normpath(folder / line)) for folder in (file.parent, root))
-        found.append(beside if beside.exists() else below)
+        found.append(beside if os.path.exists(beside) else below)
     return found

@@ -75,7 +75,7 @@ def write_split(
     for image in content['images']:
         name = Path(image['file_name'])
         source = Path(os.path.abspath(images / name))
-        if not source.is_file():
+        if not os.path.isfile(source):  # Path.is_file may raise
             raise InputError(f'{path}: image {name} is not in {images.absolute()}: set --images')
         link = folder / 'images' / split / _name_inside(name)
         label = folder / label_path(link.relative_to(folder))
@@ -115,7 +115,7 @@ def _name_inside(name: Path) -> Path:
 
 
 def _check_keypoints(path: Path, content: dict) -> None:
-    """Raises an InputError for a number of keypoints that differs from the category."""
+    """Raises an InputError for a wrong number of keypoints, or a wrong visibility."""
     counts = {category['id']: len(category['keypoints']) for category in content['categories']}
     for annotation in content['annotations']:
         found = annotation.get('keypoints') or []
@@ -123,6 +123,11 @@ def _check_keypoints(path: Path, content: dict) -> None:
             raise InputError(
                 f'{path}: annotation {annotation["id"]} has {len(found) / 3:g} keypoints, not '
                 f'{counts[annotation["category_id"]]}: correct it'
+            )
+        if not {0, 1, 2}.issuperset(found[2::3]):
+            raise InputError(
+                f'{path}: annotation {annotation["id"]} has a visibility other than 0, 1 and 2: '
+                'correct it'
             )
 
 
