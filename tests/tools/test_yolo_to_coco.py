@@ -224,9 +224,10 @@ def test_file_that_is_no_data_yaml_is_refused(root, convert, text):
     assert message.startswith(f'error: {root}/data.yaml')
 
 
-def test_yaml_with_byte_order_mark_and_names_by_index_is_read(dataset, convert):
+def test_byte_order_marks_and_names_by_index_are_read(dataset, convert, root):
     path = dataset(names={0: 'cow', 5: 'cart'}, label='5 .5 .5 .5 .5')
-    path.write_bytes(b'\xef\xbb\xbf' + path.read_bytes())
+    for file in (path, root / 'labels/train/a.txt'):
+        file.write_bytes(b'\xef\xbb\xbf' + file.read_bytes())
     assert convert(path)[2]['train']['annotations'][0]['category_id'] == 6
 
 
@@ -373,8 +374,9 @@ def test_what_the_format_cannot_hold_is_counted(coco, reverse, capsys):
     assert numbers[5:8] == [0, 0, 0]
 
 
-def test_absolute_names_do_not_leave_the_folder(coco, reverse, root):
-    _, folder = reverse([coco(file_name=str(root / 'a.jpg'))])
+@pytest.mark.parametrize('name', ['{root}/a.jpg', '../mine/a.jpg'])
+def test_names_outside_the_image_folder_do_not_leave_the_written_one(coco, reverse, root, name):
+    _, folder = reverse([coco(file_name=name.format(root=root))])
     assert (folder / 'labels/train/a.txt').is_file()
     assert sorted(p.name for p in root.iterdir()) == ['a.jpg', 'all.json']
 
@@ -404,13 +406,18 @@ def categories(*keypoints):
         (dict(categories=categories(['a', 'b', 'c'], ['a'])), 'all the same number'),
         (dict(categories=categories(['l_a', 'r_a', 'c'], ['a', 'b', 'c'])), 'same left/right'),
         (dict(categories=categories(['a', 'b'])), 'annotation 1 has 3 keypoints, not 2'),
-        (dict(change=dict(keypoints=[1, 2, 3] * 3)), 'annotation 1 has a visibility other than'),
         (dict(file_name='missing.jpg'), 'image missing.jpg is not in'),
     ],
 )
 def test_file_that_cannot_be_written_as_yolo_is_refused(coco, reverse, changes, error):
-    message, folder = reverse([coco(changes.pop('change', {}), **changes)])
+    message, folder = reverse([coco(**changes)])
     assert error in message
+    assert not folder.exists()
+
+
+def test_visibility_that_the_format_does_not_have_is_refused(coco, reverse):
+    message, folder = reverse([coco(dict(keypoints=[1, 2, 3] * 3))])
+    assert 'annotation 1 has a visibility other than 0, 1 and 2' in message
     assert not folder.exists()
 
 
