@@ -31,6 +31,10 @@ TOOLS = {  # name: script, what it does
         'dataset_converters/animalpose_to_coco.py',
         "convert Animal-Pose's release",
     ),
+    'yolo-to-coco': (
+        'dataset_converters/yolo_to_coco.py',
+        'convert YOLO pose labels, and back',
+    ),
     'eval': ('analysis_tools/eval_results.py', 'evaluate a COCO result file'),
     'anchors': ('analysis_tools/optimize_anchors.py', 'measure and search anchors for a dataset'),
     'sweep': ('analysis_tools/sweep.py', 'train or test with several values of a setting'),
