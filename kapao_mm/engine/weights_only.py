@@ -33,6 +33,14 @@ def _encode(text: str, encoding: str) -> bytes:
     return text.encode('latin1')
 
 
+def _empty_bytes() -> bytes:
+    """Replaces ``bytes``, which pickles of protocol 2 call for an empty array.
+
+    With an argument, the class itself could allocate any amount of memory.
+    """
+    return b''
+
+
 def _history_method(owner: type, name: str) -> Callable:
     """Replaces ``getattr`` in checkpoints; returns only the statistics methods of a history."""
     if owner is not HistoryBuffer or name not in ('min', 'max', 'current', 'mean'):
@@ -52,7 +60,7 @@ def _mmengine_globals() -> dict[str, Any]:
         *(np.empty(0).__reduce__()[0], np.float64().__reduce__()[0]),
     ]
     names = {f'{value.__module__}.{value.__qualname__}': value for value in found}
-    return names | {'builtins.getattr': _history_method}
+    return names | {'builtins.getattr': _history_method, 'builtins.bytes': _empty_bytes}
 
 
 ALLOWED = _mmengine_globals()

@@ -4,11 +4,12 @@ import zipfile
 from collections import OrderedDict
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from kapao_mm.engine.weights_only import load_restricted
+from kapao_mm.engine.weights_only import _find_allowed, load_restricted, load_weights_only
 
 
 def find_nothing(name: str) -> Any:
@@ -39,6 +40,17 @@ def test_tensors_and_containers_are_read(tmp_path):
     assert read['meta'] == content['meta']
     for name, value in content['state_dict'].items():
         assert torch.equal(read['state_dict'][name], value)
+
+
+@pytest.mark.parametrize(
+    'read', [load_weights_only, lambda path: load_restricted(path, _find_allowed)]
+)
+def test_empty_arrays_are_read_but_bytes_of_any_size_are_not(tmp_path, read):
+    torch.save(dict(skeleton_link_colors=np.zeros((0, 3), np.uint8)), tmp_path / 'a.pth')
+    assert read(tmp_path / 'a.pth')['skeleton_link_colors'].shape == (0, 3)
+    write_program(tmp_path / 'bomb.pth', b'c__builtin__\nbytes\n(I1000000000000\ntR.')
+    with pytest.raises((TypeError, pickle.UnpicklingError), match='argument'):
+        read(tmp_path / 'bomb.pth')
 
 
 def test_call_of_another_function_is_refused(tmp_path):
