@@ -244,6 +244,14 @@ def test_category_without_keypoints_is_a_category_of_the_model(new, with_cages):
     assert found == {'metainfo_cow.py', 'metainfo_ox_cart.py'}
 
 
+def test_boxes_and_keypoints_that_label_studio_exported_apart_are_refused(new, data, with_cages):
+    path = data(**read(with_cages) | dict(info=dict(contributor='Label Studio')))
+    message, _, config = new(path)
+    assert 'join them with kapao label-studio-to-coco, or choose with --category' in message
+    assert config is None
+    assert new(path, '--category', 'cow')[0] is None
+
+
 @pytest.mark.parametrize('validation', [False, True])
 def test_chosen_categories_are_those_of_the_model(new, with_cages, validation):
     val = ['--val', with_cages] if validation else []

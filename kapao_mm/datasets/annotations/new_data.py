@@ -43,7 +43,8 @@ def read_new_annotations(
         categories: Names of the categories to keep; by default all.
 
     Raises:
-        InputError: If the file cannot be read or has errors, or it does not have a category.
+        InputError: If the file cannot be read or has errors, it does not have a category, or it is
+            an export of Label Studio with boxes and keypoints apart and no categories are chosen.
     """
     content = read_annotations(path, LISTS, say=print, images=images or path.parent)
     faults = empty_faults(content, ['images', 'categories']) or [
@@ -52,10 +53,23 @@ def read_new_annotations(
         *annotation_faults(content),
     ]
     raise_faults(path, faults)
+    if not categories and is_split_by_label_studio(content):
+        raise InputError(
+            f"{path} is Label Studio's COCO export, which has the box and the keypoints of an "
+            'object apart: join them with kapao label-studio-to-coco, or choose with --category'
+        )
     names = [entry['name'] for entry in content['categories']]
     if unknown := [name for name in categories if name not in names]:
         raise InputError(f'{path} has no category {", ".join(unknown)}; it has {", ".join(names)}')
     return keep_categories(content, categories) if categories else content
+
+
+def is_split_by_label_studio(content: dict) -> bool:
+    """Returns whether Label Studio wrote a file with boxes and keypoints in separate categories."""
+    info = content.get('info')
+    contributor = info.get('contributor') if isinstance(info, dict) else None
+    kinds = {bool(category.get('keypoints')) for category in content['categories']}
+    return contributor == 'Label Studio' and len(kinds) == 2
 
 
 def find_data(
