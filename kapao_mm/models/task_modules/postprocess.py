@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_convert, nms
+from torchvision.ops import batched_nms, box_convert
 
 from kapao_mm.structures import InferenceSettings
 
@@ -179,11 +179,11 @@ def class_nms(
     for i in range(len(bboxes)):
         index = (scores[i] > 0).nonzero().squeeze(1)
         if len(index) > 0:
-            found = bboxes[i, index].double()  # float32 would round the shifted boxes
-            extent = found.max() - found.min() + 1
-            shifted = found + (labels[i, index] * extent)[:, None]  # separates the classes
-            kept = nms(shifted, scores[i, index].double(), iou_thr)[:max_objects]
-            keep[i, index[kept]] = True
+            # torchvision may shift classes apart, which needs coordinates from 0 and exact sums.
+            found = bboxes[i, index].double()
+            found = found - found.min()
+            kept = batched_nms(found, scores[i, index].double(), labels[i, index], iou_thr)
+            keep[i, index[kept[:max_objects]]] = True
     return keep
 
 
