@@ -145,13 +145,26 @@ def _file_size(image: dict, folder: str) -> tuple[int, int] | None:
         return None
     path = osp.join(folder, image['file_name'])
     try:
-        with Image.open(path) as opened:
-            return opened.size[::-1] if _is_turned(path) else opened.size
+        return read_header(path)[0]
     except Exception:  # PIL may not support a format that OpenCV decodes
         try:
             return read_image(Path(path)).shape[1::-1]
         except InputError:
             return None
+
+
+def read_header(path: str | Path) -> tuple[tuple[int, int], bool]:
+    """Reads the size (w, h) px of an image as it is shown, from its header.
+
+    Returns:
+        The size, and whether the EXIF orientation exchanges the stored width and height.
+
+    Raises:
+        OSError: If PIL cannot read the file. For damaged files PIL raises other errors, too.
+    """
+    with Image.open(path) as image:
+        turned = image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
+        return image.size[::-1] if turned else image.size, turned
 
 
 def describe_mismatch(size: tuple[int, int], annotated: tuple[int, int], path: str) -> str:
@@ -188,8 +201,7 @@ def size_fault(image: dict, path: Path) -> str | None:
 def _is_turned(path: str) -> bool:
     """Returns whether the EXIF orientation of an image file exchanges its width and height."""
     try:
-        with Image.open(path) as image:
-            return image.getexif().get(ORIENTATION, 1) > 4
+        return read_header(path)[1]
     except Exception:  # PIL may not support a format that OpenCV decodes
         return False
 

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from kapao_mm.errors import InputError
 
-from ..annotations.image_sizes import ORIENTATION
+from ..annotations.image_sizes import read_header
 from ..annotations.sigmas import BOX_TO_AREA
 
 LABELED = 2  # COCO's visibility of a keypoint that is labeled and visible
@@ -96,9 +95,7 @@ def read_image_sizes(paths: Sequence[Path]) -> list[tuple[int, int]]:
 
 def _read_image_size(path: Path) -> tuple[int, int]:
     try:
-        with Image.open(path) as image:
-            turned = image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
-            return image.size[::-1] if turned else image.size
+        return read_header(path)[0]
     except FileNotFoundError as error:
         raise InputError(f'image {path} does not exist') from error
     except Exception as error:  # PIL raises many kinds of errors for broken files
