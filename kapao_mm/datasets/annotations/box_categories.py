@@ -26,14 +26,6 @@ def find_box_categories(content: dict[str, Any]) -> set[int]:
     return valid_ids(listed) - with_keypoints if with_keypoints else set()
 
 
-def add_empty_keypoints(content: dict[str, Any]) -> None:
-    """Gives the annotations of :func:`find_box_categories` without ``keypoints`` an empty list."""
-    ids = find_box_categories(content)
-    for annotation in content.get('annotations', []):
-        if has_id(annotation, 'category_id') and annotation['category_id'] in ids:
-            annotation['keypoints'] = []
-
-
 def keep_categories(content: dict[str, Any], names: list[str]) -> dict[str, Any]:
     """Returns the content with the categories of the given names and their annotations only."""
     categories = [entry for entry in content['categories'] if entry['name'] in names]

@@ -15,7 +15,6 @@ from mmengine.logging import print_log
 from kapao_mm.errors import InputError
 from kapao_mm.utils.atomic_file import atomic_path, check_folder
 
-from .box_categories import add_empty_keypoints
 from .checks import structure_faults
 from .foreign_formats import refuse_foreign_content, refuse_foreign_file
 from .issues import AnnotationIssue
@@ -87,7 +86,6 @@ def read_annotations(
     raise_faults(path, structure_faults(content, needed))
     for issue in normalize(content, None if images is None else str(images)):
         (say or _warn)(f'annotation file {osp.abspath(path)}: {issue.counted()}')
-    add_empty_keypoints(content)
     return content
 
 
