@@ -21,6 +21,7 @@ from kapao_mm.structures import (
     PoseObjects,
     Prediction,
 )
+from kapao_mm.utils.config import read_config
 
 SEED = 4  # a scene of two people, one in front of the other
 SCENE_SIZE = (560, 460)  # (w, h) px
@@ -29,16 +30,6 @@ POSE_ERROR = 0.035  # standard deviation of a regressed keypoint, as a fraction 
 KEYPOINT_SIZE = 0.05  # side of a keypoint object, as a fraction of the image's longer side
 FOUND = 0.85  # share of the labeled keypoints that have a keypoint object
 FADING = 0.6  # share of white in the image below the objects
-SETTINGS = InferenceSettings(
-    pose_score_thr=0.5,
-    pose_iou_thr=0.45,
-    keypoint_score_thr=0.5,
-    keypoint_iou_thr=0.45,
-    fusion_score_thr=0.3,
-    fusion_distance=50,
-    max_candidates=30000,
-    max_objects=300,
-)
 TITLES = ('original image', 'pose objects', 'keypoint objects', 'fused poses')
 TITLE_HEIGHT = 56  # px
 
@@ -53,13 +44,14 @@ def draw_method() -> np.ndarray:
     scene, annotations = draw_scene(rng, 'easy', SCENE_SIZE)
     image = scene[:, :WIDTH, ::-1]
     detections = detect(rng, annotations)
+    model = read_config('kapao_s_coco').model
     prediction = predict_in_image(
         detections,
         scale=np.ones(2),
         origin=np.zeros(2),
         image_size=image.shape[1::-1],
         keypoint_counts=detections.pose_objects.keypoints.shape[1:2],
-        settings=SETTINGS,
+        settings=InferenceSettings.from_test_cfg(model.test_cfg, 'evaluation'),
     )
     faded = (image * (1 - FADING) + 255 * FADING).astype(np.uint8)
     panels = [image, *draw_objects(faded, prediction)]

@@ -126,9 +126,10 @@ def draw_poses(
     scale = _scale(image)
     width = max(1, round(style.line_width * scale))
     several = len(style.category_names) > 1
+    all_fused = prediction.keypoints_fused  # (P, K)
     for i in reversed(range(len(prediction))):
         box, keypoints = prediction.bboxes[i], prediction.keypoints[i]
-        visible, fused = prediction.keypoints_visible[i], prediction.keypoints_fused[i]
+        visible, fused = prediction.keypoints_visible[i], all_fused[i]
         radius = min(style.radius * scale, RADIUS_OF_PERSON * max(box[2:] - box[:2]))
         radius = max(width + 1, round(radius))
         if draw_boxes:
