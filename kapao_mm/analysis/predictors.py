@@ -111,4 +111,4 @@ def exported_predictor(row: Mapping[str, Any], use: str, threads: int | None) ->
         with part(IN_GRAPH):
             return run_network(network, batch)
 
-    return Predictor(np.asarray, detect, metadata.settings, metadata.keypoint_counts)
+    return Predictor(np.asarray, detect, metadata.settings, metadata.metainfo.keypoint_counts)

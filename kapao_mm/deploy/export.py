@@ -15,7 +15,7 @@ from kapao_mm.errors import InputError
 from kapao_mm.functional.letterbox import INPUT_DIVISOR
 from kapao_mm.models.kapao import KAPAO
 from kapao_mm.models.task_modules.postprocess import class_nms
-from kapao_mm.structures import OUTPUT_NAMES
+from kapao_mm.structures import OUTPUT_NAMES, Metainfo
 
 try:
     import onnx_ir
@@ -65,13 +65,7 @@ def make_metadata(cfg: Config, model: KAPAO, use: str) -> ModelMetadata:
         settings=model.settings[use],
         input_size=letterboxes[0].input_size,
         square_input=letterboxes[0].get('square', False),
-        categories=info['categories'],
-        keypoint_names=list(info['keypoint_id2name'].values()),
-        flip_pairs=[[a, b] for a, b in info['flip_pairs'] if a < b],  # info has both orders
-        sigmas=info['sigmas'].tolist(),
-        skeleton_links=[list(link) for link in info['skeleton_links']],
-        keypoint_colors=info['keypoint_colors'].tolist(),
-        link_colors=info['skeleton_link_colors'].tolist(),
+        metainfo=Metainfo.from_dataset_meta(info),
     )
 
 

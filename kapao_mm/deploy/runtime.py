@@ -80,7 +80,7 @@ class KAPAORuntime:
         self.metadata = ModelMetadata.from_json(metadata, str(path))
         self.input_size = self.metadata.input_size if input_size is None else input_size
         letterbox((1, 1), self.input_size)  # refuses a wrong size now instead of at each image
-        self._style = _style(self.metadata)
+        self._style = Style.from_metainfo(self.metadata.metainfo)
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[Prediction]:
         """Predicts the poses of images, with one batch for each input shape.
@@ -113,7 +113,7 @@ class KAPAORuntime:
                 predictions[index] = predict_from_letterbox(
                     detections,
                     letterboxes[index],
-                    self.metadata.keypoint_counts,
+                    self.metadata.metainfo.keypoint_counts,
                     self.metadata.settings,
                 )
         return [predictions[index] for index in range(len(images))]
@@ -156,8 +156,8 @@ class KAPAORuntime:
         numbers = prediction.to_dict(
             str(path),
             image.shape[1::-1],
-            self.metadata.keypoint_names,
-            self.metadata.categories,
+            self.metadata.metainfo.keypoint_names,
+            self.metadata.metainfo.categories,
         )
         return numbers, self.draw(image, prediction, draw_objects)
 
@@ -233,16 +233,6 @@ def _import(backend: str) -> ModuleType:
 def _no_model(path: Path, error: Exception) -> InputError:
     reason = str(error).strip().splitlines()[-1]  # the lines before tell where in OpenVINO
     return InputError(f'{path.absolute()} cannot be read as a model: {reason}')
-
-
-def _style(metadata: ModelMetadata) -> Style:
-    return Style(
-        keypoint_names=dict(enumerate(metadata.keypoint_names)),
-        keypoint_colors=[tuple(color) for color in metadata.keypoint_colors],
-        skeleton_links=metadata.skeleton_links,
-        link_colors=[tuple(color) for color in metadata.link_colors],
-        category_names=[category['name'] for category in metadata.categories],
-    )
 
 
 def parse_args() -> argparse.Namespace:

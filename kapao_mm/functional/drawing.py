@@ -10,7 +10,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from kapao_mm.structures import KeypointObjects, Prediction
+from kapao_mm.structures import KeypointObjects, Metainfo, Prediction
 
 Color = tuple[int, int, int]  # RGB
 
@@ -47,6 +47,17 @@ class Style(NamedTuple):
     box_color: Color = (0, 255, 0)
     line_width: float = 1
     radius: float = 3
+
+    @classmethod
+    def from_metainfo(cls, metainfo: Metainfo) -> 'Style':
+        """Returns the style with the names, skeleton and colors of a metainfo."""
+        return cls(
+            keypoint_names=dict(enumerate(metainfo.keypoint_names)),
+            keypoint_colors=[tuple(color) for color in metainfo.keypoint_colors],
+            skeleton_links=metainfo.skeleton_links,
+            link_colors=[tuple(color) for color in metainfo.link_colors],
+            category_names=[category['name'] for category in metainfo.categories],
+        )
 
 
 def draw_prediction(

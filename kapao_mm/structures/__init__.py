@@ -3,6 +3,7 @@
 
 from .detections import OUTPUT_NAMES, Detections, KeypointObjects, PoseObjects, split_by_image
 from .inference_settings import USES, InferenceSettings
+from .metainfo import Metainfo
 from .prediction import Prediction
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     'Detections',
     'InferenceSettings',
     'KeypointObjects',
+    'Metainfo',
     'PoseObjects',
     'Prediction',
     'split_by_image',

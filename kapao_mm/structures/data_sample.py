@@ -20,7 +20,11 @@ def to_data_sample(prediction: Prediction, sample: PoseDataSample) -> PoseDataSa
         - ``pred_keypoint_objects``: bboxes (Q, 4) xyxy; scores (Q,); labels (Q,), the keypoint
           types 0..K-1.
     """
-    poses = {name: value for name, value in vars(prediction).items() if name != 'keypoint_objects'}
+    poses = {
+        name: value
+        for name, value in vars(prediction).items()
+        if name != 'keypoint_objects' and value is not None
+    }
     poses['keypoints_visible'] = prediction.keypoints_visible.astype(float)
     sample.pred_instances = InstanceData(**poses, keypoints_fused=prediction.keypoints_fused)
     objects = InstanceData(**prediction.keypoint_objects._asdict())
@@ -46,6 +50,7 @@ def from_data_sample(sample: PoseDataSample) -> Prediction:
         keypoint_objects=None
         if objects is None
         else KeypointObjects(objects.bboxes, objects.scores, objects.labels),
+        track_ids=poses.get('track_ids'),
     )
 
 

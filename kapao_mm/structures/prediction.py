@@ -35,8 +35,10 @@ class Prediction:
         pose_keypoints: Keypoints as regressed by the pose objects, (P, K, 2).
         keypoint_objects: Keypoint objects, with boxes clipped to the image. None if they are
             unknown.
+        track_ids: Numbers of the people in a video, 1 and up, (P,) int64; 0 for a pose without a
+            track. None if poses are not tracked.
 
-    Example:
+    Examples:
         >>> confident = prediction[prediction.bbox_scores > 0.5]
         >>> nose = prediction[0].keypoints[0, 0]
     """
@@ -49,6 +51,7 @@ class Prediction:
     keypoints_visible: np.ndarray
     pose_keypoints: np.ndarray
     keypoint_objects: KeypointObjects | None = None
+    track_ids: np.ndarray | None = None
 
     @property
     def keypoints_fused(self) -> np.ndarray:
@@ -61,7 +64,9 @@ class Prediction:
     def __getitem__(self, index: int | slice | Sequence[int] | np.ndarray) -> 'Prediction':
         rows = [index] if isinstance(index, int | np.integer) else index
         poses = {
-            name: value[rows] for name, value in vars(self).items() if name != 'keypoint_objects'
+            name: value[rows]
+            for name, value in vars(self).items()
+            if name != 'keypoint_objects' and value is not None
         }
         return replace(self, **poses)
 

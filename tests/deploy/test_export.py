@@ -31,6 +31,7 @@ from kapao_mm.deploy.formats import TENSORRT_CANDIDATES
 from kapao_mm.deploy.metadata import KEY, ModelMetadata
 from kapao_mm.deploy.runtime import BACKENDS, run_network
 from kapao_mm.errors import InputError
+from kapao_mm.structures import Metainfo
 from kapao_mm.utils.config import load_config
 
 NUM_KEYPOINTS = [3, 2]
@@ -48,16 +49,18 @@ def metadata(settings):
         settings=settings,
         input_size=256,
         square_input=False,
-        categories=[
-            dict(name='a', keypoint_ids=[0, 1, 2]),
-            dict(name='b', keypoint_ids=[3, 4]),
-        ],
-        keypoint_names=list('vwxyz'),
-        flip_pairs=[[0, 1]],
-        sigmas=[0.1] * 5,
-        skeleton_links=[],
-        keypoint_colors=[[255, 0, 0]] * 5,
-        link_colors=[],
+        metainfo=Metainfo(
+            categories=[
+                dict(name='a', keypoint_ids=[0, 1, 2]),
+                dict(name='b', keypoint_ids=[3, 4]),
+            ],
+            keypoint_names=list('vwxyz'),
+            flip_pairs=[[0, 1]],
+            sigmas=[0.1] * 5,
+            skeleton_links=[],
+            keypoint_colors=[[255, 0, 0]] * 5,
+            link_colors=[],
+        ),
     )
 
 
@@ -191,11 +194,12 @@ def test_metadata_is_made_from_a_config(repo, name):
     assert metadata.config == f'kapao_{size}_{name}'
     assert metadata.settings == model.settings['evaluation']
     assert (metadata.input_size, metadata.square_input) == (640, name == 'people_wheels')
-    assert metadata.keypoint_counts == counts
-    for values in (metadata.keypoint_names, metadata.sigmas, metadata.keypoint_colors):
+    names = metadata.metainfo
+    assert names.keypoint_counts == counts
+    for values in (names.keypoint_names, names.sigmas, names.keypoint_colors):
         assert len(values) == sum(counts)
-    assert len(metadata.link_colors) == len(metadata.skeleton_links) > 0
-    flipped = [kind for pair in metadata.flip_pairs for kind in pair]
+    assert len(names.link_colors) == len(names.skeleton_links) > 0
+    flipped = [kind for pair in names.flip_pairs for kind in pair]
     assert len(flipped) == len(set(flipped)) > 0  # each pair once
     assert max(flipped) < sum(counts)
 

@@ -6,7 +6,7 @@ import pytest
 from kapao_mm import __version__
 from kapao_mm.deploy.metadata import ModelMetadata
 from kapao_mm.errors import InputError
-from kapao_mm.structures import InferenceSettings
+from kapao_mm.structures import InferenceSettings, Metainfo
 
 METADATA = ModelMetadata(
     config='kapao_n_masts',
@@ -14,16 +14,18 @@ METADATA = ModelMetadata(
     settings=InferenceSettings(0.5, 0.45, 0.5, 0.45, 0.2, 50, 30000, 300),
     input_size=640,
     square_input=False,
-    categories=[
-        dict(name='mast', keypoint_ids=[0, 1]),
-        dict(name='buoy', keypoint_ids=[2]),
-    ],
-    keypoint_names=['mast/top', 'mast/foot', 'buoy/middle'],
-    flip_pairs=[],
-    sigmas=[0.1, 0.2, 0.3],
-    skeleton_links=[[0, 1]],
-    keypoint_colors=[[255, 0, 0]] * 3,
-    link_colors=[[0, 255, 0]],
+    metainfo=Metainfo(
+        categories=[
+            dict(name='mast', keypoint_ids=[0, 1]),
+            dict(name='buoy', keypoint_ids=[2]),
+        ],
+        keypoint_names=['mast/top', 'mast/foot', 'buoy/middle'],
+        flip_pairs=[],
+        sigmas=[0.1, 0.2, 0.3],
+        skeleton_links=[[0, 1]],
+        keypoint_colors=[[255, 0, 0]] * 3,
+        link_colors=[[0, 255, 0]],
+    ),
 )
 
 
@@ -35,7 +37,7 @@ def test_metadata_survives_writing_and_reading():
 
 
 def test_keypoints_are_counted_by_category():
-    assert METADATA.keypoint_counts == [2, 1]
+    assert METADATA.metainfo.keypoint_counts == [2, 1]
 
 
 def with_changes(**changes):

@@ -28,7 +28,7 @@ from kapao_mm.engine.weights_only import TORCH_CAN
 from kapao_mm.errors import InputError
 from kapao_mm.functional import drawing
 from kapao_mm.models.kapao import KAPAO
-from kapao_mm.structures import InferenceSettings, Prediction
+from kapao_mm.structures import InferenceSettings, Metainfo, Prediction
 from kapao_mm.structures.data_sample import from_data_sample
 from kapao_mm.utils.cli import exit_on_input_error
 
@@ -39,13 +39,15 @@ METADATA = ModelMetadata(
     settings=InferenceSettings(0.5, 0.45, 0.5, 0.45, 0.2, 50, 30000, 300),
     input_size=128,
     square_input=False,
-    categories=[dict(name='mast', keypoint_ids=[0, 1])],
-    keypoint_names=['top', 'base'],
-    flip_pairs=[],
-    sigmas=[0.1, 0.1],
-    skeleton_links=[[0, 1]],
-    keypoint_colors=[RED, RED],
-    link_colors=[GREEN],
+    metainfo=Metainfo(
+        categories=[dict(name='mast', keypoint_ids=[0, 1])],
+        keypoint_names=['top', 'base'],
+        flip_pairs=[],
+        sigmas=[0.1, 0.1],
+        skeleton_links=[[0, 1]],
+        keypoint_colors=[RED, RED],
+        link_colors=[GREEN],
+    ),
 )
 # A pose in every image that has a pixel above 200, its score that pixel / 255; a keypoint object
 # of type 0, 2 px right of and 6 px below that of the pose, in every image with a pixel below 50.
@@ -357,7 +359,7 @@ def test_pictures_have_the_names_of_the_metadata(tmp_path, monkeypatch):
     written = []
     monkeypatch.setattr(drawing, '_write', lambda canvas, text, *_: written.append(text))
     categories = [dict(name=name, keypoint_ids=[i]) for i, name in enumerate(('mast', 'car'))]
-    metadata = METADATA._replace(categories=categories)
+    metadata = METADATA._replace(metainfo=replace(METADATA.metainfo, categories=categories))
     runtime = KAPAORuntime(write_model(tmp_path / 'a.onnx', metadata.to_json()))
     image = picture(128, 128, low=0, high=255)
     runtime.draw(image, *runtime([image]), draw_objects=True)
@@ -523,10 +525,13 @@ def test_real_images_have_the_poses_of_pytorch(
     metadata = METADATA._replace(
         settings=settings,
         input_size=input_size,
-        categories=[
-            dict(name='a', keypoint_ids=list(range(10))),
-            dict(name='b', keypoint_ids=list(range(10, 17))),
-        ],
+        metainfo=replace(
+            METADATA.metainfo,
+            categories=[
+                dict(name='a', keypoint_ids=list(range(10))),
+                dict(name='b', keypoint_ids=list(range(10, 17))),
+            ],
+        ),
     )
     path = tmp_path / f'a{suffix}'
     from kapao_mm.deploy.export import WRITERS
