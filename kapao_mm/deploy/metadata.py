@@ -51,7 +51,7 @@ class ModelMetadata(NamedTuple):
             InputError: If there is no metadata, or it is that of another version.
         """
         try:
-            values = json.loads(text or '')
+            values = dict(json.loads(text or ''))
             names = {field.name: values.pop(field.name) for field in fields(Metainfo)}
             settings = InferenceSettings(**values.pop('settings'))
             return cls(**values, settings=settings, metainfo=Metainfo(**names))
