@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO
 
 import cv2
 import numpy as np
@@ -33,14 +32,14 @@ from kapao_mm.utils.image_files import OutputNames, write_picture
 
 from .inputs import Source
 from .predictor import Options, Predictor
-from .read_ahead import write_behind
+from .read_ahead import WriteBehind
 from .result import Result
 from .video import VideoWriter
 from .writers import TABLE_NAMES, TABLES, ResultWriter, VideoJSONWriter
 
 FORMATS = ('pictures', 'json', *TABLES)
 WAITING = 4  # results that wait to be drawn and written
-REPORT_INTERVAL = 10  # s, between lines of progress where there is no terminal
+DEFAULT_LAYERS = Layers()
 
 
 @dataclass
@@ -79,7 +78,7 @@ def predict_files(
     options: Options,
     folder: Path,
     formats: Sequence[str] = ('pictures', 'json'),
-    layers: Layers = Layers(),
+    layers: Layers = DEFAULT_LAYERS,
     show: bool = False,
 ) -> Counts:
     """Predicts sources, and writes results as they come.
@@ -92,7 +91,7 @@ def predict_files(
         sources: From :func:`open_inputs`.
         options: From :meth:`Predictor.options`.
         folder: Folder of the results.
-        formats: Some of :data:`FORMATS`. ``pictures`` are images, or a video of a video;  ``json``
+        formats: Some of :data:`FORMATS`. ``pictures`` are images, or a video of a video; ``json``
             is a file for each image or video; the others are a file for all together.
         layers: What is drawn.
         show: Whether to show pictures in a window; the key q or Esc ends the run.
@@ -148,7 +147,7 @@ def _predict_source(
 ) -> Iterator[None]:
     """Predicts and writes a source; yields after each image."""
     output = (_Pictures if source.kind == 'images' else _Video)(source, shared)
-    with output, write_behind(output.write, WAITING) as writing:
+    with output, WriteBehind(output.write, WAITING) as writing:
         for result in predictor.run(source, options, counts.seconds):
             if isinstance(result, InputError):
                 counts.errors += 1
@@ -159,7 +158,7 @@ def _predict_source(
                 if shared.show:  # windows belong to the main thread
                     _show(source.name, output.write(result))
                 else:
-                    writing(result)
+                    writing.put(result)
                 counts.seconds['drawing and writing'] += time.perf_counter() - start
             yield
 

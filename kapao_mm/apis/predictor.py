@@ -18,11 +18,12 @@ from kapao_mm.functional.postprocess import filter_detections, predict_from_lett
 from kapao_mm.structures import Detections, InferenceSettings, Metainfo
 
 from .inputs import Frame, Source, open_inputs
-from .read_ahead import read_ahead
+from .read_ahead import ReadAhead
 from .result import Result
 from .tracking import Tracker
 
 BATCHES_AHEAD = 2  # batches that are read while the network computes
+IMAGES_PER_SECOND = 30  # of a folder of images that is tracked
 
 logger = logging.getLogger('kapao_mm')
 
@@ -197,10 +198,14 @@ class Predictor:
                 and tracking) and ``reading``, the wait for images.
         """
         seconds = defaultdict(float) if seconds is None else seconds
-        tracker = Tracker(self.metainfo, source.fps, options.smooth) if options.track else None
+        tracker = (
+            Tracker(self.metainfo, source.fps or IMAGES_PER_SECOND, options.smooth)
+            if options.track
+            else None
+        )
         items = (self._prepare(item, options.input_size) for item in source)
         newest = source.kind == 'live' and options.batch_size == 1
-        with read_ahead(items, BATCHES_AHEAD * options.batch_size, newest) as ahead:
+        with ReadAhead(items, BATCHES_AHEAD * options.batch_size, newest) as ahead:
             while batch := _timed(seconds, 'reading', list, islice(ahead, options.batch_size)):
                 yield from self._predict_batch(batch, options, tracker, seconds)
 
