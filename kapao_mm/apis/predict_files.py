@@ -104,13 +104,13 @@ def predict_files(
     counts, start = Counts(), time.perf_counter()
     try:
         with _progress() as progress, ExitStack() as stack:
-            shared = _Shared(folder, formats, layers, show, progress.console)
+            shared = _Shared(folder, formats, layers, show, progress.console, counts)
             for name in filter(TABLES.get, formats):
                 writer = TABLES[name](folder / TABLE_NAMES[name])
                 shared.tables.append(stack.enter_context(writer))
             for source in sources:
                 task = progress.add_task(source.name, total=source.total)
-                for _ in _predict_source(predictor, source, options, shared, counts):
+                for _ in _predict_source(predictor, source, options, shared):
                     progress.advance(task)
                 progress.remove_task(task)
     except KeyboardInterrupt:
@@ -128,8 +128,14 @@ class _Shared:
     layers: Layers
     show: bool
     console: Console
+    counts: Counts
     tables: list[ResultWriter] = field(default_factory=list)
     names: OutputNames = field(default_factory=OutputNames)
+
+    def fail(self, text: str) -> None:
+        """Prints and counts an error."""
+        self.counts.errors += 1
+        self.say(f'error: {text}', error=True)
 
     def say(self, text: str, error: bool = False) -> None:
         """Prints a line; characters that the terminal cannot show are escaped."""
@@ -143,15 +149,15 @@ class _Shared:
 
 
 def _predict_source(
-    predictor: Predictor, source: Source, options: Options, shared: _Shared, counts: Counts
+    predictor: Predictor, source: Source, options: Options, shared: _Shared
 ) -> Iterator[None]:
     """Predicts and writes a source; yields after each image."""
+    counts = shared.counts
     output = (_Pictures if source.kind == 'images' else _Video)(source, shared)
     with output, WriteBehind(output.write, WAITING) as writing:
         for result in predictor.run(source, options, counts.seconds):
             if isinstance(result, InputError):
-                counts.errors += 1
-                shared.say(f'error: {result}', error=True)
+                shared.fail(str(result))
             else:
                 counts.done += 1
                 start = time.perf_counter()
@@ -176,7 +182,14 @@ class _Pictures:
         pass
 
     def write(self, result: Result) -> np.ndarray | None:
-        """Writes the files of an image, and prints what was found in it."""
+        """Writes the files of an image, and prints what was found in it, or its error."""
+        try:
+            return self._write(result)
+        except (InputError, cv2.error, MemoryError) as error:
+            self.shared.fail(_describe(error, result.name))
+            return None
+
+    def _write(self, result: Result) -> np.ndarray | None:
         shared, places = self.shared, []
         _check_place(shared.folder, result.name)
         stem = shared.folder / shared.names(Path(result.name).stem, result.name)
@@ -238,6 +251,13 @@ class _Video:
         self.frames += 1
         self.poses += len(result)
         return picture
+
+
+def _describe(error: Exception, name: str) -> str:
+    if isinstance(error, InputError):
+        return str(error)
+    reason = ' '.join(str(error).split()) or type(error).__name__
+    return f'image {name} cannot be predicted: {reason}'
 
 
 def _check_place(folder: Path, source: str) -> None:
