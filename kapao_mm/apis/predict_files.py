@@ -34,7 +34,7 @@ from .inputs import Source
 from .predictor import Options, Predictor
 from .read_ahead import WriteBehind
 from .result import Result
-from .video import VideoWriter
+from .video import USUAL_FPS, VideoWriter
 from .writers import TABLE_NAMES, TABLES, ResultWriter, VideoJSONWriter
 
 FORMATS = ('pictures', 'json', *TABLES)
@@ -204,7 +204,7 @@ class _Pictures:
                 temporary.write_text(result.to_json())
         for table in shared.tables:
             table.write(result)
-        shared.say(f'{result.name}: {result.summary()}' + f' -> {places[0]}' * bool(places))
+        shared.say(f'{result.name}: {result.summary()}' + _arrow(*places[:1]))
         return picture
 
 
@@ -230,11 +230,9 @@ class _Video:
         for writer in filter(None, (self.video, self.json)):
             writer.close()
         if self.frames:
-            place = self.video.path if self.video else self.json.path if self.json else ''
-            self.shared.say(
-                f'{self.source.name}: {self.frames} frames, {self.poses} poses'
-                + f' -> {place}' * bool(place)
-            )
+            places = [writer.path for writer in (self.video, self.json) if writer]
+            found = f'{self.frames} frames, {self.poses} poses'
+            self.shared.say(f'{self.source.name}: {found}' + _arrow(*places[:1]))
 
     def write(self, result: Result) -> np.ndarray | None:
         """Writes a frame."""
@@ -243,14 +241,17 @@ class _Video:
             picture = result.plot(**vars(shared.layers))
         if 'pictures' in shared.formats:
             if self.video is None:
-                size = picture.shape[1::-1]
-                self.video = VideoWriter(Path(f'{self.stem}.mp4'), size, self.source.fps)
+                self.video = VideoWriter(Path(f'{self.stem}.mp4'), self.source.fps or USUAL_FPS)
             self.video.write(picture, result.time)
         for writer in filter(None, (self.json, *shared.tables)):
             writer.write(result)
         self.frames += 1
         self.poses += len(result)
         return picture
+
+
+def _arrow(*places: Path) -> str:
+    return ''.join(f' -> {place}' for place in places)
 
 
 def _describe(error: Exception, name: str) -> str:

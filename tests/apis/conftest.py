@@ -62,9 +62,9 @@ class BrightSpot(Predictor):
     def run_network(self, batch: np.ndarray, settings: InferenceSettings) -> list[Detections]:
         """Detects the cats; the score is the brightness."""
         self.batches.append(batch.shape)
-        return [self._detect(image[..., 0]) for image in batch]
+        return [self._find(image[..., 0]) for image in batch]
 
-    def _detect(self, image: np.ndarray) -> Detections:
+    def _find(self, image: np.ndarray) -> Detections:
         y, x = np.unravel_index(image.argmax(), image.shape)
         score = np.array([image.max() / 255])
         box = np.array([[x - 10, y - 10, x + 10, y + 10]], float)
