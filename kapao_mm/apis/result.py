@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kapao_mm.errors import InputError
-from kapao_mm.functional.drawing import Style, draw_prediction
+from kapao_mm.functional.drawing import draw_prediction
+from kapao_mm.functional.drawing_style import Style
 from kapao_mm.structures import Metainfo, Prediction
 from kapao_mm.utils.image_files import make_folder, write_picture
 

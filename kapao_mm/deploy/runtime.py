@@ -15,11 +15,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import cv2
 import numpy as np
 
 from kapao_mm.errors import InputError
-from kapao_mm.functional.drawing import Style, draw_prediction
+from kapao_mm.functional.drawing import draw_prediction
+from kapao_mm.functional.drawing_style import Layers, Style
 from kapao_mm.functional.letterbox import letterbox, resize_and_pad
 from kapao_mm.functional.pixels import as_bgr
 from kapao_mm.functional.postprocess import predict_from_letterbox
@@ -80,7 +80,7 @@ class KAPAORuntime:
         self.metadata = ModelMetadata.from_json(metadata, str(path))
         self.input_size = self.metadata.input_size if input_size is None else input_size
         letterbox((1, 1), self.input_size)  # refuses a wrong size now instead of at each image
-        self._style = Style.from_metainfo(self.metadata.metainfo)
+        self._style = Style.from_metainfo(self.metadata.metainfo, bgr=True)
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[Prediction]:
         """Predicts the poses of images, with one batch for each input shape.
@@ -132,9 +132,8 @@ class KAPAORuntime:
         Returns:
             The picture, BGR uint8. A single panel is as large as the image.
         """
-        rgb = cv2.cvtColor(as_bgr(image), cv2.COLOR_BGR2RGB)
-        picture = draw_prediction(rgb, prediction, self._style, draw_objects)
-        return cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+        layers = Layers(stages=draw_objects)
+        return draw_prediction(as_bgr(image), prediction, self._style, layers)
 
     def predict_file(
         self, path: Path, draw_objects: bool = False

@@ -14,10 +14,9 @@ from kapao_mm.structures import KeypointObjects, Prediction
 
 from .drawing_figures import FARTHEST, draw_figures, draw_plain_skeletons
 from .drawing_style import Color, Layers, Style
-from .drawing_text import DARK, Labels, draw_legend, letter_size, tag
+from .drawing_text import DARK, Labels, draw_legend, letter_size, reference_side, tag
 from .hide_faces import hide_faces
 
-MAX_STRETCH = 10  # largest ratio of an image's sides at which the longer side still sets the scale
 REFERENCE_SIDE = 400  # longer image side, px, that line widths and radii refer to
 RADIUS_OF_PERSON = 0.016  # largest keypoint radius, as a fraction of the box's longer side
 WIDTH_OF_PERSON = 0.009  # largest line width, likewise
@@ -86,7 +85,10 @@ def draw_stages(
     Returns:
         The panels by title.
     """
-    layers = replace(layers, stages=False)
+    if layers.hide_faces:
+        image = image.copy()
+        hide_faces(image, prediction, style.face_types)
+    layers = replace(layers, stages=False, hide_faces=False)
     plain = replace(layers, names=False, legend=False)
     panels = {
         f'pose objects: {len(prediction)}': draw_prediction(
@@ -95,10 +97,7 @@ def draw_stages(
     }
     if prediction.keypoint_objects is not None:
         title = f'keypoint objects: {len(prediction.keypoint_objects.bboxes)}'
-        faceless = image.copy()
-        if layers.hide_faces:
-            hide_faces(faceless, prediction, style.face_types)
-        panels[title] = draw_keypoint_objects(faceless, prediction.keypoint_objects, style)
+        panels[title] = draw_keypoint_objects(image, prediction.keypoint_objects, style)
     title = f'fused poses: {int(prediction.keypoints_fused.sum())} keypoints fused'
     panels[title] = draw_prediction(image, prediction, style, layers)
     return panels
@@ -145,7 +144,7 @@ def side_by_side(panels: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def _draw_keypoint_objects(canvas: np.ndarray, objects: KeypointObjects, style: Style) -> None:
-    width = style.line_width * _scale(canvas)
+    width = BOX_WIDTH * style.line_width * _scale(canvas)
     for i in np.argsort(objects.scores):
         color = _color(style.keypoint_colors, objects.labels[i])
         _draw_box(canvas, objects.bboxes[i], color, width)
@@ -188,9 +187,12 @@ def _write_labels(
 def _legend(prediction: Prediction, style: Style, layers: Layers) -> list[tuple[Color, bool, str]]:
     """Returns color, whether the symbol is filled, and text of each line of the legend."""
     gray = (160, 160, 160)
-    lines = [(gray, True, 'from a keypoint object'), (gray, False, 'from the pose object')]
+    lines = [
+        (gray, True, 'from a keypoint object'),
+        (gray, False, 'from the pose object'),
+    ]
     if style.side_colors:
-        sides = ("the person's left side", "the person's right side")
+        sides = ('left side of the body', 'right side of the body')
         lines = [(c, True, text) for c, text in zip(style.side_colors, sides, strict=True)] + lines
     if layers.boxes and len(style.category_names) > 1 and prediction.track_ids is None:
         names = enumerate(style.category_names)
@@ -217,8 +219,7 @@ def _widths_and_radii(
 
 def _scale(image: np.ndarray) -> float:
     """Returns the factor of line widths and radii for an image."""
-    short, long = sorted(image.shape[:2])
-    return min(long, MAX_STRETCH * short) / REFERENCE_SIDE
+    return reference_side(image) / REFERENCE_SIDE
 
 
 def _name(style: Style, keypoint_type: int) -> str:

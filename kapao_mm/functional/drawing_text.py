@@ -15,6 +15,7 @@ CELL = 4  # px; labels are placed on a grid of such cells
 LABEL = 10**6  # marks cells with a label, which no other may cover
 DARK: Color = (24, 24, 24)
 BRIGHT: Color = (255, 255, 255)
+MAX_STRETCH = 10  # largest ratio of an image's sides at which the longer side sets all sizes
 LARGEST_LEGEND = 0.6  # as a fraction of the picture's sides
 
 
@@ -162,7 +163,17 @@ def draw_legend(
 
 def letter_size(canvas: np.ndarray) -> int:
     """Returns the size of letters for a picture, px; it grows less than the picture."""
-    return max(MIN_SIZE, round(12 * (max(canvas.shape[:2]) / 640) ** 0.6))
+    return max(MIN_SIZE, round(12 * (reference_side(canvas) / 640) ** 0.6))
+
+
+def reference_side(image: np.ndarray) -> int:
+    """Returns the side of an image that sets the sizes in its picture, px.
+
+    It is the longer side, but limited in long strips, whose titles would otherwise need thousands
+    of times their area.
+    """
+    short, long = sorted(image.shape[:2])
+    return min(long, MAX_STRETCH * short)
 
 
 @lru_cache(maxsize=64)
