@@ -13,6 +13,7 @@ from itertools import count
 from mimetypes import guess_type
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
@@ -182,12 +183,12 @@ class _Camera(Source):
 
     def _open(self) -> cv2.VideoCapture:
         if self._capture is None:
-            level = cv2.getLogLevel()
-            cv2.setLogLevel(0)  # our error says it
+            log = cv2.utils.logging
+            level = log.setLogLevel(log.LOG_LEVEL_SILENT)  # our error says it
             try:
                 capture = cv2.VideoCapture(self._index)
             finally:
-                cv2.setLogLevel(level)
+                log.setLogLevel(level)
             if not capture.isOpened():
                 raise InputError(
                     f'{self.name} cannot be opened: is there a camera with this number, and may '
@@ -268,7 +269,8 @@ class _Opener:
 
     def __init__(self, every: int, fps: float | None) -> None:
         self._choice = every, fps
-        self._numbers = count()
+        self._numbers = count()  # of pictures without a name
+        self._call = object()
 
     def sources(self, inputs: Any) -> list[Source]:
         """Returns the sources of inputs, see :func:`open_inputs`."""
@@ -290,7 +292,6 @@ class _Opener:
             for item in inputs:
                 yield from self._flat(item)
             return
-        number = next(self._numbers)
         if isinstance(inputs, str | Path):
             try:
                 yield from self._place(str(inputs))
@@ -301,7 +302,8 @@ class _Opener:
         elif isinstance(inputs, Iterable) and not isinstance(inputs, np.ndarray | Image.Image):
             yield _Lazy(inputs, self)
         else:
-            yield inputs, f'{number:06}.jpg', (id(self), number)
+            number = next(self._numbers)
+            yield inputs, f'{number:06}.jpg', (self._call, number)
 
     def _place(self, place: str) -> Iterator[Source | _Item]:
         """Yields what is at a path, pattern or URL, or the camera of that name."""
@@ -411,7 +413,7 @@ def _answer(url: str) -> Iterator[HTTPResponse]:
     except (OSError, HTTPException, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        reason = getattr(error, 'reason', None) or error
+        reason = getattr(error, 'reason', error) if not isinstance(error, HTTPError) else error
         raise InputError(f'{url} cannot be read: {reason}') from error
 
 

@@ -9,6 +9,7 @@ from contextlib import ExitStack, suppress
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
+from time import monotonic
 from types import ModuleType
 from typing import Any
 
@@ -33,8 +34,9 @@ USUAL_FPS = 25.0  # of a video that does not say its own
 
 # The first encoder that the installed PyAV has is taken. Browsers do not play the last one.
 ENCODERS = ('libx264', 'libopenh264', 'mpeg4')
-TICKS = 90_000  # time stamps per second in written videos
-FRAGMENTED = {'movflags': '+frag_keyframe+empty_moov+default_base_moof'}
+TICKS = 60_000  # time stamps per second in written videos; mpeg4 allows 65,535
+AT_ONCE = {'flush_packets': '1'}  # what is encoded reaches the disk, for when the process is killed
+FRAGMENTED = AT_ONCE | {'movflags': '+frag_keyframe+empty_moov+default_base_moof'}
 FAST_START = {'movflags': '+faststart'}
 
 
@@ -157,16 +159,16 @@ class VideoReader:
             options |= {'fflags': 'nobuffer', 'flags': 'low_delay'}
         if not is_remote:
             options |= {'protocol_whitelist': 'file'}  # a playlist must not open connections
+        self._asked = monotonic()
         try:
             return self._av.open(self.name, options=options, timeout=TIMEOUT if is_remote else None)
         except (self._av.FFmpegError, OSError, ValueError) as error:
             raise self._failure('cannot be read', error) from error
 
     def _failure(self, what: str, error: Exception) -> InputError:
-        if isinstance(error, self._av.error.ExitError):
+        reason = getattr(error, 'strerror', None) or str(error)
+        if '://' in self.name and monotonic() - self._asked >= TIMEOUT:
             reason = f'no data within {TIMEOUT:g} s'
-        else:
-            reason = getattr(error, 'strerror', None) or str(error)
         return InputError(f'video {self.name} {what}: {reason}')
 
     def _find_stream(self) -> Any:
@@ -219,6 +221,7 @@ class VideoReader:
         packets = self._container.demux(self._stream)
         count, failure = 0, None
         while failure is None:
+            self._asked = monotonic()
             try:
                 packet = next(packets, None)
             except self._av.FFmpegError as error:
@@ -347,7 +350,7 @@ class VideoWriter:
         self._container: Any = None
         self._last = -1  # time stamp of the last picture, in ticks
         self._packets = 0
-        self._closed = False
+        self._closed = self._scales = False
         self.count = 0
 
     def write(self, picture: np.ndarray, time: float | None = None) -> None:
@@ -367,6 +370,11 @@ class VideoWriter:
             self._start(picture)
         height, width = self._shape
         if picture.shape[:2] != (height, width):
+            if not self._scales:
+                logger.warning(
+                    'video %s: frames of other sizes are scaled to the first', self.path.absolute()
+                )
+            self._scales = True
             picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
         if height % 2 or width % 2:
             border = (0, height % 2, 0, width % 2)
@@ -385,12 +393,12 @@ class VideoWriter:
         self._temporary = self._opened.enter_context(atomic_path(self.path))
         self._is_mp4 = self.path.suffix.lower() != '.mkv'
         try:
-            self._container = self._av.open(
-                str(self._temporary), 'w', options=FRAGMENTED if self._is_mp4 else {}
+            container = self._av.open(
+                str(self._temporary), 'w', options=FRAGMENTED if self._is_mp4 else AT_ONCE
             )
             name = _encoder_name(self._av)
             options = self._options if name == 'libx264' else {}
-            self._stream = self._container.add_stream(name, rate=self._rate, options=options)
+            self._stream = container.add_stream(name, rate=self._rate, options=options)
             self._stream.width, self._stream.height = width + width % 2, height + height % 2
             self._stream.pix_fmt = 'yuv420p'
             context = self._stream.codec_context
@@ -403,8 +411,9 @@ class VideoWriter:
             self._stream.thread_type = 'AUTO'
             context.open()
         except Exception as error:
-            self._opened.close()
+            self._opened.__exit__(type(error), error, None)  # removes the temporary file
             raise self._failure(f'{width} x {height} px: {error}') from error
+        self._container = container
         self._encoder = WriteBehind(self._encode, size=4)
 
     def _encode(self, frame: Any) -> None:
@@ -445,7 +454,7 @@ class VideoWriter:
                 if self._is_mp4:
                     _move_index_to_front(self._av, self._temporary)
             if not self._packets:
-                self._temporary.unlink()
+                self._temporary.unlink(missing_ok=True)
         if failure is not None:
             raise failure
         return self.path
