@@ -24,12 +24,16 @@ from torch import nn
 
 from kapao_mm.datasets import read_metainfo
 from kapao_mm.engine import check_checkpoint
+from kapao_mm.engine.checkpoint import read_checkpoint
+from kapao_mm.engine.stored_config import read_stored_config
+from kapao_mm.engine.weight_file import is_weight_file
 from kapao_mm.errors import InputError
 from kapao_mm.models.utils.inference import half_precision, prepare_for_inference
+from kapao_mm.structures import Detections, InferenceSettings, Metainfo
 from kapao_mm.structures.data_sample import from_data_sample
 from kapao_mm.utils.atomic_file import atomic_path
+from kapao_mm.utils.config import inner_datasets, letterbox_settings, read_config
 from kapao_mm.utils.image_files import IMAGE_SUFFIXES, OutputNames, make_folder, write_picture
-from kapao_mm.utils.project_files import find_config
 
 from .inputs import (
     ImageLike,
@@ -42,20 +46,25 @@ from .inputs import (
     read_images,
 )
 from .mmpose_arguments import demo_thresholds
+from .predictor import Predictor
 
 
 @INFERENCERS.register_module()
-class KAPAOInferencer(Pose2DInferencer):
-    """Pose2DInferencer for KAPAO, which predicts with the settings for ``demo``.
+class KAPAOInferencer(Predictor, Pose2DInferencer):
+    """Predicts poses with a checkpoint, in torch.
 
-    They are those of ``model.test_cfg.demo``. In a call, ``bbox_thr`` replaces
-    the threshold of the score of poses, ``nms_thr`` replaces their IoU threshold, and keypoints
-    with a score below ``kpt_thr`` are drawn hollow. Predictions are dicts as returned by
-    :meth:`Prediction.to_dict`.
+    :meth:`predict` and :meth:`track` return results. The settings are those of
+    ``model.test_cfg.demo``, unless a call gives others.
+
+    A call of the inferencer itself is one of MMPose's Pose2DInferencer, with its arguments and its
+    dicts. There ``bbox_thr`` replaces the threshold of the score of poses, ``nms_thr`` replaces
+    their IoU threshold, and keypoints with a score below ``kpt_thr`` are drawn hollow. Predictions
+    are dicts as returned by :meth:`Prediction.to_dict`.
 
     Args:
-        model: Path of a config file, name of one of this package's configs, or a loaded config.
-        weights: Path or URL of a checkpoint.
+        model: Path or URL of a checkpoint with its config inside, as training writes it; or a
+            config: path of its file, name of one of this package's configs, or a loaded one.
+        weights: Path or URL of a checkpoint, if ``model`` is a config.
         amp: Whether to use half precision (bfloat16 on a CPU), see :func:`prepare_for_inference`.
         random_weights: Whether to predict with random weights if no checkpoint is given, for
             example to measure speed.
@@ -68,7 +77,9 @@ class KAPAOInferencer(Pose2DInferencer):
 
     Examples:
         >>> inferencer = KAPAOInferencer('kapao_s_coco', 'kapao_s_coco.pth')
-        >>> for result in inferencer(['a.jpg', 'b.jpg'], return_vis=True):
+        >>> for result in inferencer.predict(['a.jpg', 'b.jpg'], pose_score_thr=0.3):
+        ...     result.save('outputs/')
+        >>> for result in inferencer(['a.jpg', 'b.jpg'], return_vis=True):  # as in MMPose
         ...     poses, picture = result['predictions'][0]['poses'], result['visualization'][0]
     """
 
@@ -79,8 +90,8 @@ class KAPAOInferencer(Pose2DInferencer):
 
     def __init__(
         self,
-        model: str | Config,
-        weights: str | None = None,
+        model: str | Path | Config | None,
+        weights: str | Path | None = None,
         amp: bool = False,
         random_weights: bool = False,
         **kwargs: Any,
@@ -92,8 +103,16 @@ class KAPAOInferencer(Pose2DInferencer):
         init_default_scope('mmpose')
         self.amp = amp
         self.random_weights = random_weights
-        cfg = model if isinstance(model, Config) else str(find_config(model))
-        super().__init__(cfg, weights, **kwargs)
+        if weights is None and not isinstance(model, Config) and is_weight_file(model):
+            model, weights = None, model
+        if model is None:
+            cfg = read_stored_config(read_checkpoint(weights), str(weights))
+        else:
+            cfg = model if isinstance(model, Config) else read_config(model)
+        Pose2DInferencer.__init__(self, cfg, weights and str(weights), **kwargs)
+        self.metainfo = Metainfo.from_dataset_meta(self.model.dataset_meta)
+        self.settings = self.model.settings['demo']
+        self.input_size, self.square_input = letterbox_settings(cfg)
         self._names: dict[str, OutputNames] = defaultdict(OutputNames)  # by folder
 
     def _init_model(self, cfg: Config, weights: str | None, device: str) -> nn.Module:
@@ -119,15 +138,23 @@ class KAPAOInferencer(Pose2DInferencer):
         """
         meta = checkpoint.setdefault('meta', {}) if checkpoint else {}
         if 'categories' not in meta.get('dataset_meta', {}):
-            dataset = cfg.train_dataloader.dataset
-            while 'metainfo' not in dataset:  # a wrapper around the dataset
-                dataset = dataset.dataset
+            if 'train_dataloader' not in cfg:  # the config inside the checkpoint
+                raise InputError('the checkpoint has no names of keypoints: give the config too')
+            dataset, _ = next(inner_datasets(cfg.train_dataloader.dataset))
             meta['dataset_meta'] = read_metainfo(dataset.metainfo)
         if checkpoint:
             super()._load_weights_to_model(model, checkpoint, cfg)
         else:
             print_log('the weights are random', 'current', logging.WARNING)
             model.dataset_meta = meta['dataset_meta']
+
+    @torch.inference_mode()
+    def run_network(self, batch: np.ndarray, settings: InferenceSettings) -> list[Detections]:
+        """Detects the objects of a batch, see :meth:`Predictor.run_network`."""
+        images = torch.from_numpy(batch).permute(0, 3, 1, 2)  # (N, 3, H, W)
+        data = dict(inputs=list(images), data_samples=[PoseDataSample() for _ in images])
+        inputs = self.model.data_preprocessor(data)['inputs']
+        return self.model.head.predict(self.model.extract_feat(inputs), [], settings)
 
     def _init_collate(self, cfg: Config) -> Callable:
         return pseudo_collate  # MMEngine would search for it, and warn about scopes
@@ -250,11 +277,9 @@ class KAPAOInferencer(Pose2DInferencer):
             ``predictions`` (dicts or data samples) and ``visualization`` (pictures), each a list
             with one entry per image.
         """
-        meta = self.model.dataset_meta
-        names = list(meta['keypoint_id2name'].values())
         predictions = [
             from_data_sample(sample).to_dict(
-                sample.img_path, sample.ori_shape[1::-1], names, meta['categories']
+                sample.img_path, sample.ori_shape[1::-1], self.metainfo
             )
             for sample in preds
         ]
