@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from kapao_mm.errors import InputError
+from kapao_mm.functional.drawing_style import Layers
 
 from .predictor import Options, Predictor
 from .web_session import (
     VIDEO_BYTES,
-    Layers,
     Session,
     describe,
     detect,
@@ -172,7 +172,7 @@ class DemoPage:
         """Converts the values of :attr:`controls`."""
         chosen = dict(zip(self.controls, values, strict=True))
         shown = chosen.pop('layers')
-        layers = {layer: label in shown for label, layer in LAYERS.items()}
+        layers = Layers(**{layer: label in shown for label, layer in LAYERS.items()})
         return self.predictor.options(**chosen, **more), layers
 
     def _show(self, session: Session, options: Options, layers: Layers) -> list[Any]:
@@ -273,40 +273,47 @@ def make_app(page: DemoPage, host: str = LOCAL_HOSTS[0]) -> FastAPI:
     )
 
 
-def serve(predictor: Predictor, title: str, host: str = LOCAL_HOSTS[0], port: int = 7860) -> None:
+def listen(host: str = LOCAL_HOSTS[0], port: int = 7860) -> socket.socket:
+    """Opens the port of the page.
+
+    Args:
+        host: Address to serve; others than 127.0.0.1 let other computers in.
+        port: Number of the port; 0 takes a free one.
+
+    Raises:
+        InputError: If the address or the port cannot be used, for example because it is in use.
+    """
+    try:
+        family = socket.getaddrinfo(host, port)[0][0]
+        return socket.create_server((host, port), family=family)
+    except (OSError, OverflowError) as error:
+        reason = str(getattr(error, 'strerror', None) or error).lower()
+        raise InputError(
+            f'port {port} of {host} cannot be used: {reason}; give another --port or --host'
+        ) from error
+
+
+def serve(predictor: Predictor, title: str, listener: socket.socket) -> None:
     """Serves the page until it is interrupted, then removes all uploads.
 
     Args:
         predictor: Predictor.
         title: Name of the model, shown on the page.
-        host: Address to serve; others than 127.0.0.1 let other computers in.
-        port: Number of the port; 0 takes a free one.
-
-    Raises:
-        InputError: If the address or the port cannot be used.
+        listener: From :func:`listen`.
     """
-    with _listen(host, port) as listener, tempfile.TemporaryDirectory(prefix='kapao-') as folder:
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the folder is removed
+    host, port = listener.getsockname()[:2]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the folder is removed then, too
+    with suppress(KeyboardInterrupt), tempfile.TemporaryDirectory(prefix='kapao-') as folder:
         app = make_app(DemoPage(predictor, title, Path(folder).resolve()), host)
-        config = uvicorn.Config(app, log_level='warning', timeout_graceful_shutdown=3)
-        print(f'http://{host}:{listener.getsockname()[1]}  (Ctrl-C ends it)', flush=True)
         if host not in LOCAL_HOSTS:
             print(
-                f'warning: everybody who reaches {host} can use this page: it has no password and '
-                'no encryption',
+                'warning: everybody who reaches this computer can use the page, which has neither '
+                'a password nor encryption',
                 file=sys.stderr,
             )
-        with suppress(KeyboardInterrupt):
-            uvicorn.Server(config).run(sockets=[listener])
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family = socket.getaddrinfo(host, port)[0][0]
-        return socket.create_server((host, port), family=family)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, 'strerror', None) or error
-        raise InputError(f'{host}, port {port} cannot be served: {reason}; try --port') from error
+        print(f'http://{host}:{port}  (Ctrl-C ends it)', flush=True)
+        config = uvicorn.Config(app, log_level='warning', timeout_graceful_shutdown=3)  # s
+        uvicorn.Server(config).run(sockets=[listener])
 
 
 class _Policy:

@@ -2,7 +2,7 @@
 """Makes the parts of the page in the browser: uploads, controls, results."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from kapao_mm.errors import InputError
 from kapao_mm.functional.drawing_style import Style
@@ -26,6 +26,8 @@ try:
 except ImportError as error:
     raise InputError("gradio is not installed: pip install 'kapao-mm[web]'") from error
 
+Upload = TypeVar('Upload', bound=gr.components.Component)
+
 MAX_INPUT_SIZE = 1920  # px, unless the model's own is larger
 MAX_FUSION_DISTANCE = 200  # px of the original image
 LAYERS = {  # label on the page: layer of the picture
@@ -47,54 +49,24 @@ EXPLANATION = (
 )
 
 
-class _FileOnly:
-    """Passes on the path of an upload, which Gradio would open or convert, and refuses URLs."""
-
-    def preprocess(self, payload: Any) -> str | None:
-        return payload.path if payload else None
-
-    async def async_move_resource_to_block_cache(self, path: str | Path | None) -> str | None:
-        if path is not None and is_http_url_like(str(path)):  # Gradio would download it
-            raise gr.Error('Give a file instead of a URL.', print_exception=False)
-        return await super().async_move_resource_to_block_cache(path)
-
-
-class ImageFile(_FileOnly, gr.Image):
-    """Upload of an image, also from the clipboard or a webcam, whose value is its path."""
-
-    def get_block_name(self) -> str:
-        """Returns the name of the component in the browser."""
-        return 'image'
-
-
-class VideoFile(_FileOnly, gr.Video):
-    """Upload of a video, whose value is its path."""
-
-    def get_block_name(self) -> str:
-        """Returns the name of the component in the browser."""
-        return 'video'
-
-
-def image_upload() -> ImageFile:
-    """Makes the upload of an image."""
-    return ImageFile(
+def image_upload() -> gr.Image:
+    """Makes the upload of an image, whose value is the path of the file."""
+    upload = gr.Image(
         type='filepath',
         sources=['upload', 'webcam', 'clipboard'],
         label=f'Image, up to {IMAGE_BYTES // MB} MB',
         height=240,
         buttons=[],
     )
+    return _pass_on_path(upload)
 
 
-def video_upload() -> VideoFile:
-    """Makes the upload of a video."""
-    return VideoFile(
-        sources=['upload'],
-        include_audio=True,  # without audio, Gradio would convert the upload
-        label=f'Video, up to {VIDEO_BYTES // MB} MB',
-        height=240,
-        buttons=[],
+def video_upload() -> gr.Video:
+    """Makes the upload of a video, whose value is the path of the file."""
+    upload = gr.Video(
+        sources=['upload'], label=f'Video, up to {VIDEO_BYTES // MB} MB', height=240, buttons=[]
     )
+    return _pass_on_path(upload)
 
 
 def threshold_controls(predictor: Predictor) -> dict[str, gr.Slider]:
@@ -173,7 +145,7 @@ def video_outputs() -> list[gr.components.Component]:
     video = gr.Video(label='Poses', interactive=False, height=480, buttons=['download'])
     progress = gr.HTML('Upload a video, then predict it.')
     gr.Markdown(EXPLANATION, elem_classes='note')
-    download = gr.DownloadButton('Download JSON Lines', interactive=False, size='sm')
+    download = gr.DownloadButton('Download JSON', interactive=False, size='sm')
     return [frame, video, progress, download]
 
 
@@ -196,3 +168,21 @@ def _slider(
     return gr.Slider(
         low, high, value, step=step, label=label + fixed, interactive=interactive, buttons=[]
     )
+
+
+def _pass_on_path(upload: Upload) -> Upload:
+    """Lets an upload pass on the path of a file, which Gradio would open, and refuse URLs.
+
+    This changes the object instead of deriving a class, for which Gradio would write a file into
+    the package.
+    """
+    into_cache = upload.async_move_resource_to_block_cache
+
+    async def refuse_urls(path: str | Path | None) -> str | None:
+        if path is not None and is_http_url_like(str(path)):  # Gradio would download it
+            raise gr.Error('Give a file instead of a URL.', print_exception=False)
+        return await into_cache(path)
+
+    upload.async_move_resource_to_block_cache = refuse_urls
+    upload.preprocess = lambda payload: payload.path if payload else None
+    return upload

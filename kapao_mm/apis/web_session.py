@@ -6,6 +6,7 @@ except for IoU thresholds and the size of the network input, is computed from th
 """
 
 import json
+import re
 import secrets
 import shutil
 import threading
@@ -21,6 +22,7 @@ import numpy as np
 from PIL import Image
 
 from kapao_mm.errors import InputError
+from kapao_mm.functional.drawing_style import Layers
 from kapao_mm.functional.letterbox import Letterbox
 from kapao_mm.structures import Detections, Metainfo
 from kapao_mm.utils.image_files import IMAGE_SUFFIXES, decode_image
@@ -29,18 +31,19 @@ from .inputs import Frame, open_inputs
 from .predictor import Options, Predictor
 from .result import Result
 from .video import VideoWriter
+from .writers import VideoJSONWriter
 
 MB = 2**20
 IMAGE_BYTES, VIDEO_BYTES = 20 * MB, 200 * MB
 IMAGE_PIXELS = 50_000_000  # of an uploaded image; each visitor's last one stays in memory
-VIDEO_SUFFIXES = ('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.webm')
+VIDEO_SUFFIXES = ('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.webm')
+# How these files begin. Others, such as playlists, could let FFmpeg open further files.
+VIDEO_STARTS = re.compile(rb'....(ftyp|moov|mdat|wide|free|skip)|RIFF....AVI |\x1aE\xdf\xa3', re.S)
 LOWEST_SCORE = 0.05  # score threshold of the network: thresholds can be lowered to it afterwards
 KEPT_RESULTS = 3  # of each visitor, for a browser that still loads an older one
 PREVIEW_EVERY = 1.0  # s between the pictures shown while a video is predicted
 PREVIEW_SIDE = 960  # px, longer side of these pictures
 JPEG_QUALITY = 92
-
-Layers = dict[str, bool]  # options of Result.plot
 
 
 class Detected(NamedTuple):
@@ -107,7 +110,7 @@ class VideoProgress(NamedTuple):
         poses: Number of poses in all frames so far.
         preview: Picture of the current frame, BGR uint8.
         video: Path of the finished video, None before the end.
-        numbers: Path of its JSON Lines, None before the end.
+        numbers: Path of the JSON of its frames, None before the end.
         fault: What was wrong with the rest of the video, if something was.
     """
 
@@ -182,7 +185,7 @@ def save_result(result: Result, session: Session, layers: Layers) -> tuple[Path,
     """Writes the picture (JPEG) and the JSON of an image into a new folder of the visitor."""
     folder, stem = session.new_folder(), Path(result.name).stem
     picture, numbers = folder / f'{stem}_poses.jpg', folder / f'{stem}_poses.json'
-    write_jpeg(result.plot(**layers), picture)
+    write_jpeg(result.plot(**vars(layers)), picture)
     numbers.write_text(json.dumps(result.to_dict(), indent=1))
     return picture, numbers
 
@@ -199,28 +202,28 @@ def predict_video(
         InputError: If it is no video, or larger than :data:`VIDEO_BYTES`.
     """
     _check_file(path, 'video', VIDEO_SUFFIXES, VIDEO_BYTES)
+    with path.open('rb') as file:
+        if not VIDEO_STARTS.match(file.read(16)):
+            raise InputError(f'{path.name} cannot be read as a video')
     (source,) = open_inputs(path)
     session.stop.clear()
-    folder = session.new_folder()
-    video, numbers = folder / f'{path.stem}_poses.mp4', folder / f'{path.stem}_poses.jsonl'
+    stem = session.new_folder() / f'{path.stem}_poses'
+    video, numbers = stem.with_suffix('.mp4'), stem.with_suffix('.json')
     done, poses, fault, last = 0, 0, '', time.monotonic()
     with ExitStack() as stack:
-        lines = stack.enter_context(numbers.open('w'))
-        results = stack.enter_context(closing(predictor.run(source, options)))
-        writer = None
-        for result in results:
+        pictures = stack.enter_context(VideoWriter(video, source.fps))
+        frames = stack.enter_context(
+            VideoJSONWriter(numbers, dict(video=path.name, fps=source.fps))
+        )
+        for result in stack.enter_context(closing(predictor.run(source, options))):
             if isinstance(result, InputError):
                 if not done:
                     raise result
                 fault = str(result)
                 break
-            picture = result.plot(**layers)
-            if writer is None:
-                writer = stack.enter_context(
-                    VideoWriter(video, picture.shape[1::-1], fps=source.fps)
-                )
-            writer.write(picture, result.time)
-            lines.write(json.dumps(result.to_dict() | {'image': path.name}) + '\n')
+            picture = result.plot(**vars(layers))
+            pictures.write(picture, result.time)
+            frames.write(result)
             done, poses = done + 1, poses + len(result)
             if session.stop.is_set():
                 break
