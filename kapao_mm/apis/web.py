@@ -256,7 +256,7 @@ def make_app(page: DemoPage, host: str = LOCAL_HOSTS[0]) -> FastAPI:
     if host in LOCAL_HOSTS:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(LOCAL_HOSTS))
     app.add_middleware(_Policy)
-    return gr.mount_gradio_app(
+    gr.mount_gradio_app(
         app,
         page.blocks,
         path='/',
@@ -271,6 +271,8 @@ def make_app(page: DemoPage, host: str = LOCAL_HOSTS[0]) -> FastAPI:
         theme=gr.themes.Default(primary_hue='teal', neutral_hue='slate', font=FONT, font_mono=MONO),
         css=CSS,
     )
+    page.blocks.has_launched = True  # else Gradio reads any file that a request names
+    return app
 
 
 def listen(host: str = LOCAL_HOSTS[0], port: int = 7860) -> socket.socket:

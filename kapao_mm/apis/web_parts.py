@@ -22,7 +22,6 @@ from .web_session import (
 
 try:
     import gradio as gr
-    from gradio_client.utils import is_http_url_like
 except ImportError as error:
     raise InputError("gradio is not installed: pip install 'kapao-mm[web]'") from error
 
@@ -105,7 +104,7 @@ def network_controls(predictor: Predictor) -> dict[str, gr.Slider]:
         pose_iou_thr=overlap('pose_iou_thr', 'IoU of poses'),
         keypoint_iou_thr=overlap('keypoint_iou_thr', 'IoU of keypoint objects'),
         input_size=_slider(
-            2 * INPUT_DIVISOR, max(MAX_INPUT_SIZE, size), size, INPUT_DIVISOR, 'Network input, px'
+            INPUT_DIVISOR, max(MAX_INPUT_SIZE, size), size, INPUT_DIVISOR, 'Network input, px'
         ),
     )
 
@@ -171,18 +170,18 @@ def _slider(
 
 
 def _pass_on_path(upload: Upload) -> Upload:
-    """Lets an upload pass on the path of a file, which Gradio would open, and refuse URLs.
+    """Lets an upload pass on the path of the file, which Gradio would open, and take nothing else.
 
-    This changes the object instead of deriving a class, for which Gradio would write a file into
-    the package.
+    A request may name any path or URL instead of an upload. This changes the object instead of
+    deriving a class, for which Gradio would write a file into the package.
     """
     into_cache = upload.async_move_resource_to_block_cache
 
-    async def refuse_urls(path: str | Path | None) -> str | None:
-        if path is not None and is_http_url_like(str(path)):  # Gradio would download it
-            raise gr.Error('Give a file instead of a URL.', print_exception=False)
+    async def take_uploads_only(path: str | Path | None) -> str | None:
+        if path is not None and not Path(path).resolve().is_relative_to(upload.GRADIO_CACHE):
+            raise gr.Error('Upload a file.', print_exception=False)
         return await into_cache(path)
 
-    upload.async_move_resource_to_block_cache = refuse_urls
+    upload.async_move_resource_to_block_cache = take_uploads_only
     upload.preprocess = lambda payload: payload.path if payload else None
     return upload

@@ -194,20 +194,15 @@ def call(server, function, *data):
                 return json.loads(line[5:])
 
 
-@pytest.mark.parametrize(
-    'path, error',
-    [
-        ('/etc/passwd', None),
-        ('http://127.0.0.1:9/a.jpg', 'Give a file instead of a URL.'),
-        ('http://192.0.2.1/a.jpg', 'Give a file instead of a URL.'),
-    ],
-)
-def test_only_uploads_are_predicted(server, path, error):
-    file = dict(path=path, meta=dict(_type='gradio.FileData'))
+@pytest.mark.parametrize('path', ['/etc/passwd', 'IMAGE', 'http://192.0.2.1/a.jpg'])
+def test_only_uploads_are_predicted(server, image, path):
+    file = dict(path=path.replace('IMAGE', str(image)), meta=dict(_type='gradio.FileData'))
     message = call(server, 'predict_image', file, *values(server.page))
-    assert not message['success'] and message['output']['error'] == error
+    assert not message['success'] and message['output']['error'] in ('Upload a file.', None)
+    message = call(server, 'redraw', *values(server.page, fusion_distance=file))
+    assert not message['success']
     assert not server.page.predictor.runs
-    assert str(server.page.folder) not in json.dumps(message)
+    assert not list(server.page.folder.glob('*/passwd')) + list(server.page.folder.glob('*/people*'))
 
 
 def test_value_outside_of_a_slider_is_refused(server):
