@@ -73,8 +73,12 @@ CSS = """
 @media (max-width: 800px) {
   .areas {grid-template: 'upload' auto 'result' auto 'settings' auto / minmax(0, 1fr);}
 }
+.upload [aria-label^=Trim], .upload [aria-label^=Reset] {display: none;} /* needs other sites */
 .note {opacity: 0.75; font-size: 90%;}
-progress {width: 100%; height: 8px; accent-color: var(--color-accent);}
+progress {width: 100%; height: 6px; appearance: none; border: 0; background: #8884;}
+progress::-webkit-progress-bar {background: #8884;}
+progress::-webkit-progress-value {background: var(--color-accent);}
+progress::-moz-progress-bar {background: var(--color-accent);}
 footer {display: none !important;}
 """
 FONT, MONO = ['Helvetica Neue', 'Arial', 'sans-serif'], ['Menlo', 'Consolas', 'monospace']

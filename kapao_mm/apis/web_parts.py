@@ -125,13 +125,19 @@ def layer_control(metainfo: Metainfo) -> gr.CheckboxGroup:
 def image_outputs(metainfo: Metainfo) -> list[gr.components.Component]:
     """Makes what shows the result of an image: picture, line, table, JSON, download."""
     picture = gr.Image(
-        label='Poses', interactive=False, height=480, buttons=['download', 'fullscreen']
+        label='Poses',
+        show_label=False,
+        interactive=False,
+        height=480,
+        buttons=['download', 'fullscreen'],
     )
     line = gr.Markdown('Upload or paste an image, or take one with the webcam.')
     gr.Markdown(EXPLANATION, elem_classes='note')
     with gr.Tab('Table'):
         columns = table_columns(metainfo)
-        table = gr.Dataframe(headers=columns, show_label=False, interactive=False, max_height=280)
+        table = gr.Dataframe(
+            headers=columns, show_label=False, interactive=False, max_height=280, buttons=[]
+        )
     with gr.Tab('JSON'):
         numbers = gr.JSON(show_label=False, max_height=400)
     download = gr.DownloadButton('Download JSON', interactive=False, size='sm')
@@ -140,9 +146,13 @@ def image_outputs(metainfo: Metainfo) -> list[gr.components.Component]:
 
 def video_outputs() -> list[gr.components.Component]:
     """Makes what shows a video: current frame, progress, result, download."""
-    frame = gr.Image(label='Frame', interactive=False, height=480, visible=False, buttons=[])
-    video = gr.Video(label='Poses', interactive=False, height=480, buttons=['download'])
-    progress = gr.HTML('Upload a video, then predict it.')
+    frame = gr.Image(
+        label='Frame', show_label=False, interactive=False, height=480, visible=False, buttons=[]
+    )
+    video = gr.Video(
+        label='Poses', show_label=False, interactive=False, height=480, buttons=['download']
+    )
+    progress = gr.HTML('Upload a video, then predict it.', padding=False)
     gr.Markdown(EXPLANATION, elem_classes='note')
     download = gr.DownloadButton('Download JSON', interactive=False, size='sm')
     return [frame, video, progress, download]

@@ -108,7 +108,7 @@ class VideoProgress(NamedTuple):
         done: Number of predicted frames.
         total: Number of all frames, None if unknown.
         poses: Number of poses in all frames so far.
-        preview: Picture of the current frame, BGR uint8.
+        preview: Path of the picture of the current frame, None at the end.
         video: Path of the finished video, None before the end.
         numbers: Path of the JSON of its frames, None before the end.
         fault: What was wrong with the rest of the video, if something was.
@@ -117,7 +117,7 @@ class VideoProgress(NamedTuple):
     done: int
     total: int | None
     poses: int
-    preview: np.ndarray
+    preview: Path | None = None
     video: Path | None = None
     numbers: Path | None = None
     fault: str = ''
@@ -229,10 +229,12 @@ def predict_video(
                 break
             if time.monotonic() - last > PREVIEW_EVERY:
                 last = time.monotonic()
-                yield VideoProgress(done, source.total, poses, picture)
+                preview = video.with_name(f'{done}.jpg')
+                write_jpeg(picture, preview, PREVIEW_SIDE)
+                yield VideoProgress(done, source.total, poses, preview)
     if not done:
         raise InputError(f'{path.name} has no frame')
-    yield VideoProgress(done, source.total, poses, picture, video, numbers, fault)
+    yield VideoProgress(done, source.total, poses, None, video, numbers, fault)
 
 
 def write_jpeg(picture: np.ndarray, path: Path, longer_side: int | None = None) -> None:
