@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO
 
 import cv2
 import numpy as np
@@ -33,14 +32,14 @@ from kapao_mm.utils.image_files import OutputNames, write_picture
 
 from .inputs import Source
 from .predictor import Options, Predictor
-from .read_ahead import write_behind
+from .read_ahead import WriteBehind
 from .result import Result
-from .video import VideoWriter
+from .video import USUAL_FPS, VideoWriter
 from .writers import TABLE_NAMES, TABLES, ResultWriter, VideoJSONWriter
 
 FORMATS = ('pictures', 'json', *TABLES)
 WAITING = 4  # results that wait to be drawn and written
-REPORT_INTERVAL = 10  # s, between lines of progress where there is no terminal
+DEFAULT_LAYERS = Layers()
 
 
 @dataclass
@@ -79,7 +78,7 @@ def predict_files(
     options: Options,
     folder: Path,
     formats: Sequence[str] = ('pictures', 'json'),
-    layers: Layers = Layers(),
+    layers: Layers = DEFAULT_LAYERS,
     show: bool = False,
 ) -> Counts:
     """Predicts sources, and writes results as they come.
@@ -92,7 +91,7 @@ def predict_files(
         sources: From :func:`open_inputs`.
         options: From :meth:`Predictor.options`.
         folder: Folder of the results.
-        formats: Some of :data:`FORMATS`. ``pictures`` are images, or a video of a video;  ``json``
+        formats: Some of :data:`FORMATS`. ``pictures`` are images, or a video of a video; ``json``
             is a file for each image or video; the others are a file for all together.
         layers: What is drawn.
         show: Whether to show pictures in a window; the key q or Esc ends the run.
@@ -105,13 +104,13 @@ def predict_files(
     counts, start = Counts(), time.perf_counter()
     try:
         with _progress() as progress, ExitStack() as stack:
-            shared = _Shared(folder, formats, layers, show, progress.console)
+            shared = _Shared(folder, formats, layers, show, progress.console, counts)
             for name in filter(TABLES.get, formats):
                 writer = TABLES[name](folder / TABLE_NAMES[name])
                 shared.tables.append(stack.enter_context(writer))
             for source in sources:
                 task = progress.add_task(source.name, total=source.total)
-                for _ in _predict_source(predictor, source, options, shared, counts):
+                for _ in _predict_source(predictor, source, options, shared):
                     progress.advance(task)
                 progress.remove_task(task)
     except KeyboardInterrupt:
@@ -129,8 +128,14 @@ class _Shared:
     layers: Layers
     show: bool
     console: Console
+    counts: Counts
     tables: list[ResultWriter] = field(default_factory=list)
     names: OutputNames = field(default_factory=OutputNames)
+
+    def fail(self, text: str) -> None:
+        """Prints and counts an error."""
+        self.counts.errors += 1
+        self.say(f'error: {text}', error=True)
 
     def say(self, text: str, error: bool = False) -> None:
         """Prints a line; characters that the terminal cannot show are escaped."""
@@ -144,22 +149,22 @@ class _Shared:
 
 
 def _predict_source(
-    predictor: Predictor, source: Source, options: Options, shared: _Shared, counts: Counts
+    predictor: Predictor, source: Source, options: Options, shared: _Shared
 ) -> Iterator[None]:
     """Predicts and writes a source; yields after each image."""
+    counts = shared.counts
     output = (_Pictures if source.kind == 'images' else _Video)(source, shared)
-    with output, write_behind(output.write, WAITING) as writing:
+    with output, WriteBehind(output.write, WAITING) as writing:
         for result in predictor.run(source, options, counts.seconds):
             if isinstance(result, InputError):
-                counts.errors += 1
-                shared.say(f'error: {result}', error=True)
+                shared.fail(str(result))
             else:
                 counts.done += 1
                 start = time.perf_counter()
                 if shared.show:  # windows belong to the main thread
                     _show(source.name, output.write(result))
                 else:
-                    writing(result)
+                    writing.put(result)
                 counts.seconds['drawing and writing'] += time.perf_counter() - start
             yield
 
@@ -177,7 +182,14 @@ class _Pictures:
         pass
 
     def write(self, result: Result) -> np.ndarray | None:
-        """Writes the files of an image, and prints what was found in it."""
+        """Writes the files of an image, and prints what was found in it, or its error."""
+        try:
+            return self._write(result)
+        except (InputError, cv2.error, MemoryError) as error:
+            self.shared.fail(_describe(error, result.name))
+            return None
+
+    def _write(self, result: Result) -> np.ndarray | None:
         shared, places = self.shared, []
         _check_place(shared.folder, result.name)
         stem = shared.folder / shared.names(Path(result.name).stem, result.name)
@@ -192,7 +204,7 @@ class _Pictures:
                 temporary.write_text(result.to_json())
         for table in shared.tables:
             table.write(result)
-        shared.say(f'{result.name}: {result.summary()}' + f' -> {places[0]}' * bool(places))
+        shared.say(f'{result.name}: {result.summary()}' + _arrow(*places[:1]))
         return picture
 
 
@@ -218,11 +230,9 @@ class _Video:
         for writer in filter(None, (self.video, self.json)):
             writer.close()
         if self.frames:
-            place = self.video.path if self.video else self.json.path if self.json else ''
-            self.shared.say(
-                f'{self.source.name}: {self.frames} frames, {self.poses} poses'
-                + f' -> {place}' * bool(place)
-            )
+            places = [writer.path for writer in (self.video, self.json) if writer]
+            found = f'{self.frames} frames, {self.poses} poses'
+            self.shared.say(f'{self.source.name}: {found}' + _arrow(*places[:1]))
 
     def write(self, result: Result) -> np.ndarray | None:
         """Writes a frame."""
@@ -231,14 +241,24 @@ class _Video:
             picture = result.plot(**vars(shared.layers))
         if 'pictures' in shared.formats:
             if self.video is None:
-                size = picture.shape[1::-1]
-                self.video = VideoWriter(Path(f'{self.stem}.mp4'), size, self.source.fps)
+                self.video = VideoWriter(Path(f'{self.stem}.mp4'), self.source.fps or USUAL_FPS)
             self.video.write(picture, result.time)
         for writer in filter(None, (self.json, *shared.tables)):
             writer.write(result)
         self.frames += 1
         self.poses += len(result)
         return picture
+
+
+def _arrow(*places: Path) -> str:
+    return ''.join(f' -> {place}' for place in places)
+
+
+def _describe(error: Exception, name: str) -> str:
+    if isinstance(error, InputError):
+        return str(error)
+    reason = ' '.join(str(error).split()) or type(error).__name__
+    return f'image {name} cannot be predicted: {reason}'
 
 
 def _check_place(folder: Path, source: str) -> None:

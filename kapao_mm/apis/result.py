@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kapao_mm.errors import InputError
-from kapao_mm.functional.drawing import Style, draw_prediction
+from kapao_mm.functional.drawing import draw_prediction
+from kapao_mm.functional.drawing_style import Layers, Style
 from kapao_mm.structures import Metainfo, Prediction
 from kapao_mm.utils.image_files import IMAGE_SUFFIXES, make_folder, write_picture
 
@@ -106,24 +107,24 @@ class Result:
             f'{int(self.keypoints_fused.sum())} fused'
         )
 
-    def plot(self, **options: Any) -> np.ndarray:
+    def plot(self, **layers: bool) -> np.ndarray:
         """Draws the poses onto a copy of the image.
 
         Args:
-            **options: Layers and other options of :func:`draw_prediction`.
+            **layers: Fields of :class:`Layers`, such as ``boxes=False`` or ``hide_faces=True``.
 
         Returns:
             The picture, BGR uint8, as large as the image unless panels are drawn side by side.
         """
-        return draw_prediction(self.image, self.prediction, self._style, **options)
+        return draw_prediction(self.image, self.prediction, self._style, Layers(**layers))
 
-    def save(self, path: str | Path, **options: Any) -> Path:
+    def save(self, path: str | Path, **layers: bool) -> Path:
         """Writes the picture of :meth:`plot` to a file.
 
         Args:
             path: Image file, or a folder, where the picture gets the name of the image, with the
                 number of the frame if it is one.
-            **options: As in :meth:`plot`.
+            **layers: As in :meth:`plot`.
 
         Returns:
             Path of the picture.
@@ -138,7 +139,7 @@ class Result:
         if path.exists() and Path(self.name).exists() and path.samefile(self.name):
             raise InputError(f'{path.absolute()} is the image itself: save to another folder')
         make_folder(path.parent)
-        return write_picture(self.plot(**options), path)
+        return write_picture(self.plot(**layers), path)
 
     def to_dict(self) -> dict[str, Any]:
         """Converts the result to plain numbers and strings, see :meth:`Prediction.to_dict`.
@@ -241,4 +242,4 @@ class Result:
 
     @property
     def _style(self) -> Style:
-        return Style.from_metainfo(self.metainfo)
+        return Style.from_metainfo(self.metainfo, bgr=True)

@@ -87,9 +87,13 @@ def _literal(node: ast.expr) -> Any:
         return [_literal(item) for item in node.elts]
     if isinstance(node, ast.Tuple):
         return tuple(_literal(item) for item in node.elts)
-    is_dict = isinstance(node, ast.Call) and getattr(node.func, 'id', None) == 'dict'
-    if is_dict and not node.args and all(word.arg for word in node.keywords):
-        return {word.arg: _literal(word.value) for word in node.keywords}
+    if isinstance(node, ast.Call) and getattr(node.func, 'id', None) == 'dict':
+        if len(node.args) == 1 and isinstance(node.args[0], ast.Dict) and not node.keywords:
+            return _literal(node.args[0])  # dict({...}), as names that are no identifiers need it
+        if not node.args and all(word.arg for word in node.keywords):
+            return {word.arg: _literal(word.value) for word in node.keywords}
+    if isinstance(node, ast.Name) and node.id in ('inf', 'nan'):
+        return float(node.id)
     return ast.literal_eval(node)
 
 
