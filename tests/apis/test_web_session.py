@@ -49,18 +49,8 @@ def image(tmp_path):
 
 
 @pytest.fixture
-def video(tmp_path):
-    """A video of 12 frames, 64 x 48 px."""
-    av = pytest.importorskip('av')
-    path = tmp_path / 'walk.mp4'
-    with av.open(str(path), 'w') as container:
-        stream = container.add_stream('mpeg4', rate=10)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, 'yuv420p'
-        for i in range(12):
-            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 20 * i, np.uint8))
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return path
+def video(make_video):
+    return make_video('walk.mp4', frames=12)
 
 
 def png_of_claimed_size(width, height):
