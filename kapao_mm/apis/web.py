@@ -72,6 +72,7 @@ CSS = """
 .upload {grid-area: upload;} .result {grid-area: result;} .settings {grid-area: settings;}
 @media (max-width: 800px) {
   .areas {grid-template: 'upload' auto 'result' auto 'settings' auto / minmax(0, 1fr);}
+  .picture {height: 300px !important;}
 }
 .upload [aria-label^=Trim], .upload [aria-label^=Reset] {display: none;} /* needs other sites */
 .note {opacity: 0.75; font-size: 90%;}
@@ -293,9 +294,9 @@ def listen(host: str = LOCAL_HOSTS[0], port: int = 7860) -> socket.socket:
         family = socket.getaddrinfo(host, port)[0][0]
         return socket.create_server((host, port), family=family)
     except (OSError, OverflowError) as error:
-        reason = str(getattr(error, 'strerror', None) or error).lower()
+        reason = (getattr(error, 'strerror', None) or str(error)).partition(' (')[0].lower()
         raise InputError(
-            f'port {port} of {host} cannot be used: {reason}; give another --port or --host'
+            f'port {port} of {host} cannot be used ({reason}): give another --port or --host'
         ) from error
 
 

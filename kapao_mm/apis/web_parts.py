@@ -129,6 +129,7 @@ def image_outputs(metainfo: Metainfo) -> list[gr.components.Component]:
         show_label=False,
         interactive=False,
         height=480,
+        elem_classes='picture',
         buttons=['download', 'fullscreen'],
     )
     line = gr.Markdown('Upload or paste an image, or take one with the webcam.')
@@ -147,10 +148,21 @@ def image_outputs(metainfo: Metainfo) -> list[gr.components.Component]:
 def video_outputs() -> list[gr.components.Component]:
     """Makes what shows a video: current frame, progress, result, download."""
     frame = gr.Image(
-        label='Frame', show_label=False, interactive=False, height=480, visible=False, buttons=[]
+        label='Frame',
+        show_label=False,
+        interactive=False,
+        height=480,
+        elem_classes='picture',
+        visible=False,
+        buttons=[],
     )
     video = gr.Video(
-        label='Poses', show_label=False, interactive=False, height=480, buttons=['download']
+        label='Poses',
+        show_label=False,
+        interactive=False,
+        height=480,
+        elem_classes='picture',
+        buttons=['download'],
     )
     progress = gr.HTML('Upload a video, then predict it.', padding=False)
     gr.Markdown(EXPLANATION, elem_classes='note')
