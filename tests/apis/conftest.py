@@ -1,19 +1,14 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-<<<<<<< HEAD
-from collections.abc import Callable
-from dataclasses import replace
-=======
-"""Fixtures for videos."""
+"""Fixtures: a result, a predictor without a network, and videos."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
->>>>>>> video
 
 import numpy as np
 import pytest
 
-<<<<<<< HEAD
 from kapao_mm.apis.predictor import Predictor
 from kapao_mm.apis.result import Result
 from kapao_mm.structures import (
@@ -103,7 +98,9 @@ def make_image() -> Callable[..., np.ndarray]:
         image = np.full((*size[::-1], 3), 90, np.uint8)
         image[spot[1], spot[0]] = value
         return image
-=======
+
+    return make
+
 
 def four_colors(width: int = 64, height: int = 48) -> np.ndarray:
     """A picture whose quarters are blue, green, red and white, BGR."""
@@ -162,6 +159,5 @@ def make_video(tmp_path) -> Callable[..., Path]:
             for stream in container.streams.video:
                 container.mux(stream.encode())
         return path
->>>>>>> video
 
     return make
