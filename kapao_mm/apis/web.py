@@ -58,6 +58,7 @@ from .web_parts import (
 )
 
 LOCAL_HOSTS = ('127.0.0.1', 'localhost')
+MAX_VISITORS = 20  # the one who was idle for longest is forgotten
 UPLOADS_KEPT = 3600  # s, at least; results are removed when the visitor leaves
 POLICY = (  # the browser loads nothing from elsewhere, whatever Gradio's page asks for
     "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
@@ -169,9 +170,13 @@ class DemoPage:
             session.close()
 
     def _session(self, request: gr.Request) -> Session:
-        if request.session_hash not in self.sessions:
-            self.sessions[request.session_hash] = Session.open(self.folder / 'results')
-        return self.sessions[request.session_hash]
+        session = self.sessions.pop(request.session_hash, None)
+        if session is None:
+            session = Session.open(self.folder / 'results')
+        self.sessions[request.session_hash] = session  # the last one
+        for oldest in list(self.sessions)[:-MAX_VISITORS]:
+            self.sessions.pop(oldest).close()
+        return session
 
     def _options(self, values: tuple[Any, ...], **more: bool) -> tuple[Options, Layers]:
         """Converts the values of :attr:`controls`."""

@@ -23,6 +23,7 @@ gr = pytest.importorskip('gradio', reason="gradio is not installed: pip install 
 import httpx
 import uvicorn
 
+from kapao_mm.apis import web
 from kapao_mm.apis.web import DemoPage, listen, make_app
 
 VISITOR = SimpleNamespace(session_hash='a')
@@ -137,6 +138,15 @@ def test_results_are_removed_when_the_visitor_leaves(page, image):
     page.close(visitor)
     page.close(visitor)
     assert not picture.exists() and 'c' not in page.sessions
+
+
+def test_visitor_who_was_idle_for_longest_is_forgotten(make_page, image):
+    page = make_page()
+    count = web.MAX_VISITORS
+    for name in [*range(count), 0, count]:
+        page.redraw(SimpleNamespace(session_hash=name), *values(page))
+    assert list(page.sessions) == [*range(2, count), 0, count]
+    assert len(list((page.folder / 'results').iterdir())) == count
 
 
 def test_settings_that_a_model_has_fixed_cannot_be_moved(make_page, page):
@@ -296,4 +306,22 @@ def test_visitor_sees_what_is_wrong_with_a_file(server, tmp_path, browser):
     visit.goto(server.url)
     visit.set_input_files('input[type=file] >> nth=0', path)
     visit.wait_for_selector('text=a.jpg cannot be read as an image')
+    visit.close()
+
+
+@pytest.mark.slow
+def test_visitor_predicts_a_video(server, make_video, browser):
+    visit = browser.new_page()
+    visit.goto(server.url)
+    visit.get_by_role('tab', name='Video').click()
+    visit.locator('.upload input[type=file]').last.set_input_files(make_video(frames=20))
+    visit.wait_for_selector('.upload video')
+    visit.get_by_text('Predict video', exact=True).click()
+    visit.wait_for_selector('text=20 of 20 frames')
+    length = visit.locator('.result video').evaluate(
+        'video => new Promise(done => {'
+        'if (video.duration) done(video.duration);'
+        'else video.onloadedmetadata = () => done(video.duration)})'
+    )
+    assert length == pytest.approx(0.8, abs=0.05)  # s
     visit.close()
