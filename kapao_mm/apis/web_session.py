@@ -5,6 +5,7 @@ The network runs once for an image, with low score thresholds. Whatever the visi
 except for IoU thresholds and the size of the network input, is computed from the objects it found.
 """
 
+import itertools
 import json
 import re
 import secrets
@@ -72,11 +73,13 @@ class Session:
         folder: Folder of the results.
         detected: Last image, None before the first.
         stop: Set to end a running video early.
+        numbers: Numbers of the results.
     """
 
     folder: Path
     detected: Detected | None = None
     stop: threading.Event = field(default_factory=threading.Event)
+    numbers: Iterator[int] = field(default_factory=itertools.count)
 
     @classmethod
     def open(cls, root: Path) -> 'Session':
@@ -85,13 +88,12 @@ class Session:
         folder.mkdir(parents=True)
         return cls(folder)
 
-    def new_folder(self) -> Path:
-        """Makes a folder for one more result, and removes those of old ones."""
-        numbers = sorted(int(path.name) for path in self.folder.iterdir())
-        for number in numbers[: 1 - KEPT_RESULTS]:
-            shutil.rmtree(self.folder / str(number), ignore_errors=True)
-        folder = self.folder / str(numbers[-1] + 1 if numbers else 1)
-        folder.mkdir()
+    def new_folder(self, kind: str) -> Path:
+        """Makes a folder for one more result, and removes those of old ones of the same kind."""
+        folder = self.folder / kind / f'{next(self.numbers):09d}'
+        folder.mkdir(parents=True)
+        for old in sorted(folder.parent.iterdir())[:-KEPT_RESULTS]:
+            shutil.rmtree(old, ignore_errors=True)
         return folder
 
     def close(self) -> None:
@@ -183,7 +185,7 @@ def finish(predictor: Predictor, detected: Detected, options: Options) -> Result
 
 def save_result(result: Result, session: Session, layers: Layers) -> tuple[Path, Path]:
     """Writes the picture (JPEG) and the JSON of an image into a new folder of the visitor."""
-    folder, stem = session.new_folder(), Path(result.name).stem
+    folder, stem = session.new_folder('image'), Path(result.name).stem
     picture, numbers = folder / f'{stem}_poses.jpg', folder / f'{stem}_poses.json'
     write_jpeg(result.plot(**vars(layers)), picture)
     numbers.write_text(json.dumps(result.to_dict(), indent=1))
@@ -207,8 +209,8 @@ def predict_video(
             raise InputError(f'{path.name} cannot be read as a video')
     (source,) = open_inputs(path)
     session.stop.clear()
-    stem = session.new_folder() / f'{path.stem}_poses'
-    video, numbers = stem.with_suffix('.mp4'), stem.with_suffix('.json')
+    folder = session.new_folder('video')
+    video, numbers = folder / f'{path.stem}_poses.mp4', folder / f'{path.stem}_poses.json'
     done, poses, fault, last = 0, 0, '', time.monotonic()
     with ExitStack() as stack:
         pictures = stack.enter_context(VideoWriter(video, source.fps))
@@ -229,7 +231,7 @@ def predict_video(
                 break
             if time.monotonic() - last > PREVIEW_EVERY:
                 last = time.monotonic()
-                preview = video.with_name(f'{done}.jpg')
+                preview = folder / f'{done}.jpg'
                 write_jpeg(picture, preview, PREVIEW_SIDE)
                 yield VideoProgress(done, source.total, poses, preview)
     if not done:

@@ -153,6 +153,13 @@ def test_results_are_kept_for_a_while_and_removed_with_the_session(predictor, im
     assert not session.folder.exists()
 
 
+def test_results_of_images_do_not_push_out_a_video(session):
+    video = session.new_folder('video')
+    for _ in range(5):
+        session.new_folder('image')
+    assert video.exists()
+
+
 def test_layers_change_the_picture(predictor, image, session):
     detected = detect(predictor, read_upload(image), predictor.options())
     result = finish(predictor, detected, predictor.options())
