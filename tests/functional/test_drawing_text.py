@@ -1,7 +1,11 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+from pathlib import Path
+
+import matplotlib
 import numpy as np
 import pytest
 
+from kapao_mm.functional import drawing_text
 from kapao_mm.functional.drawing_text import BRIGHT, DARK, Labels, draw_legend, tag
 
 RED = (255, 0, 0)
@@ -48,7 +52,10 @@ def test_letters_contrast_with_the_ground(ground, letters):
     assert (picture == letters).all(1).any() and (picture == ground).all(1).any()
 
 
-def test_letters_outside_ascii_are_drawn():
+def test_letters_outside_ascii_are_drawn_with_a_font_of_the_system(monkeypatch):
+    file = str(Path(matplotlib.get_data_path(), 'fonts/ttf/DejaVuSans.ttf'))
+    monkeypatch.setattr(drawing_text, 'SYSTEM_FONTS', ('missing.ttf', file))
+    drawing_text._font.cache_clear()
     assert (tag('é', 40, RED) != tag('è', 40, RED)).any()
 
 

@@ -241,7 +241,9 @@ def test_poses_of_several_categories_are_named(monkeypatch):
         (['cat'], {'0.90', '0.80'}),
     ):
         drawer = visualizer()
-        drawer.set_dataset_meta(META | dict(categories=[dict(name=name) for name in names]))
+        drawer.set_dataset_meta(
+            META | dict(categories=[dict(name=n, keypoint_ids=[0, 1]) for n in names])
+        )
         written.clear()
         draw(drawer, found)
         assert set(written) == expected
