@@ -163,12 +163,12 @@ def _face_types(names: Sequence[str], categories: Sequence[Sequence[int]]) -> li
 
     A category without such types has those of head and neck.
     """
-    words = [
-        {word.lower() for word in re.findall('[A-Z]?[a-z]+|[A-Z]+', name.rpartition('/')[2])}
-        for name in names
-    ]
+    words = {
+        i: {word.lower() for word in re.findall('[A-Z]?[a-z]+|[A-Z]+', name.rpartition('/')[2])}
+        for i, name in enumerate(names)
+    }
     found = []
     for ids in categories:
-        face = [i for i in ids if words[i] & FACE_WORDS]
-        found += face or [i for i in ids if words[i] & HEAD_WORDS]
+        face = [i for i in ids if words.get(i, set()) & FACE_WORDS]
+        found += face or [i for i in ids if words.get(i, set()) & HEAD_WORDS]
     return found
