@@ -60,7 +60,7 @@ def draw_prediction(
     if layers.pose_objects:
         draw_plain_skeletons(canvas, prediction, style, widths / 2)
     if layers.keypoint_objects and prediction.keypoint_objects is not None:
-        _draw_keypoint_objects(canvas, prediction.keypoint_objects, style)
+        _draw_keypoint_objects(canvas, prediction.keypoint_objects, style, BOX_WIDTH)
     for i in reversed(people) if layers.boxes else ():
         _draw_box(canvas, prediction.bboxes[i], colors[i], BOX_WIDTH * widths[i])
     draw_figures(canvas, prediction, style, layers, widths, radii)
@@ -143,8 +143,11 @@ def side_by_side(panels: dict[str, np.ndarray]) -> np.ndarray:
     return np.concatenate(titled, axis=1)
 
 
-def _draw_keypoint_objects(canvas: np.ndarray, objects: KeypointObjects, style: Style) -> None:
-    width = BOX_WIDTH * style.line_width * _scale(canvas)
+def _draw_keypoint_objects(
+    canvas: np.ndarray, objects: KeypointObjects, style: Style, width: float = 1
+) -> None:
+    """Draws boxes of a width, as a fraction of the width of lines."""
+    width *= style.line_width * _scale(canvas)
     for i in np.argsort(objects.scores):
         color = _color(style.keypoint_colors, objects.labels[i])
         _draw_box(canvas, objects.bboxes[i], color, width)

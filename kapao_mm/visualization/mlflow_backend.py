@@ -16,7 +16,7 @@ class KAPAOMLflowVisBackend(MLflowVisBackend):
 
     MLflow refuses metrics with parentheses, such as AP (M), and pictures without a suffix, and it
     keeps one picture of each name. Here parentheses are left out, and the name of a picture has its
-    step and a suffix. The config is logged as a text, and none of its values as a parameter, because
+    step and a suffix. The config is logged as a text, and its values are no parameters, because
     MLflow limits their length.
 
     Args:
@@ -32,7 +32,7 @@ class KAPAOMLflowVisBackend(MLflowVisBackend):
         """Logs a picture, RGB (h, w, 3) uint8, as ``NAME_STEP.png``."""
         super().add_image(f'{name}_{step}.png', image, step, **kwargs)
 
-    def add_scalars(self, scalar_dict: dict[str, float], step: int = 0, *args: Any, **kwargs: Any):
+    def add_scalars(self, scalar_dict: dict[str, float], step: int = 0, **kwargs: Any) -> None:
         """Logs metrics under their names without the characters that MLflow refuses."""
         named = {re.sub(r'[^\w./: -]', '', name): value for name, value in scalar_dict.items()}
-        super().add_scalars(named, step, *args, **kwargs)
+        super().add_scalars(named, step, **kwargs)
