@@ -167,17 +167,17 @@ def _write_labels(
     style: Style,
     layers: Layers,
 ) -> None:
-    """Writes category, track and score of each pose, and names of keypoints on request."""
+    """Writes the track of each pose, category and score at its box, and names of keypoints."""
     labels = Labels(canvas, prediction.keypoints[prediction.keypoints_visible])
     letters = letter_size(canvas)
     several = len(style.category_names) > 1
     for i, box in enumerate(prediction.bboxes):
         tracked = layers.ids and prediction.track_ids is not None and prediction.track_ids[i] > 0
         name = f'#{prediction.track_ids[i]}' if tracked else ''
-        category = style.category_names[prediction.labels[i]] if several else ''
-        score = f'{prediction.bbox_scores[i]:.2f}' if layers.scores else ''
+        category = style.category_names[prediction.labels[i]] if several and layers.boxes else ''
+        score = f'{prediction.bbox_scores[i]:.2f}' if layers.scores and layers.boxes else ''
         texts = [' '.join(filter(None, words)) for words in ((category, name, score), (name,))]
-        if layers.boxes and texts[0]:
+        if texts[0]:
             size = round(min(letters, LETTERS_OF_PERSON * sizes[i]))
             labels.write([text for text in texts if text], size, colors[i], box)
     for i, keypoints in enumerate(prediction.keypoints if layers.names else ()):
@@ -190,10 +190,7 @@ def _write_labels(
 def _legend(prediction: Prediction, style: Style, layers: Layers) -> list[tuple[Color, bool, str]]:
     """Returns color, whether the symbol is filled, and text of each line of the legend."""
     gray = (160, 160, 160)
-    lines = [
-        (gray, True, 'from a keypoint object'),
-        (gray, False, 'from the pose object'),
-    ]
+    lines = [(gray, True, 'from a keypoint object'), (gray, False, 'from the pose object')]
     if style.side_colors:
         sides = ('left side of the body', 'right side of the body')
         lines = [(c, True, text) for c, text in zip(style.side_colors, sides, strict=True)] + lines

@@ -38,8 +38,8 @@ class Layers:
         skeleton: Lines between keypoints.
         keypoints: Keypoints, filled if a keypoint object was fused, hollow if only the pose object
             regressed them.
-        scores: Score of each pose, in its label.
-        ids: Number of the track of each pose, in its label. With it, boxes have colors of tracks.
+        scores: Score of each pose, at its box.
+        ids: Number of the track of each pose. With it, boxes have colors of tracks.
         names: Names of keypoints. Those without room are left out.
         pose_objects: Thin white skeletons as regressed by the pose objects, before fusion.
         keypoint_objects: Boxes of the keypoint objects.

@@ -160,6 +160,7 @@ def test_boxes_have_the_color_of_the_category_or_of_the_track():
         (['mast'], [12], {'scores': False}, '#12'),
         (['mast'], [0], {}, '0.87'),
         (['mast'], [12], {'ids': False}, '0.87'),
+        (['mast'], [12], {'boxes': False}, '#12'),
     ],
 )
 def test_labels_tell_category_track_and_score(written, categories, ids, layers, text):
