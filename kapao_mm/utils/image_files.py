@@ -1,16 +1,13 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Reads image files, predicts them, and writes a picture and a JSON file for each."""
+"""Finds and reads image files, and writes pictures."""
 
 import glob
 import io
-import json
 import os
-import sys
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Collection, Hashable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
 
 import cv2
 import numpy as np
@@ -25,57 +22,6 @@ IMAGE_SUFFIXES = ('.bmp', '.gif', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.we
 MAX_BYTES = 2**31  # limit of an image file
 MAX_JPEG_SIDE = 65500  # px
 MAX_NAME = 240  # bytes; most file systems allow 255, and a number and a suffix are added
-
-Predictor = Callable[[Path], tuple[dict[str, Any], np.ndarray]]
-
-
-def predict_files(given: list[str], out_dir: Path, load: Callable[[], Predictor]) -> bool:
-    """Predicts images one by one, and prints for each what was found and where it was written.
-
-    An image that fails is reported and does not stop the others. At the end the failed images are
-    counted.
-
-    Args:
-        given: Images, folders and patterns.
-        out_dir: Folder of the pictures and JSON files.
-        load: Builds the predictor; called only if there is an image. The predictor returns the
-            :meth:`Prediction.to_dict` of an image file and its picture, BGR (H, W, 3) uint8.
-
-    Returns:
-        Whether all images were predicted.
-
-    Raises:
-        InputError: If ``out_dir`` cannot be created, or contains the images. Errors of ``load`` are
-            raised too.
-    """
-    found = list(dict.fromkeys(find_images(given)))
-    images = [item for item in found if isinstance(item, Path)]
-    errors = [item for item in found if isinstance(item, InputError)]
-    for error in errors:
-        _print(f'error: {error}', sys.stderr)
-    if os.path.realpath(out_dir) in {os.path.dirname(os.path.realpath(image)) for image in images}:
-        raise InputError(f'--out-dir {out_dir} contains images, which could be overwritten')
-    if images:
-        make_folder(out_dir, '--out-dir')
-        predict, names = load(), OutputNames()
-        for image in images:
-            try:
-                output = out_dir / names(image.stem, image)
-                _print(f'{image}: {_write(*predict(image), output)}')
-            except (InputError, cv2.error, MemoryError) as error:
-                errors.append(error)
-                _print(f'error: {_describe(error, image)}', sys.stderr)
-        _print(f'pictures and JSON are in {out_dir.absolute()}')
-    if errors:
-        _print(f'{len(errors)} of {len(found)} failed: see the errors above', sys.stderr)
-    return not errors
-
-
-def _describe(error: Exception, image: Path) -> str:
-    if isinstance(error, InputError):
-        return str(error)
-    reason = ' '.join(str(error).split()) or type(error).__name__
-    return f'image {image.absolute()} cannot be predicted: {reason}'
 
 
 def make_folder(folder: Path, name: str = 'folder') -> None:
@@ -97,26 +43,39 @@ def make_folder(folder: Path, name: str = 'folder') -> None:
 def find_images(given: list[str]) -> Iterator[Path | InputError]:
     """Yields the images of files, folders and patterns, or an error for one that has no image."""
     for name in given:
-        path = Path(name)
-        if os.path.isdir(name):
-            fault = f'folder {path.absolute()} has no images ({" ".join(IMAGE_SUFFIXES)})'
-            try:
-                yield from _only_images(path.iterdir()) or [InputError(fault)]
-            except OSError as error:
-                yield InputError(f'folder {path.absolute()} cannot be read: {error.strerror}')
-        elif os.path.exists(name):
-            yield path
-        else:
-            fault = f'image {path.absolute()} does not exist'
-            matches = sorted(glob.glob(name, recursive=True))
-            # With ** a link to a folder above repeats the images of that folder.
-            identity = os.path.realpath if '**' in name else str
-            unique = {identity(match): match for match in reversed(matches)}
-            yield from _only_images(map(Path, unique.values())) or [InputError(fault)]
+        yield from find_files(name, IMAGE_SUFFIXES, 'image')
 
 
-def _only_images(paths: Iterable[Path]) -> list[Path]:
-    return sorted(path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES)
+def find_files(name: str, suffixes: Collection[str], kind: str) -> list[Path | InputError]:
+    """Returns a file, the files in a folder (not deeper), or those that match a pattern.
+
+    Args:
+        name: Path of a file or folder, or a pattern such as ``'photos/**/*.jpg'``.
+        suffixes: Suffixes of the files to find in folders and by patterns.
+        kind: What the files are, for messages.
+
+    Returns:
+        Sorted paths, or one error if there is no such file.
+    """
+    path = Path(name)
+    if os.path.isdir(name):
+        fault = f'folder {path.absolute()} has no {kind}s ({" ".join(suffixes)})'
+        try:
+            return _with_suffix(path.iterdir(), suffixes) or [InputError(fault)]
+        except OSError as error:
+            return [InputError(f'folder {path.absolute()} cannot be read: {error.strerror}')]
+    if os.path.exists(name):
+        return [path]
+    matches = sorted(glob.glob(name, recursive=True))
+    # With ** a link to a folder above repeats the files of that folder.
+    identity = os.path.realpath if '**' in name else str
+    unique = {identity(match): match for match in reversed(matches)}
+    fault = f'{kind} {path.absolute()} does not exist'
+    return _with_suffix(map(Path, unique.values()), suffixes) or [InputError(fault)]
+
+
+def _with_suffix(paths: Iterable[Path], suffixes: Collection[str]) -> list[Path]:
+    return sorted(path for path in paths if path.suffix.lower() in suffixes)
 
 
 class OutputNames:
@@ -251,21 +210,3 @@ def write_picture(picture: np.ndarray, path: Path) -> Path:
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
     return path
-
-
-def _write(prediction: dict[str, Any], picture: np.ndarray, output: Path) -> str:
-    """Writes OUTPUT.json and OUTPUT.jpg; returns a text of what was found and where it is."""
-    with atomic_path(f'{output}.json') as temporary:
-        temporary.write_text(json.dumps(prediction))
-    written = write_picture(picture, Path(f'{output}.jpg'))
-    fused = sum(sum(pose['fused']) for pose in prediction['poses'])
-    return (
-        f'{len(prediction["poses"])} poses, '
-        f'{len(prediction["keypoint_objects"])} keypoint objects, {fused} fused -> {written}'
-    )
-
-
-def _print(text: str, file: TextIO | None = None) -> None:
-    """Prints a line; characters that the terminal cannot show are escaped."""
-    encoding = getattr(sys.stdout, 'encoding', None) or 'utf-8'
-    print(text.encode(encoding, 'backslashreplace').decode(encoding), file=file, flush=True)
