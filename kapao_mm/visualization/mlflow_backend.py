@@ -32,7 +32,9 @@ class KAPAOMLflowVisBackend(MLflowVisBackend):
         """Logs a picture, RGB (h, w, 3) uint8, as ``NAME_STEP.png``."""
         super().add_image(f'{name}_{step}.png', image, step, **kwargs)
 
-    def add_scalars(self, scalar_dict: dict[str, float], step: int = 0, **kwargs: Any) -> None:
+    def add_scalars(
+        self, scalar_dict: dict[str, float], step: int = 0, *args: Any, **kwargs: Any
+    ) -> None:
         """Logs metrics under their names without the characters that MLflow refuses."""
         named = {re.sub(r'[^\w./: -]', '', name): value for name, value in scalar_dict.items()}
-        super().add_scalars(named, step, **kwargs)
+        super().add_scalars(named, step, *args, **kwargs)
