@@ -103,7 +103,8 @@ class Style(NamedTuple):
         """Returns the style with the names, skeleton and colors of a metainfo.
 
         The metainfo's colors are kept if no left keypoint type has the color of a right one.
-        Otherwise left becomes green, right orange and the rest blue, as in MMPose's metainfos.
+        Otherwise, in categories with left and right, left becomes green, right orange and the rest
+        blue, as in most of MMPose's metainfos.
 
         Args:
             metainfo: Names, skeleton and RGB colors.
@@ -113,12 +114,13 @@ class Style(NamedTuple):
         colors, links = _tuples(metainfo.keypoint_colors), _tuples(metainfo.link_colors)
         left, right = _sides(names, metainfo.flip_pairs)
         if {colors[i] for i in left} & {colors[i] for i in right}:
-            colors = [
-                LEFT if i in left else RIGHT if i in right else MIDDLE for i in range(len(names))
-            ]
-            links = [
-                colors[a] if colors[a] == colors[b] else MIDDLE for a, b in metainfo.skeleton_links
-            ]
+            categories = [set(c['keypoint_ids']) for c in metainfo.categories]
+            for ids in (ids for ids in categories if ids & left):
+                for i in ids:
+                    colors[i] = LEFT if i in left else RIGHT if i in right else MIDDLE
+                for link, (a, b) in enumerate(metainfo.skeleton_links):
+                    if a in ids:
+                        links[link] = colors[a] if colors[a] == colors[b] else MIDDLE
         sides = [{colors[i] for i in side} for side in (left, right)]
         clear = all(len(side) == 1 for side in sides)
 
