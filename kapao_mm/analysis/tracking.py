@@ -155,26 +155,24 @@ def score_tracks(truths: Sequence[Truth], tracked: Sequence[Prediction]) -> dict
     for truth, poses in zip(truths, tracked, strict=True):
         every.append(box_iou(truth.prediction.bboxes, poses.bboxes))
         known.append(every[-1][:, poses.track_ids > 0])
-    perfect = [_perfect_ids(*frame) for frame in zip(true_ids, every, strict=True)]
+    right, perfect = zip(*map(_true_poses, true_ids, every), strict=True)
     clear = compute_clear_metrics(true_ids, ids, known, MIN_IOU)
     people, tracks = (len(np.unique(np.concatenate(numbers))) for numbers in (true_ids, ids))
     return dict(
         people=people,
         tracks=tracks,
         IDF1=compute_identity_metrics(true_ids, ids, known, MIN_IOU)['IDF1'],
-        best_IDF1=compute_identity_metrics(true_ids, perfect, every, MIN_IOU)['IDF1'],
+        best_IDF1=compute_identity_metrics(true_ids, perfect, right, MIN_IOU)['IDF1'],
         MOTA=clear['MOTA'],
         id_switches=clear['IDSW'],
     )
 
 
-def _perfect_ids(true_ids: np.ndarray, similarity: np.ndarray) -> np.ndarray:
-    """Returns the numbers of the people whose poses these are, and -1 for wrong poses."""
-    ids = np.full(similarity.shape[1], -1)
-    for person, pose in zip(*linear_sum_assignment(similarity, maximize=True), strict=True):
-        if similarity[person, pose] >= MIN_IOU:
-            ids[pose] = true_ids[person]
-    return ids
+def _true_poses(true_ids: np.ndarray, similarity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the similarities of the right poses of a frame, and whom they show."""
+    people, poses = linear_sum_assignment(similarity, maximize=True)
+    right = similarity[people, poses] >= MIN_IOU
+    return similarity[:, poses[right]], true_ids[people[right]]
 
 
 def network_detector(model: str, config: str | None) -> tuple[Detect, Metainfo]:

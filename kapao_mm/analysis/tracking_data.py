@@ -106,7 +106,7 @@ def pan_over_photo(
     annotations: Sequence[dict],
     num_frames: int = 120,
     zoom: tuple[float, float] = (1.2, 2.0),
-    rounds: float = 1.5,
+    period: int = 150,
     memory: int = 30,
 ) -> Iterator[Frame]:
     """Makes a video by moving a camera over a photo: it pans, zooms and shakes a little.
@@ -116,7 +116,7 @@ def pan_over_photo(
         annotations: People in COCO's format; each is a track of the video.
         num_frames: Number of frames.
         zoom: Smallest and largest zoom.
-        rounds: Number of times that the camera moves over the photo and back.
+        period: Number of frames in which the camera moves over the photo and back.
         memory: Number of frames after which people who come back are new.
 
     Yields:
@@ -128,7 +128,7 @@ def pan_over_photo(
     rng = np.random.default_rng(0)
     seen, numbers = {}, count(1)  # last frame and track_id by index
     for number in range(num_frames):
-        angle = 2 * np.pi * rounds * number / num_frames
+        angle = 2 * np.pi * number / period
         scale = np.interp(-np.cos(0.7 * angle), (-1, 1), zoom)
         room = size * (scale - 1) / scale  # px of the photo that are out of view
         corner = room * (0.5 + 0.5 * np.sin([angle, 1.3 * angle])) + rng.normal(0, 1, 2)

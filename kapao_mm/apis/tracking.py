@@ -92,9 +92,9 @@ class Tracker:
         max_missing: float = 1.0,
         start_score: float = 0.4,
         min_cutoff: float = 1.0,
-        beta: float = 4.0,
+        beta: float = 12.0,
     ) -> None:
-        numbers = dict(fps=fps, max_missing=max_missing, min_cutoff=min_cutoff)
+        numbers = dict(fps=fps, max_missing=max_missing, min_cutoff=min_cutoff, beta=beta)
         for name, value in numbers.items():
             if not 0 < value < np.inf:
                 raise InputError(f'{name} must be a number above 0, got {value}')
@@ -165,12 +165,13 @@ class Tracker:
         """Moves the expected poses to the time of the next frame, and returns that time."""
         if self._time is None:
             self._time = time or 0.0
-        else:
-            step = 1 / self.fps if time is None else max(time - self._time, MIN_TIME_STEP)
-            self._time += step
-            for track in self._tracks:
-                track.pose = track.pose + track.velocity * step
-        self._tracks = [t for t in self._tracks if self._time - t.seen <= self.max_missing]
+            return self._time
+        last = self._time
+        self._time += 1 / self.fps if time is None else max(time - last, MIN_TIME_STEP)
+        oldest = min(last, self._time - self.max_missing)  # frames may be farther apart
+        self._tracks = [track for track in self._tracks if track.seen >= oldest]
+        for track in self._tracks:
+            track.pose = track.pose + track.velocity * (self._time - last)
         return self._time
 
     def _assign(self, poses: np.ndarray, prediction: Prediction) -> list[tuple[Track, int]]:
@@ -207,7 +208,8 @@ def _similarity(
     shared = shared.clip(0).prod(-1)  # (T, P)
     areas = _sizes(poses) ** 2
     iou = shared / (_sizes(expected)[:, None] ** 2 + areas - shared)
-    squares = ((expected[:, None, 2:] - poses[:, 2:]) ** 2).sum(-1)  # (T, P, K)
+    steps = expected[:, None, 2:] - poses[:, 2:]  # (T, P, K, 2)
+    squares = np.einsum('...d,...d', steps, steps)
     terms = np.exp(-squares / (2 * areas[:, None] * variances)) * visible
     count = visible.sum(-1)
     oks = terms.sum(-1) / np.maximum(count, 1)
