@@ -6,9 +6,9 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -24,6 +24,8 @@ from .tracking import Tracker
 
 BATCHES_AHEAD = 2  # batches that are read while the network computes
 IMAGES_PER_SECOND = 30  # of a folder of images that is tracked
+
+T = TypeVar('T')
 
 logger = logging.getLogger('kapao_mm')
 
@@ -240,25 +242,9 @@ class Predictor:
         return Result(prediction, frame.pixels, frame.name, self.metainfo, frame.frame, frame.time)
 
     def _predict(self, sources: Iterable[Source], options: Options, skip: bool) -> Iterator[Result]:
-        """Yields the results of all sources, and raises the error of an image without a result.
-
-        With ``skip`` such images are logged and counted instead, unless all are.
-        """
-        errors, count = [], 0
-        for source in sources:
-            for result in self.run(source, options):
-                count += 1
-                if not isinstance(result, InputError):
-                    yield result
-                elif skip:
-                    logger.warning(str(result))
-                    errors.append(result)
-                else:
-                    raise result
-        if errors and len(errors) == count:
-            raise errors[0]
-        if errors:
-            logger.warning('%d of %d images could not be predicted', len(errors), count)
+        """Yields the results of all sources, see :func:`without_errors`."""
+        found = chain.from_iterable(self.run(source, options) for source in sources)
+        yield from without_errors(found, skip)
 
     def _prepare(self, item: Frame | InputError, input_size: int) -> Input | InputError:
         if isinstance(item, InputError):
@@ -307,6 +293,33 @@ class Predictor:
         if unknown:
             raise InputError(f'the model has no category {unknown[0]!r}, only {", ".join(known)}')
         return [known.index(name) for name in names]
+
+
+def without_errors(items: Iterable[T | InputError], skip: bool) -> Iterator[T]:
+    """Yields items, and raises the first error among them.
+
+    Args:
+        items: Images or results, and errors in the places of those that could not be read.
+        skip: Whether to log and count errors instead. If there is nothing else, the first is
+            raised at the end.
+
+    Raises:
+        InputError: One of those among the items.
+    """
+    count, errors = 0, []
+    for item in items:
+        count += 1
+        if not isinstance(item, InputError):
+            yield item
+        elif not skip:
+            raise item
+        else:
+            logger.warning(str(item))
+            errors.append(item)
+    if errors and len(errors) == count:
+        raise errors[0]
+    if errors:
+        logger.warning('%d of %d images could not be predicted', len(errors), count)
 
 
 def _timed(seconds: dict[str, float], name: str, function: Any, *args: Any) -> Any:

@@ -6,7 +6,7 @@ import io
 import os
 import warnings
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Collection, Hashable, Iterable, Iterator
 from pathlib import Path
 
 import cv2
@@ -43,26 +43,39 @@ def make_folder(folder: Path, name: str = 'folder') -> None:
 def find_images(given: list[str]) -> Iterator[Path | InputError]:
     """Yields the images of files, folders and patterns, or an error for one that has no image."""
     for name in given:
-        path = Path(name)
-        if os.path.isdir(name):
-            fault = f'folder {path.absolute()} has no images ({" ".join(IMAGE_SUFFIXES)})'
-            try:
-                yield from _only_images(path.iterdir()) or [InputError(fault)]
-            except OSError as error:
-                yield InputError(f'folder {path.absolute()} cannot be read: {error.strerror}')
-        elif os.path.exists(name):
-            yield path
-        else:
-            fault = f'image {path.absolute()} does not exist'
-            matches = sorted(glob.glob(name, recursive=True))
-            # With ** a link to a folder above repeats the images of that folder.
-            identity = os.path.realpath if '**' in name else str
-            unique = {identity(match): match for match in reversed(matches)}
-            yield from _only_images(map(Path, unique.values())) or [InputError(fault)]
+        yield from find_files(name, IMAGE_SUFFIXES, 'image')
 
 
-def _only_images(paths: Iterable[Path]) -> list[Path]:
-    return sorted(path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES)
+def find_files(name: str, suffixes: Collection[str], kind: str) -> list[Path | InputError]:
+    """Returns a file, the files in a folder (not deeper), or those that match a pattern.
+
+    Args:
+        name: Path of a file or folder, or a pattern such as ``'photos/**/*.jpg'``.
+        suffixes: Suffixes of the files to find in folders and by patterns.
+        kind: What the files are, for messages.
+
+    Returns:
+        Sorted paths, or one error if there is no such file.
+    """
+    path = Path(name)
+    if os.path.isdir(name):
+        fault = f'folder {path.absolute()} has no {kind}s ({" ".join(suffixes)})'
+        try:
+            return _with_suffix(path.iterdir(), suffixes) or [InputError(fault)]
+        except OSError as error:
+            return [InputError(f'folder {path.absolute()} cannot be read: {error.strerror}')]
+    if os.path.exists(name):
+        return [path]
+    matches = sorted(glob.glob(name, recursive=True))
+    # With ** a link to a folder above repeats the files of that folder.
+    identity = os.path.realpath if '**' in name else str
+    unique = {identity(match): match for match in reversed(matches)}
+    fault = f'{kind} {path.absolute()} does not exist'
+    return _with_suffix(map(Path, unique.values()), suffixes) or [InputError(fault)]
+
+
+def _with_suffix(paths: Iterable[Path], suffixes: Collection[str]) -> list[Path]:
+    return sorted(path for path in paths if path.suffix.lower() in suffixes)
 
 
 class OutputNames:
