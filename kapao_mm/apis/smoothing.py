@@ -3,7 +3,7 @@
 
 import numpy as np
 
-SPEED_CUTOFF = 1.0  # Hz, of the low-pass filter of the speed, as in the paper
+SPEED_CUTOFF = 2.0  # Hz, of the low-pass filter of the speed; 1 Hz lags where arms swing
 MAX_STEP = 0.5  # sizes of the person; a point that moves farther between two frames has jumped
 
 

@@ -15,7 +15,7 @@ from .smoothing import OneEuroFilter
 MIN_SIMILARITY = 0.2  # of a pose and the expected pose of its track
 TOLERANCE = 3  # factor of the sigmas of OKS, because people move between frames
 VELOCITY_TIME = 0.07  # s, over which the velocity of a track is averaged
-MIN_TIME_STEP = 1e-3  # s, between frames whose times are equal or fall
+MIN_STEP = 0.1  # frames; shorter steps are wrong times, and one frame is taken instead
 
 
 @dataclass
@@ -167,7 +167,8 @@ class Tracker:
             self._time = time or 0.0
             return self._time
         last = self._time
-        self._time += 1 / self.fps if time is None else max(time - last, MIN_TIME_STEP)
+        step = 0 if time is None else time - last
+        self._time += step if step * self.fps > MIN_STEP else 1 / self.fps
         oldest = min(last, self._time - self.max_missing)  # frames may be farther apart
         self._tracks = [track for track in self._tracks if track.seen >= oldest]
         for track in self._tracks:

