@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from kapao_mm.apis.smoothing import OneEuroFilter
 from kapao_mm.apis.tracking import Tracker
 from kapao_mm.errors import InputError
 from kapao_mm.structures import KeypointObjects, Metainfo, Prediction
@@ -93,13 +94,13 @@ def test_people_who_cross_keep_their_numbers_by_their_poses():
     assert ids(Tracker(METAINFO), *frames)[-1] == [1, 2]
 
 
-def test_people_who_meet_and_turn_round_keep_their_numbers():
-    """The boxes and their motion alone look like two people who pass each other."""
+def test_people_who_meet_at_one_place_and_part_are_told_by_their_poses():
     other = POSE.copy()
     other[:, 1] = 100 - POSE[:, 1]
-    path = np.concatenate([np.arange(0, 92, 6), np.arange(90, -1, -6)])
+    path = [*range(0, 100, 5), 100, 100, 100, *range(100, -1, -5)]
     frames = [frame(x, 200 - x, poses=np.stack([POSE, other])) for x in path]
-    assert ids(Tracker(METAINFO), *frames)[-1] == [1, 2]
+    frames = [poses[[1, 0]] if i > 20 else poses for i, poses in enumerate(frames)]
+    assert ids(Tracker(METAINFO), *frames)[-1] == [2, 1]
 
 
 def test_a_track_never_changes_its_category():
@@ -108,8 +109,15 @@ def test_a_track_never_changes_its_category():
 
 
 def test_categories_without_keypoints_are_tracked_by_their_boxes():
-    balls = [frame(4 * i, 300 - 4 * i, labels=[BALL] * 2) for i in range(10)]
+    balls = [frame(9 * i, 400 - 9 * i, labels=[BALL] * 2) for i in range(20)]
     assert ids(Tracker(METAINFO), *balls)[-1] == [1, 2]
+    balls[8:14] = [frame()] * 6
+    assert ids(Tracker(METAINFO), *balls)[-1] == [1, 2]
+
+
+def test_a_person_who_jitters_and_is_missed_is_expected_at_the_same_place():
+    frames = [frame(5 * (-1) ** i) for i in range(20)] + [frame()] * 8 + [frame(0)]
+    assert ids(Tracker(METAINFO), *frames)[-1] == [1]
 
 
 def test_low_scores_continue_a_track_but_start_none():
@@ -174,6 +182,18 @@ def test_smoothing_calms_keypoints_and_boxes_alike_and_leaves_the_rest():
         assert not tracked.keypoints[0, 3].any()  # of another category
     before, after = (np.diff(values, axis=0)[10:].std(0) for values in (before, after))
     assert (after < before / 2).all()
+
+
+def test_smoothing_is_that_of_the_filter():
+    rng = np.random.default_rng(0)
+    tracker, smooth = Tracker(METAINFO, smooth=True), OneEuroFilter()
+    for number in range(20):
+        poses = frame(rng.normal(2 * number, 2))
+        points = np.concatenate([poses.bboxes.reshape(2, 2), poses.keypoints[0]])
+        expected = smooth(points, np.sqrt(4000), number / 30)
+        tracked = tracker.update(poses)
+        assert tracked.bboxes[0] == pytest.approx(expected[:2].ravel())
+        assert tracked.keypoints[0] == pytest.approx(expected[2:])
 
 
 def test_smoothing_starts_anew_with_each_person():
