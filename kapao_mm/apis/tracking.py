@@ -12,9 +12,10 @@ from kapao_mm.structures import Metainfo, Prediction
 
 from .smoothing import OneEuroFilter
 
+IOU_WEIGHT = 0.25  # of the boxes in the similarity; the keypoints have the rest
 MIN_SIMILARITY = 0.2  # of a pose and the expected pose of its track
 TOLERANCE = 3  # factor of the sigmas of OKS, because people move between frames
-VELOCITY_TIME = 0.07  # s, over which the velocity of a track is averaged
+VELOCITY_TIME = 0.15  # s, over which the velocity of a track is averaged
 MIN_STEP = 0.1  # frames; shorter steps are wrong times, and one frame is taken instead
 
 
@@ -57,9 +58,9 @@ class Tracker:
     """Gives the people of a video numbers that stay the same over its frames.
 
     Each person is expected to keep their pose and velocity. The poses of a frame are assigned to
-    the expected ones so that the sum of their similarities is largest. The similarity is the mean
-    of the IoU of the boxes and the OKS of the keypoints, 0 for different categories. People who
-    cross have boxes that overlap much, but hardly the same pose.
+    the expected ones so that the sum of their similarities is largest. The similarity is the
+    weighted mean of the IoU of the boxes and the OKS of the keypoints, 0 for different categories.
+    People who cross have boxes that overlap much, but hardly the same pose.
 
     A pose that belongs to nobody starts a track, which gets its number with its second pose.
     A person who is missed or hidden keeps the number for ``max_missing`` seconds.
@@ -194,7 +195,7 @@ class Tracker:
 def _similarity(
     expected: np.ndarray, poses: np.ndarray, visible: np.ndarray, variances: np.ndarray
 ) -> np.ndarray:
-    """Returns the mean of IoU and OKS of each expected pose and each pose, (T, P), 0 to 1.
+    """Returns the weighted mean of IoU and OKS of each expected pose and each pose, (T, P), 0 to 1.
 
     Args:
         expected: Corners of the box and keypoints of each track, (T, 2 + K, 2).
@@ -214,7 +215,7 @@ def _similarity(
     terms = np.exp(-squares / (2 * areas[:, None] * variances)) * visible
     count = visible.sum(-1)
     oks = terms.sum(-1) / np.maximum(count, 1)
-    return np.where(count, (iou + oks) / 2, iou)
+    return np.where(count, IOU_WEIGHT * iou + (1 - IOU_WEIGHT) * oks, iou)
 
 
 def _sizes(poses: np.ndarray) -> np.ndarray:
