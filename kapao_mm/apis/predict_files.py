@@ -27,6 +27,7 @@ from rich.progress import (
 
 from kapao_mm.errors import InputError
 from kapao_mm.functional.drawing_style import Layers
+from kapao_mm.structures import Metainfo
 from kapao_mm.utils.atomic_file import atomic_path, check_folder
 from kapao_mm.utils.image_files import OutputNames, write_picture
 
@@ -104,7 +105,9 @@ def predict_files(
     counts, start = Counts(), time.perf_counter()
     try:
         with _progress() as progress, ExitStack() as stack:
-            shared = _Shared(folder, formats, layers, show, progress.console, counts)
+            shared = _Shared(
+                folder, formats, layers, show, predictor.metainfo, progress.console, counts
+            )
             for name in filter(TABLES.get, formats):
                 writer = TABLES[name](folder / TABLE_NAMES[name])
                 shared.tables.append(stack.enter_context(writer))
@@ -127,6 +130,7 @@ class _Shared:
     formats: Sequence[str]
     layers: Layers
     show: bool
+    metainfo: Metainfo
     console: Console
     counts: Counts
     tables: list[ResultWriter] = field(default_factory=list)
@@ -223,7 +227,14 @@ class _Video:
     def __enter__(self) -> None:
         if 'json' in self.shared.formats:
             width, height = self.source.size or (None, None)
-            head = dict(video=self.source.name, fps=self.source.fps, width=width, height=height)
+            names = self.shared.metainfo.names_by_category()
+            head = dict(
+                video=self.source.name,
+                fps=self.source.fps,
+                width=width,
+                height=height,
+                keypoint_names=names,
+            )
             self.json = VideoJSONWriter(Path(f'{self.stem}.json'), head)
 
     def __exit__(self, *error: object) -> None:

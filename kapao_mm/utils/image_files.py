@@ -59,7 +59,8 @@ def find_files(name: str, suffixes: Collection[str], kind: str) -> list[Path | I
     """
     path = Path(name)
     if os.path.isdir(name):
-        fault = f'folder {path.absolute()} has no {kind}s ({" ".join(suffixes)})'
+        kinds = kind.replace(' or ', 's or ') + 's'
+        fault = f'folder {path.absolute()} has no {kinds} ({" ".join(suffixes)})'
         try:
             return _with_suffix(path.iterdir(), suffixes) or [InputError(fault)]
         except OSError as error:

@@ -289,7 +289,7 @@ def test_a_bad_image_does_not_end_a_folder(trained, image, tmp_path, caplog):
 
 
 def test_a_folder_without_images_is_an_error(trained, tmp_path):
-    with pytest.raises(InputError, match='has no images'):
+    with pytest.raises(InputError, match='has no images or videos'):
         next(trained(str(tmp_path)))
 
 
@@ -298,14 +298,14 @@ def test_videos_that_cannot_be_read_are_errors(trained, tmp_path, content):
     path = tmp_path / 'a.mp4'
     if content is not None:
         path.write_bytes(content)
-    fault = 'does not exist' if content is None else 'cannot be read'
+    fault = {None: 'does not exist', b'': 'is empty'}.get(content, 'cannot be read')
     with pytest.raises(InputError, match=rf'a\.mp4 .*{fault}'):
         next(trained(str(path)))
 
 
 @pytest.mark.parametrize(
     ('name', 'message'),
-    [('webcam:77', 'webcam:77 cannot be read'), ('webcam:x', 'webcam:x is no webcam')],
+    [('webcam:77', 'webcam:77 cannot be opened'), ('webcam:x', 'webcam:x does not exist')],
 )
 def test_a_missing_webcam_is_an_error(trained, name, message):
     with pytest.raises(InputError, match=message):

@@ -318,7 +318,7 @@ def test_missing_backend_is_named(model_file, monkeypatch):
         KAPAORuntime(model_file)
 
 
-@pytest.mark.parametrize('image', [np.zeros((8, 8, 2), np.uint8), np.zeros((0, 8, 3)), None, 'a'])
+@pytest.mark.parametrize('image', [np.zeros((8, 8, 2), np.uint8), np.zeros((0, 8, 3)), None])
 def test_inputs_that_are_not_images_are_refused(runtime, image):
     with pytest.raises(InputError, match='an image must'):
         runtime([picture(), image])
