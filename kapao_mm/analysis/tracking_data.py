@@ -75,30 +75,29 @@ class Detector:
 
     def __call__(self, truth: Truth, image_size: tuple[int, int]) -> Prediction:
         """Returns the imitated prediction of a frame of an image size (w, h) px."""
-        rng, poses = self.rng, truth.prediction
+        rng, numbers = self.rng, truth.ids.tolist()
         chance = {True: 0.75, False: 0.25 * self.miss / (1 - self.miss)}  # to be missed (again)
-        self._missed = {
-            number for number in truth.ids.tolist() if rng.random() < chance[number in self._missed]
-        }
-        poses = poses[[number not in self._missed for number in truth.ids.tolist()]]
-        wrong = poses[rng.integers(len(poses), size=rng.poisson(self.wrong) if len(poses) else 0)]
-        shift = rng.uniform(-0.5, 0.5, (len(wrong), 2)) * image_size
-        bboxes = np.concatenate([poses.bboxes, wrong.bboxes + np.tile(shift, 2)])
-        keypoints = np.concatenate([poses.keypoints, wrong.keypoints + shift[:, None]])
-        size = np.sqrt(np.prod(bboxes[:, 2:] - bboxes[:, :2], axis=1))[:, None, None]  # px
-        bboxes += self.noise * BOX_NOISE * size[..., 0] * rng.normal(size=bboxes.shape)
-        spread = self.noise * KEYPOINT_NOISE * size * self.sigmas[:, None]
-        keypoints += spread * rng.normal(size=keypoints.shape)
-        bboxes = bboxes.reshape(-1, 2, 2).clip(0, image_size)
-        bboxes = np.sort(bboxes, axis=1).reshape(-1, 4)
-        scores = np.concatenate(
-            [rng.normal(0.75, 0.15, len(poses)), rng.normal(0.4, 0.1, len(wrong))]
-        )
-        every = np.concatenate([np.arange(len(poses)), np.zeros(len(wrong), int)])
+        self._missed = {n for n in numbers if rng.random() < chance[n in self._missed]}
+        rows = [row for row, number in enumerate(numbers) if number not in self._missed]
+        wrong = rng.choice(rows, rng.poisson(self.wrong)) if rows else []  # copies, elsewhere
+        poses = truth.prediction[np.array([*rows, *wrong], np.int64)]
+        shift = np.zeros((len(poses), 2))
+        shift[len(rows) :] = rng.uniform(-0.5, 0.5, (len(wrong), 2)) * image_size
+
+        size = np.sqrt((poses.bboxes[:, 2:] - poses.bboxes[:, :2]).prod(1))[:, None]  # px
+        bboxes = poses.bboxes + np.tile(shift, 2)
+        bboxes += self.noise * BOX_NOISE * size * rng.normal(size=bboxes.shape)
+        bboxes = np.sort(bboxes.reshape(-1, 2, 2).clip(0, image_size), axis=1).reshape(-1, 4)
+        errors = KEYPOINT_NOISE * size * self.sigmas  # (P, K) px
+        errors = errors[..., None] * rng.normal(size=poses.keypoints.shape)
         prediction = replace(
-            poses[every], bboxes=bboxes, bbox_scores=scores.clip(0.2, 1), keypoints=keypoints
+            poses,
+            bboxes=bboxes,
+            bbox_scores=np.repeat([0.75, 0.4], [len(rows), len(wrong)])
+            + rng.normal(0, 0.1, len(poses)),
+            keypoints=poses.keypoints + shift[:, None] + self.noise * errors,
         )
-        return prediction[(bboxes[:, 2:] - bboxes[:, :2]).min(1) > 1]
+        return prediction[(bboxes[:, 2:] - bboxes[:, :2]).min(1) > 1]  # px, in the picture
 
 
 def pan_over_photo(

@@ -8,6 +8,8 @@ from kapao_mm.analysis.tracking import score_tracks, time_tracking, track_video
 from kapao_mm.analysis.tracking_data import Detector, pan_over_photo, read_truth
 from kapao_mm.structures import Metainfo
 
+pytest.importorskip('trackers')
+
 SIZE = (640, 480)
 SIGMAS = [0.05] * 3
 METAINFO = Metainfo(
