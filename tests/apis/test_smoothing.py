@@ -62,3 +62,18 @@ def test_points_of_other_categories_stay_at_zero():
     path = jittered(np.ones((10, 3, 2)))
     path[:, 1] = 0
     assert not smoothed(path)[:, 1].any()
+
+
+def test_each_value_is_that_of_the_paper_with_speeds_in_sizes_per_second():
+    def weight(cutoff: float) -> float:
+        return 1 / (1 + FPS / (2 * np.pi * cutoff))
+
+    values, smooth = [0.0, 3.0, 4.0], OneEuroFilter(min_cutoff=1.5, beta=3)
+    mean, speed = values[0], 0.0
+    smooth(np.zeros((1, 2)), SIZE, 0)
+    for number in (1, 2):
+        raw = (values[number] - values[number - 1]) * FPS
+        speed += weight(2) * (raw - speed)
+        mean += weight(1.5 + 3 * speed / SIZE) * (values[number] - mean)
+        ((x, y),) = smooth(np.array([[0, values[number]]]), SIZE, number / FPS)
+        assert (x, y) == (0, pytest.approx(mean))
