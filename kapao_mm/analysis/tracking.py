@@ -2,191 +2,227 @@
 """Measures how well and how fast people are tracked, on videos whose identities are known."""
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import count
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any
 
-import cv2
 import numpy as np
-from numpy.random import Generator
+from mmpose.datasets import CocoDataset
+from scipy.optimize import linear_sum_assignment
 
-from kapao_mm.structures import KeypointObjects, Prediction
+from kapao_mm.apis.tracking import Tracker
+from kapao_mm.datasets import read_metainfo
+from kapao_mm.datasets.annotations.reader import read_json
+from kapao_mm.datasets.toy.video import VIDEO_LEVELS, draw_video
+from kapao_mm.errors import InputError
+from kapao_mm.structures import Metainfo, Prediction
+from kapao_mm.utils.image_files import read_image
 
-MIN_VISIBLE = 0.25  # part of a box inside the picture, for a person to be annotated
-KEYPOINT_NOISE = 0.5  # sigmas of OKS, of added errors
-BOX_NOISE = 0.02  # sizes of the person
+from .report import live_table, print_table
+from .timing import summarize
+from .tracking_data import Detector, Frame, Truth, pan_over_photo, read_truth
 
-Frame = tuple[np.ndarray, list[dict]]  # BGR, and annotations in COCO's format with track_id
+MIN_IOU = 0.5  # of a person and a pose that show the same
+MIN_PEOPLE, MIN_KEYPOINTS = 4, 4  # in a photo, and labeled of each of them
+CROWDS = (1, 10, 60)  # numbers of people whose tracking is timed
+COLUMNS = ('people', 'tracks', 'IDF1', 'best_IDF1', 'MOTA', 'id_switches')
+
+Detect = Callable[[np.ndarray, Truth], Prediction]  # of a frame and its people
 
 
-class Truth(NamedTuple):
-    """People of a frame whose identities are known.
+def benchmark(
+    model: str | None,
+    config: str | None,
+    photos: tuple[Path, Path] | None,
+    videos: int,
+    frames: int,
+) -> dict[str, Any]:
+    """Measures tracking, and prints two tables: how well, and how fast.
 
-    Attributes:
-        prediction: Labeled poses.
-        ids: Numbers of the people, (P,).
+    The sources are toy videos, with labels that are disturbed as by a network, videos of a camera
+    that moves over photos, with such labels, and toy videos with a real network.
+
+    Args:
+        model: Checkpoint or exported model that finds the people of toy videos (``easy``).
+        config: Config of the checkpoint; None takes the one inside.
+        photos: Annotation file in COCO's format, and the folder of its photos.
+        videos: Number of videos of each source.
+        frames: Number of frames of a video.
+
+    Returns:
+        The figures.
+
+    Raises:
+        InputError: If a file cannot be read, or the package trackers is not installed.
     """
+    metainfo = Metainfo.from_dataset_meta(read_metainfo(CocoDataset.METAINFO))
 
-    prediction: Prediction
-    ids: np.ndarray
+    def disturbed(number: int) -> Detect:
+        imitate = Detector(np.random.default_rng(number), metainfo.sigmas)
+        return lambda image, truth: imitate(truth, image.shape[1::-1])
 
+    def toys(level: str) -> list[Iterable[Frame]]:
+        return [draw_video(seed, level, frames) for seed in range(videos)]
 
-def read_truth(annotations: Sequence[dict], num_keypoints: int) -> Truth:
-    """Reads the labels of a frame as poses of category 0, with scores of 1."""
-    bboxes = np.array([a['bbox'] for a in annotations], float).reshape(-1, 4)
-    bboxes[:, 2:] += bboxes[:, :2]
-    labels = np.array([a['keypoints'] for a in annotations], float).reshape(-1, num_keypoints, 3)
-    count, keypoints = len(bboxes), labels[..., :2]
-    prediction = Prediction(
-        bboxes=bboxes,
-        bbox_scores=np.ones(count),
-        labels=np.zeros(count, np.int64),
-        keypoints=keypoints,
-        keypoint_scores=np.zeros((count, num_keypoints)),
-        keypoints_visible=labels[..., 2] > 0,
-        pose_keypoints=keypoints,
-        keypoint_objects=KeypointObjects(np.empty((0, 4)), np.empty(0), np.empty(0, np.int64)),
+    sources = {f'toy {level}, labels': (toys(level), disturbed, metainfo) for level in VIDEO_LEVELS}
+    if photos:
+        panned = list(photo_videos(*photos, videos, frames))
+        sources['photos, labels'] = panned, disturbed, metainfo
+    if model:
+        detect, known = network_detector(model, config)
+        sources['toy easy, network'] = toys('easy'), lambda number: detect, known
+
+    quality = {}
+    with live_table('videos', *(column.replace('_', ' ') for column in COLUMNS)) as add:
+        for name, (clips, detector, known) in sources.items():
+            figures = [
+                score_tracks(*track_video(clip, detector(number), known))
+                for number, clip in enumerate(clips)
+            ]
+            quality[name] = summarize_videos(figures)
+            add(name, *(f'{quality[name][column]:.3g}' for column in COLUMNS))
+    speed = [
+        dict(people=people, smooth=smooth, **summarize(time_tracking(metainfo, people, smooth)))
+        for people in CROWDS
+        for smooth in (False, True)
+    ]
+    print()
+    print_table(
+        ['people', 'smooth', 'ms a frame, median', 'p95'],
+        [
+            [str(row['people']), 'yes' if row['smooth'] else 'no']
+            + [f'{row[key]:.2f}' for key in ('median_ms', 'p95_ms')]
+            for row in speed
+        ],
     )
-    return Truth(prediction, np.array([a['track_id'] for a in annotations], np.int64))
+    return dict(quality=quality, speed=speed)
 
 
-class Detector:
-    """Imitates a network: labels with errors, people who are missed, and people who are not there.
-
-    Args:
-        rng: Random generator.
-        sigmas: Sigmas of OKS, (K,).
-        miss: Part of the frames in which a person is missed. Misses last 4 frames on average.
-        wrong: Number of wrong poses in a frame, on average.
-        noise: Factor of all errors of position.
-    """
-
-    def __init__(
-        self,
-        rng: Generator,
-        sigmas: Sequence[float],
-        miss: float = 0.1,
-        wrong: float = 0.1,
-        noise: float = 1,
-    ) -> None:
-        self.rng, self.miss, self.wrong, self.noise = rng, miss, wrong, noise
-        self.sigmas = np.array(sigmas)
-        self._missed: set[int] = set()
-
-    def __call__(self, truth: Truth, image_size: tuple[int, int]) -> Prediction:
-        """Returns the imitated prediction of a frame of an image size (w, h) px."""
-        rng, poses = self.rng, truth.prediction
-        chance = {True: 0.75, False: 0.25 * self.miss / (1 - self.miss)}  # to be missed (again)
-        self._missed = {
-            number for number in truth.ids.tolist() if rng.random() < chance[number in self._missed]
-        }
-        poses = poses[[number not in self._missed for number in truth.ids.tolist()]]
-        wrong = poses[rng.integers(len(poses), size=rng.poisson(self.wrong) if len(poses) else 0)]
-        shift = rng.uniform(-0.5, 0.5, (len(wrong), 2)) * image_size
-        bboxes = np.concatenate([poses.bboxes, wrong.bboxes + np.tile(shift, 2)])
-        keypoints = np.concatenate([poses.keypoints, wrong.keypoints + shift[:, None]])
-        size = np.sqrt(np.prod(bboxes[:, 2:] - bboxes[:, :2], axis=1))[:, None, None]  # px
-        bboxes += self.noise * BOX_NOISE * size[..., 0] * rng.normal(size=bboxes.shape)
-        spread = self.noise * KEYPOINT_NOISE * size * self.sigmas[:, None]
-        keypoints += spread * rng.normal(size=keypoints.shape)
-        bboxes = bboxes.reshape(-1, 2, 2).clip(0, image_size)
-        bboxes = np.sort(bboxes, axis=1).reshape(-1, 4)
-        scores = np.concatenate(
-            [rng.normal(0.75, 0.15, len(poses)), rng.normal(0.4, 0.1, len(wrong))]
-        )
-        every = np.concatenate([np.arange(len(poses)), np.zeros(len(wrong), int)])
-        prediction = replace(
-            poses[every], bboxes=bboxes, bbox_scores=scores.clip(0.2, 1), keypoints=keypoints
-        )
-        return prediction[(bboxes[:, 2:] - bboxes[:, :2]).min(1) > 1]
+def summarize_videos(figures: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Returns the means of ratios and the sums of counts of several videos."""
+    return {
+        key: sum(row[key] for row in figures)
+        / (len(figures) if key in ('IDF1', 'best_IDF1', 'MOTA') else 1)
+        for key in COLUMNS
+    }
 
 
-def pan_over_photo(
-    image: np.ndarray,
-    annotations: Sequence[dict],
-    num_frames: int = 120,
-    zoom: tuple[float, float] = (1.2, 2.0),
-    rounds: float = 1.5,
-    memory: int = 30,
-) -> Iterator[Frame]:
-    """Makes a video by moving a camera over a photo: it pans, zooms and shakes a little.
+def track_video(
+    frames: Iterable[Frame], detect: Detect, metainfo: Metainfo, **options: Any
+) -> tuple[list[Truth], list[Prediction]]:
+    """Tracks the people of a video of 30 frames per second.
 
     Args:
-        image: Photo, BGR.
-        annotations: People in COCO's format; each is a track of the video.
-        num_frames: Number of frames.
-        zoom: Smallest and largest zoom.
-        rounds: Number of times that the camera moves over the photo and back.
-        memory: Number of frames after which people who come back are new.
+        frames: Frames and their annotations.
+        detect: Function that returns the poses of a frame.
+        metainfo: Metainfo of the poses.
+        **options: Other arguments of :class:`Tracker`.
 
-    Yields:
-        A frame of the photo's size, and its annotations with ``track_id`` (from 1), without people
-        of whom less than a quarter is in the frame. Those who come back after
-        more than ``memory`` frames get a new ``track_id``.
+    Returns:
+        The truth and the tracked poses of each frame.
     """
-    size = np.array(image.shape[1::-1])
-    rng = np.random.default_rng(0)
-    seen, numbers = {}, count(1)  # last frame and track_id by index
-    for number in range(num_frames):
-        angle = 2 * np.pi * rounds * number / num_frames
-        scale = np.interp(-np.cos(0.7 * angle), (-1, 1), zoom)
-        room = size * (scale - 1) / scale  # px of the photo that are out of view
-        corner = room * (0.5 + 0.5 * np.sin([angle, 1.3 * angle])) + rng.normal(0, 1, 2)
-        matrix = np.column_stack([np.eye(2) * scale, -corner * scale])
-        frame = cv2.warpAffine(image, matrix, size.tolist(), borderMode=cv2.BORDER_REPLICATE)
-        moved = [_moved(annotation, scale, corner, size) for annotation in annotations]
-        people = []
-        for index, person in enumerate(moved):
-            if person:
-                last, track_id = seen.get(index, (-memory - 1, 0))
-                if number - last > memory:
-                    track_id = next(numbers)
-                seen[index] = number, track_id
-                people.append(dict(person, track_id=track_id))
-        yield frame, people
-
-
-def _moved(annotation: dict, scale: float, corner: np.ndarray, size: np.ndarray) -> dict | None:
-    """Returns an annotation in a frame of a photo, or None if it is out of view."""
-    box = np.array(annotation['bbox'], float).reshape(2, 2)
-    box[1] += box[0]
-    whole = (box - corner) * scale
-    box = whole.clip(0, size)
-    if np.prod(box[1] - box[0]) < MIN_VISIBLE * np.prod(whole[1] - whole[0]):
-        return None
-    labels = np.array(annotation['keypoints'], float).reshape(-1, 3)
-    labels[:, :2] = (labels[:, :2] - corner) * scale
-    inside = (labels[:, :2] >= 0).all(1) & (labels[:, :2] < size).all(1)
-    labels *= (inside & (labels[:, 2] > 0))[:, None]
-    box[1] -= box[0]
-    return dict(annotation, bbox=box.ravel().tolist(), keypoints=labels.ravel().tolist())
+    tracker = Tracker(metainfo, **options)
+    truths, tracked = [], []
+    for image, annotations in frames:
+        truths.append(read_truth(annotations, len(metainfo.keypoint_names)))
+        tracked.append(tracker.update(detect(image, truths[-1])))
+    return truths, tracked
 
 
 def score_tracks(truths: Sequence[Truth], tracked: Sequence[Prediction]) -> dict[str, float]:
-    """Compares tracks with the truth, by boxes with an IoU of at least 0.5.
+    """Compares tracks with the truth, by the IoU of boxes.
 
     Args:
         truths: People of each frame.
         tracked: Poses of each frame with ``track_ids``. Those without a track are left out.
 
     Returns:
-        A dict with ``IDF1``, ``MOTA``, ``id_switches``, ``people`` and ``tracks`` (their numbers).
-    """
-    from trackers.eval import box_iou, compute_clear_metrics, compute_identity_metrics
+        A dict with ``people`` and ``tracks`` (their numbers), ``IDF1``, ``best_IDF1`` (of the same
+        poses with their true identities), ``MOTA`` and ``id_switches``.
 
-    tracked = [poses[poses.track_ids > 0] for poses in tracked]
-    ids = [truth.ids for truth in truths], [poses.track_ids for poses in tracked]
-    similarity = [
-        box_iou(truth.prediction.bboxes, poses.bboxes)
-        for truth, poses in zip(truths, tracked, strict=True)
-    ]
-    clear = compute_clear_metrics(*ids, similarity)
-    people, tracks = (len(np.unique(np.concatenate(numbers))) for numbers in ids)
+    Raises:
+        InputError: If the package trackers, which has the metrics, is not installed.
+    """
+    try:
+        from trackers.eval import box_iou, compute_clear_metrics, compute_identity_metrics
+    except ImportError as error:
+        raise InputError("trackers is not installed: pip install 'trackers>=2.6,<3'") from error
+    true_ids = [truth.ids for truth in truths]
+    ids = [poses.track_ids[poses.track_ids > 0] for poses in tracked]
+    every, known = [], []  # similarities of people and poses: all poses, and those with a track
+    for truth, poses in zip(truths, tracked, strict=True):
+        every.append(box_iou(truth.prediction.bboxes, poses.bboxes))
+        known.append(every[-1][:, poses.track_ids > 0])
+    right, perfect = zip(*map(_true_poses, true_ids, every), strict=True)
+    clear = compute_clear_metrics(true_ids, ids, known, MIN_IOU)
+    people, tracks = (len(np.unique(np.concatenate(numbers))) for numbers in (true_ids, ids))
     return dict(
-        IDF1=float(compute_identity_metrics(*ids, similarity)['IDF1']),
-        MOTA=float(clear['MOTA']),
-        id_switches=int(clear['IDSW']),
         people=people,
         tracks=tracks,
+        IDF1=compute_identity_metrics(true_ids, ids, known, MIN_IOU)['IDF1'],
+        best_IDF1=compute_identity_metrics(true_ids, perfect, right, MIN_IOU)['IDF1'],
+        MOTA=clear['MOTA'],
+        id_switches=clear['IDSW'],
     )
+
+
+def _true_poses(true_ids: np.ndarray, similarity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the similarities of the right poses of a frame, and whom they show."""
+    people, poses = linear_sum_assignment(similarity, maximize=True)
+    right = similarity[people, poses] >= MIN_IOU
+    return similarity[:, poses[right]], true_ids[people[right]]
+
+
+def network_detector(model: str, config: str | None) -> tuple[Detect, Metainfo]:
+    """Loads a model as the detector of :func:`track_video`, with its metainfo."""
+    from kapao_mm.apis.load import load_predictor
+
+    predictor = load_predictor(model, config)
+    return lambda image, truth: predictor.predict(image)[0].prediction, predictor.metainfo
+
+
+def photo_videos(file: Path, folder: Path, videos: int, frames: int) -> Iterator[Iterable[Frame]]:
+    """Makes videos of the first photos with several people, see :func:`pan_over_photo`."""
+    content = read_json(file, 'annotation file')
+    people = defaultdict(list)
+    for annotation in content['annotations']:
+        if not annotation['iscrowd'] and annotation['num_keypoints'] >= MIN_KEYPOINTS:
+            people[annotation['image_id']].append(annotation)
+    photos = [info for info in content['images'] if len(people[info['id']]) >= MIN_PEOPLE]
+    if not photos:
+        raise InputError(f'{file} has no photo with {MIN_PEOPLE} people with keypoints')
+    for info in photos[:videos]:
+        image = read_image(folder / info['file_name'])
+        yield pan_over_photo(image, people[info['id']], frames)
+
+
+def time_tracking(
+    metainfo: Metainfo, people: int, smooth: bool, num_frames: int = 100
+) -> list[float]:
+    """Returns the seconds that tracking takes in each frame of a crowd that walks about."""
+    rng = np.random.default_rng(0)
+    count, size = len(metainfo.keypoint_names), np.array([100, 250])
+    corners = rng.uniform(0, 4000, (people, 1, 2))
+    keypoints = rng.uniform(0, 1, (people, count, 2)) * size
+    velocity = rng.normal(0, 4, (people, 1, 2))  # px per frame
+    annotations = [
+        dict(bbox=[0, 0, *size], keypoints=[0] * 3 * count, track_id=number)
+        for number in range(people)
+    ]
+    poses = read_truth(annotations, count).prediction
+    tracker = Tracker(metainfo, smooth=smooth)
+    seconds = []
+    for number in range(num_frames):
+        moved = corners + velocity * number + rng.normal(0, 1, (people, 1, 2))
+        prediction = replace(
+            poses,
+            bboxes=poses.bboxes + np.tile(moved[:, 0], 2),
+            keypoints=keypoints + moved,
+            keypoints_visible=np.ones((people, count), bool),
+        )
+        start = time.perf_counter()
+        tracker.update(prediction)
+        seconds.append(time.perf_counter() - start)
+    return seconds

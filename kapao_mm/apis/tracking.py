@@ -12,10 +12,11 @@ from kapao_mm.structures import Metainfo, Prediction
 
 from .smoothing import OneEuroFilter
 
+IOU_WEIGHT = 0.25  # of the boxes in the similarity; the keypoints have the rest
 MIN_SIMILARITY = 0.2  # of a pose and the expected pose of its track
 TOLERANCE = 3  # factor of the sigmas of OKS, because people move between frames
-VELOCITY_TIME = 0.07  # s, over which the velocity of a track is averaged
-MIN_TIME_STEP = 1e-3  # s, between frames whose times are equal or fall
+VELOCITY_TIME = 0.15  # s, over which the velocity of a track is averaged
+MIN_STEP = 0.1  # frames; shorter steps are wrong times, and one frame is taken instead
 
 
 @dataclass
@@ -57,9 +58,9 @@ class Tracker:
     """Gives the people of a video numbers that stay the same over its frames.
 
     Each person is expected to keep their pose and velocity. The poses of a frame are assigned to
-    the expected ones so that the sum of their similarities is largest. The similarity is the mean
-    of the IoU of the boxes and the OKS of the keypoints, 0 for different categories. People who
-    cross have boxes that overlap much, but hardly the same pose.
+    the expected ones so that the sum of their similarities is largest. The similarity is the
+    weighted mean of the IoU of the boxes and the OKS of the keypoints, 0 for different categories.
+    People who cross have boxes that overlap much, but hardly the same pose.
 
     A pose that belongs to nobody starts a track, which gets its number with its second pose.
     A person who is missed or hidden keeps the number for ``max_missing`` seconds.
@@ -92,9 +93,9 @@ class Tracker:
         max_missing: float = 1.0,
         start_score: float = 0.4,
         min_cutoff: float = 1.0,
-        beta: float = 4.0,
+        beta: float = 12.0,
     ) -> None:
-        numbers = dict(fps=fps, max_missing=max_missing, min_cutoff=min_cutoff)
+        numbers = dict(fps=fps, max_missing=max_missing, min_cutoff=min_cutoff, beta=beta)
         for name, value in numbers.items():
             if not 0 < value < np.inf:
                 raise InputError(f'{name} must be a number above 0, got {value}')
@@ -165,12 +166,14 @@ class Tracker:
         """Moves the expected poses to the time of the next frame, and returns that time."""
         if self._time is None:
             self._time = time or 0.0
-        else:
-            step = 1 / self.fps if time is None else max(time - self._time, MIN_TIME_STEP)
-            self._time += step
-            for track in self._tracks:
-                track.pose = track.pose + track.velocity * step
-        self._tracks = [t for t in self._tracks if self._time - t.seen <= self.max_missing]
+            return self._time
+        last = self._time
+        step = 0 if time is None else time - last
+        self._time += step if step * self.fps > MIN_STEP else 1 / self.fps
+        oldest = min(last, self._time - self.max_missing)  # frames may be farther apart
+        self._tracks = [track for track in self._tracks if track.seen >= oldest]
+        for track in self._tracks:
+            track.pose = track.pose + track.velocity * (self._time - last)
         return self._time
 
     def _assign(self, poses: np.ndarray, prediction: Prediction) -> list[tuple[Track, int]]:
@@ -192,7 +195,7 @@ class Tracker:
 def _similarity(
     expected: np.ndarray, poses: np.ndarray, visible: np.ndarray, variances: np.ndarray
 ) -> np.ndarray:
-    """Returns the mean of IoU and OKS of each expected pose and each pose, (T, P), 0 to 1.
+    """Returns the weighted mean of IoU and OKS of each expected pose and each pose, (T, P), 0 to 1.
 
     Args:
         expected: Corners of the box and keypoints of each track, (T, 2 + K, 2).
@@ -207,11 +210,12 @@ def _similarity(
     shared = shared.clip(0).prod(-1)  # (T, P)
     areas = _sizes(poses) ** 2
     iou = shared / (_sizes(expected)[:, None] ** 2 + areas - shared)
-    squares = ((expected[:, None, 2:] - poses[:, 2:]) ** 2).sum(-1)  # (T, P, K)
+    steps = expected[:, None, 2:] - poses[:, 2:]  # (T, P, K, 2)
+    squares = np.einsum('...d,...d', steps, steps)
     terms = np.exp(-squares / (2 * areas[:, None] * variances)) * visible
     count = visible.sum(-1)
     oks = terms.sum(-1) / np.maximum(count, 1)
-    return np.where(count, (iou + oks) / 2, iou)
+    return np.where(count, IOU_WEIGHT * iou + (1 - IOU_WEIGHT) * oks, iou)
 
 
 def _sizes(poses: np.ndarray) -> np.ndarray:

@@ -192,7 +192,7 @@ def pose_actor(actor: Actor, time: float) -> Figure:
 
 
 def _path(actor: Actor, time: float) -> tuple[float, float, float]:
-    """Returns x (px), the walked path (px), and the direction of walking, -1 (left) to 1 (right)."""
+    """Returns x (px), the walked path (px), and the direction, -1 (left) to 1 (right)."""
     if actor.role == 'sit':
         return actor.x, 0.0, 0.3 * np.sign(actor.speed)
     if actor.role == 'cross':
