@@ -38,7 +38,7 @@ def benchmark(
     photos: tuple[Path, Path] | None,
     videos: int,
     frames: int,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], None]:
     """Measures tracking, and prints two tables: how well, and how fast.
 
     The sources are toy videos, with labels that are disturbed as by a network, videos of a camera
@@ -52,7 +52,7 @@ def benchmark(
         frames: Number of frames of a video.
 
     Returns:
-        The figures.
+        The figures, and None for the plot.
 
     Raises:
         InputError: If a file cannot be read, or the package trackers is not installed.
@@ -97,7 +97,7 @@ def benchmark(
             for row in speed
         ],
     )
-    return dict(quality=quality, speed=speed)
+    return dict(quality=quality, speed=speed), None
 
 
 def summarize_videos(figures: Sequence[dict[str, float]]) -> dict[str, float]:

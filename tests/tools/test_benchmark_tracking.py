@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
-TOOL = 'analysis_tools/benchmark_tracking.py'
+TOOL = 'analysis_tools/benchmark.py'
 pytest.importorskip('trackers')
 
 
@@ -29,7 +29,7 @@ def test_tables_show_how_well_and_how_fast_people_are_tracked(
     labels.write_text(json.dumps(dict(images=images, annotations=people)))
     out = tmp_path / 'figures.json'
     small = ('--videos', 1, '--frames', 4, '--photos', labels, tmp_path, '--out', out)
-    assert run_tool(TOOL, *small) is None
+    assert run_tool(TOOL, 'tracking', *small) is None
     quality, speed = read_tables(capsys.readouterr().out)
     names = ['toy easy, labels', 'toy crowd, labels', 'photos, labels']
     assert [row['videos'] for row in quality] == names
@@ -40,5 +40,5 @@ def test_tables_show_how_well_and_how_fast_people_are_tracked(
 def test_photos_without_groups_of_people_are_refused(run_tool, tmp_path):
     labels = tmp_path / 'labels.json'
     labels.write_text(json.dumps(dict(images=[], annotations=[])))
-    message = run_tool(TOOL, '--photos', labels, tmp_path)
+    message = run_tool(TOOL, 'tracking', '--photos', labels, tmp_path)
     assert message.endswith('has no photo with 4 people with keypoints')

@@ -25,6 +25,7 @@ MODULES = {  # of kapao_mm.analysis
     'train': 'train_speed',
     'train-parts': 'train_parts',
     'video': 'video_speed',
+    'tracking': 'tracking',
 }
 
 
@@ -46,6 +47,9 @@ def parse_args() -> argparse.Namespace:
     add_part_options(add_command('train-parts', 'Measure the parts of data loading, and the loss'))
     add_video_options(
         add_command('video', 'Compare predicting a video with the network alone, and watch memory')
+    )
+    add_tracking_options(
+        add_command('tracking', 'Measure how well and how fast people are tracked')
     )
     return parser.parse_args()
 
@@ -166,6 +170,23 @@ def add_video_options(parser: argparse.ArgumentParser) -> None:
         help='what is written [pictures json]',
     )
     parser.add_argument('--track', action='store_true', help='follow people')
+
+
+def add_tracking_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of ``tracking``."""
+    parser.add_argument(
+        '--model', help='checkpoint or exported model that predicts the toy videos as well [none]'
+    )
+    parser.add_argument('--config', help='config of the checkpoint [the one inside]')
+    parser.add_argument(
+        '--photos',
+        nargs=2,
+        type=Path,
+        metavar=('JSON', 'FOLDER'),
+        help='COCO annotations and images, over which a camera is moved [none]',
+    )
+    add_number(parser, '--videos', 4, 'of each source')
+    add_number(parser, '--frames', 120, 'of a video')
 
 
 def main() -> None:
