@@ -4,11 +4,12 @@ import subprocess
 import sys
 import wave
 from fractions import Fraction
+from itertools import islice
 
 import numpy as np
 import pytest
 
-pytest.importorskip('av')
+av = pytest.importorskip('av')
 
 from kapao_mm.apis import video
 from kapao_mm.apis.video import FrameChoice, VideoReader, VideoWriter
@@ -103,6 +104,30 @@ def test_damaged_frames_are_counted_and_the_others_read(make_video, caplog):
     path.write_bytes(content)
     assert len(list(VideoReader(path))) == 19
     assert 'damaged frames: 1' in caplog.text
+
+
+class BreaksOff:
+    """A container whose source breaks off after ten packets."""
+
+    def __init__(self, container) -> None:
+        self._container = container
+
+    def __getattr__(self, name: str):
+        return getattr(self._container, name)
+
+    def demux(self, stream):
+        yield from islice(self._container.demux(stream), 10)
+        raise av.error.ConnectionResetError(104, 'Connection reset by peer')
+
+
+def test_frames_before_an_error_have_their_times(make_video, monkeypatch):
+    path, opened = make_video(frames=20), VideoReader._open
+    monkeypatch.setattr(VideoReader, '_open', lambda self: BreaksOff(opened(self)))
+    times = []
+    with pytest.raises(InputError, match=f'{path} ends after 10 frames: Connection reset by peer'):
+        for _, time, _ in VideoReader(path):
+            times.append(time)
+    np.testing.assert_allclose(times, np.arange(10) / 25, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -213,8 +238,6 @@ def test_written_video_has_the_colors_times_and_length(tmp_path, picture, suffix
 
 
 def test_written_video_is_one_that_browsers_play(tmp_path, picture):
-    import av
-
     path = tmp_path / 'a.mp4'
     write(path, [picture] * 60)
     content = path.read_bytes()
