@@ -11,7 +11,7 @@ from kapao_mm.utils.project_files import config_names, find_config, project_dir
 TOOLS = {  # name: script, what it does
     'train': ('train.py', 'train a model'),
     'test': ('test.py', 'evaluate a model on a dataset'),
-    'predict': ('demo.py', 'predict poses in images'),
+    'predict': ('demo.py', 'predict poses in images, videos and streams'),
     'export': ('deployment/export.py', 'write an ONNX, OpenVINO, TorchScript or TensorRT file'),
     'convert': (
         'model_converters/official_to_mm.py',

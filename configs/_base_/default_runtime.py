@@ -22,7 +22,8 @@ default_hooks = dict(
         type='SafeCheckpointHook', interval=1, max_keep_ckpts=3, save_best='auto', rule='greater'
     ),
     sampler_seed=dict(type='DistSamplerSeedHook'),
-    visualization=dict(type='PictureHook', enable=False),
+    # None: draws in each validation if `vis_backends` below has more than LocalVisBackend
+    visualization=dict(type='PictureHook', enable=None, interval=5, max_pictures=8),
     check_keypoints=dict(type='CheckKeypointsHook'),
     epoch_seed=dict(type='EpochSeedHook'),
     finite_loss=dict(type='FiniteLossHook', on_non_finite='stop'),  # or 'skip'

@@ -6,13 +6,15 @@ network, keypoint objects are exact, and some keypoint objects are missing. Fusi
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import cv2
 import numpy as np
 
 from kapao_mm.datasets import read_metainfo
 from kapao_mm.datasets.toy import draw_scene
-from kapao_mm.functional.drawing import Style, draw_keypoint_objects, draw_poses
+from kapao_mm.functional.drawing import draw_keypoint_objects, draw_prediction
+from kapao_mm.functional.drawing_style import Layers, Style
 from kapao_mm.functional.postprocess import predict_in_image
 from kapao_mm.structures import (
     Detections,
@@ -98,14 +100,15 @@ def draw_objects(image: np.ndarray, prediction: Prediction) -> list[np.ndarray]:
         skeleton_links=meta['skeleton_links'],
         link_colors=meta['skeleton_link_colors'].tolist(),
         category_names=['person'],
-        box_color=(0, 110, 220),
+        box_colors=[(0, 110, 220)],
         line_width=2,
         radius=4,
     )
+    layers = Layers(scores=False, opacity=False)
     return [
-        draw_poses(image, prediction.before_fusion(), style, draw_scores=False),
+        draw_prediction(image, prediction.before_fusion(), style, layers),
         draw_keypoint_objects(image, prediction.keypoint_objects, style),
-        draw_poses(image, prediction, style, draw_boxes=False),
+        draw_prediction(image, prediction, style, replace(layers, boxes=False)),
     ]
 
 

@@ -4,7 +4,6 @@
 import copy
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import redirect_stdout
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,6 @@ from kapao_mm.models.utils.inference import prepare_for_inference
 from kapao_mm.structures import InferenceSettings
 from kapao_mm.structures.data_sample import to_data_sample
 from kapao_mm.utils.config import fit_loaders, load_config
-from kapao_mm.utils.image_files import read_image
 
 from .report import live_table
 from .timing import describe_machine, find_device
@@ -127,9 +125,9 @@ def exported_model(path: str) -> Predict:
 
     def predict(batch: dict) -> list[PoseDataSample]:
         samples = batch['data_samples']
-        found = runtime([read_image(Path(sample.img_path)) for sample in samples])
-        for sample, prediction in zip(samples, found, strict=True):
-            to_data_sample(prediction, sample)
+        found = runtime([sample.img_path for sample in samples], batch_size=len(samples))
+        for sample, result in zip(samples, found, strict=True):
+            to_data_sample(result.prediction, sample)
         return samples
 
     return predict

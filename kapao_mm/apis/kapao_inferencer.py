@@ -24,38 +24,39 @@ from torch import nn
 
 from kapao_mm.datasets import read_metainfo
 from kapao_mm.engine import check_checkpoint
+from kapao_mm.engine.checkpoint import read_checkpoint
+from kapao_mm.engine.stored_config import read_stored_config
+from kapao_mm.engine.weight_file import is_weight_file
 from kapao_mm.errors import InputError
 from kapao_mm.models.utils.inference import half_precision, prepare_for_inference
+from kapao_mm.structures import Detections, InferenceSettings, Metainfo
 from kapao_mm.structures.data_sample import from_data_sample
 from kapao_mm.utils.atomic_file import atomic_path
+from kapao_mm.utils.config import inner_datasets, letterbox_settings, read_config
 from kapao_mm.utils.image_files import IMAGE_SUFFIXES, OutputNames, make_folder, write_picture
-from kapao_mm.utils.project_files import find_config
 
-from .inputs import (
-    ImageLike,
-    Picture,
-    checked_frames,
-    in_batches,
-    is_video,
-    is_webcam,
-    open_video,
-    read_images,
-)
+from .inputs import Frame, Source, open_inputs
 from .mmpose_arguments import demo_thresholds
+from .predictor import Predictor, without_errors
+from .video import USUAL_FPS, VideoWriter
 
 
 @INFERENCERS.register_module()
-class KAPAOInferencer(Pose2DInferencer):
-    """Pose2DInferencer for KAPAO, which predicts with the settings for ``demo``.
+class KAPAOInferencer(Predictor, Pose2DInferencer):
+    """Predicts poses with a checkpoint, in torch.
 
-    They are those of ``model.test_cfg.demo``. In a call, ``bbox_thr`` replaces
-    the threshold of the score of poses, ``nms_thr`` replaces their IoU threshold, and keypoints
-    with a score below ``kpt_thr`` are drawn hollow. Predictions are dicts as returned by
-    :meth:`Prediction.to_dict`.
+    :meth:`predict` and :meth:`track` return results. The settings are those of
+    ``model.test_cfg.demo``, unless a call gives others.
+
+    A call of the inferencer itself is one of MMPose's Pose2DInferencer, with its arguments and its
+    dicts. There ``bbox_thr`` replaces the threshold of the score of poses, ``nms_thr`` replaces
+    their IoU threshold, and keypoints with a score below ``kpt_thr`` are drawn hollow. Predictions
+    are dicts as returned by :meth:`Prediction.to_dict`.
 
     Args:
-        model: Path of a config file, name of one of this package's configs, or a loaded config.
-        weights: Path or URL of a checkpoint.
+        model: Path or URL of a checkpoint with its config inside, as training writes it; or a
+            config: path of its file, name of one of this package's configs, or a loaded one.
+        weights: Path or URL of a checkpoint, if ``model`` is a config.
         amp: Whether to use half precision (bfloat16 on a CPU), see :func:`prepare_for_inference`.
         random_weights: Whether to predict with random weights if no checkpoint is given, for
             example to measure speed.
@@ -68,7 +69,9 @@ class KAPAOInferencer(Pose2DInferencer):
 
     Examples:
         >>> inferencer = KAPAOInferencer('kapao_s_coco', 'kapao_s_coco.pth')
-        >>> for result in inferencer(['a.jpg', 'b.jpg'], return_vis=True):
+        >>> for result in inferencer.predict(['a.jpg', 'b.jpg'], pose_score_thr=0.3):
+        ...     result.save('outputs/')
+        >>> for result in inferencer(['a.jpg', 'b.jpg'], return_vis=True):  # as in MMPose
         ...     poses, picture = result['predictions'][0]['poses'], result['visualization'][0]
     """
 
@@ -79,8 +82,8 @@ class KAPAOInferencer(Pose2DInferencer):
 
     def __init__(
         self,
-        model: str | Config,
-        weights: str | None = None,
+        model: str | Path | Config | None,
+        weights: str | Path | None = None,
         amp: bool = False,
         random_weights: bool = False,
         **kwargs: Any,
@@ -92,8 +95,16 @@ class KAPAOInferencer(Pose2DInferencer):
         init_default_scope('mmpose')
         self.amp = amp
         self.random_weights = random_weights
-        cfg = model if isinstance(model, Config) else str(find_config(model))
-        super().__init__(cfg, weights, **kwargs)
+        if weights is None and not isinstance(model, Config) and is_weight_file(model):
+            model, weights = None, model
+        if model is None:
+            cfg = read_stored_config(read_checkpoint(weights), str(weights))
+        else:
+            cfg = model if isinstance(model, Config) else read_config(model)
+        Pose2DInferencer.__init__(self, cfg, weights and str(weights), **kwargs)
+        self.metainfo = Metainfo.from_dataset_meta(self.model.dataset_meta)
+        self.settings = self.model.settings['demo']
+        self.input_size, self.square_input = letterbox_settings(cfg)
         self._names: dict[str, OutputNames] = defaultdict(OutputNames)  # by folder
 
     def _init_model(self, cfg: Config, weights: str | None, device: str) -> nn.Module:
@@ -119,9 +130,9 @@ class KAPAOInferencer(Pose2DInferencer):
         """
         meta = checkpoint.setdefault('meta', {}) if checkpoint else {}
         if 'categories' not in meta.get('dataset_meta', {}):
-            dataset = cfg.train_dataloader.dataset
-            while 'metainfo' not in dataset:  # a wrapper around the dataset
-                dataset = dataset.dataset
+            if 'train_dataloader' not in cfg:  # the config inside the checkpoint
+                raise InputError('the checkpoint has no names of keypoints: give the config too')
+            dataset, _ = next(inner_datasets(cfg.train_dataloader.dataset))
             meta['dataset_meta'] = read_metainfo(dataset.metainfo)
         if checkpoint:
             super()._load_weights_to_model(model, checkpoint, cfg)
@@ -129,22 +140,29 @@ class KAPAOInferencer(Pose2DInferencer):
             print_log('the weights are random', 'current', logging.WARNING)
             model.dataset_meta = meta['dataset_meta']
 
+    @torch.inference_mode()
+    def run_network(self, batch: np.ndarray, settings: InferenceSettings) -> list[Detections]:
+        """Detects the objects of a batch, see :meth:`Predictor.run_network`."""
+        images = torch.from_numpy(batch).permute(0, 3, 1, 2)  # (N, 3, H, W)
+        data = dict(inputs=list(images), data_samples=[PoseDataSample() for _ in images])
+        inputs = self.model.data_preprocessor(data)['inputs']
+        return self.model.head.predict(self.model.extract_feat(inputs), [], settings)
+
     def _init_collate(self, cfg: Config) -> Callable:
         return pseudo_collate  # MMEngine would search for it, and warn about scopes
 
     def __call__(
         self,
-        inputs: ImageLike | Iterable[ImageLike],
+        inputs: Any,
         return_datasamples: bool = False,
         batch_size: int = 1,
         out_dir: str | None = None,
         **kwargs: Any,
     ) -> Iterator[dict[str, list]]:
-        """Predicts images one after the other.
+        """Predicts images one after the other, with the arguments of MMPose's inferencers.
 
         Args:
-            inputs: A file, a folder, a video, ``'webcam'`` or ``'webcam:1'``, an image that
-                :func:`as_bgr` converts, or several files and images.
+            inputs: As in :meth:`predict`.
             return_datasamples: Whether to return MMPose's data samples instead of dicts.
             batch_size: Number of images that are read at once. Those with the same input shape are
                 predicted as one batch.
@@ -156,8 +174,8 @@ class KAPAOInferencer(Pose2DInferencer):
             The result of :meth:`postprocess` for each image in order.
 
         Raises:
-            InputError: If an image, video or webcam cannot be read. It is raised after the images
-                before it, or for a folder after all other images.
+            InputError: If an input cannot be read. It is raised after the images before it. A
+                folder or pattern goes on, see :meth:`predict`.
         """
         if batch_size < 1:
             raise InputError(f'batch_size must be at least 1, got {batch_size}')
@@ -169,50 +187,34 @@ class KAPAOInferencer(Pose2DInferencer):
         pre_kwargs, _, vis_kwargs, post_kwargs = self._dispatch_kwargs(**kwargs)
         thresholds = demo_thresholds(**pre_kwargs)
         vis_kwargs.setdefault('kpt_thr', 0.0)
-        if is_webcam(inputs):
-            vis_kwargs['show'] = True
-
-        batches = in_batches(self._open(inputs), batch_size)
-        for pictures in track(batches, 'Inference') if self.show_progress else batches:
-            self.model.demo_thresholds = thresholds
-            for picture, sample in zip(pictures, self._predict(pictures), strict=True):
-                self._current = picture
-                visualization = self.visualize([picture.pixels], [sample], **vis_kwargs)
-                yield self.postprocess([sample], visualization, return_datasamples, **post_kwargs)
-        if self._video_input:
-            self._finalize_video_processing(post_kwargs.get('pred_out_dir', ''))
-
-    def _open(self, inputs: ImageLike | Iterable[ImageLike]) -> Iterator[Picture]:
-        """Returns the images of the inputs, which are read one by one, see :meth:`__call__`."""
-        self._video_input = False
-        if is_webcam(inputs):
+        for source in open_inputs(inputs):
+            self._begin(source)
+            if source.kind == 'live':
+                vis_kwargs['show'] = True
+            frames = without_errors(source, skip=isinstance(inputs, str | Path))
+            batches = in_batches(frames, batch_size)
             try:
-                frames = self._get_webcam_inputs(inputs)
-            except ValueError as error:
-                raise InputError(
-                    f"{inputs} is no webcam: write 'webcam', or 'webcam:1' for the second"
-                ) from error
-            return read_images(checked_frames(frames, inputs))
-        if not is_video(inputs):
-            return read_images(inputs)
-        path = str(inputs)
-        video = open_video(path)
-        self._video_input = True
-        self.video_info = dict(
-            fps=video.fps,
-            name=self._names[''](Path(path).stem, osp.abspath(path)) + Path(path).suffix,
-            writer=None,
-            width=video.width,
-            height=video.height,
-            predictions=[],
-        )
-        return read_images(checked_frames(video, f'video {path}', video.frame_cnt))
+                for batch in track(batches, 'Inference') if self.show_progress else batches:
+                    self.model.demo_thresholds = thresholds
+                    for frame, sample in zip(batch, self._predict_samples(batch), strict=True):
+                        self._current = frame
+                        drawn = self.visualize([frame.pixels], [sample], **vis_kwargs)
+                        yield self.postprocess([sample], drawn, return_datasamples, **post_kwargs)
+            finally:
+                self._end(post_kwargs.get('pred_out_dir', ''))
 
-    def _predict(self, pictures: list[Picture]) -> list[PoseDataSample]:
+    def _begin(self, source: Source) -> None:
+        """Prepares the outputs of a source."""
+        self._video_input = source.kind != 'images'
+        self._writer: VideoWriter | None = None
+        self._frames: list[dict] = []
+        self._fps = (self._video_input and source.fps) or USUAL_FPS
+
+    def _predict_samples(self, pictures: list[Frame]) -> list[PoseDataSample]:
         """Predicts images, with one batch for each input shape."""
         packed = [
             self.pipeline(
-                {'img': picture.pixels, 'img_path': picture.path, **self.model.dataset_meta}
+                {'img': picture.pixels, 'img_path': picture.name, **self.model.dataset_meta}
             )
             for picture in pictures
         ]
@@ -230,9 +232,11 @@ class KAPAOInferencer(Pose2DInferencer):
     ) -> None:
         """Writes the picture of an image, RGB (H, W, 3); pictures of video frames make a video."""
         if self._video_input:
-            super().save_visualization(visualization, vis_out_dir, img_name)
+            if self._writer is None:
+                self._writer = VideoWriter(self._output(vis_out_dir, '.mp4'), self._fps)
+            self._writer.write(mmcv.rgb2bgr(visualization), self._current.time)
             return
-        suffix = Path(self._current.path).suffix
+        suffix = Path(self._current.name).suffix
         path = self._output(vis_out_dir, suffix if suffix.lower() in IMAGE_SUFFIXES else '.jpg')
         path = write_picture(mmcv.rgb2bgr(visualization), path)
         print_log(f'the output image has been saved at {path}', 'current')
@@ -250,16 +254,14 @@ class KAPAOInferencer(Pose2DInferencer):
             ``predictions`` (dicts or data samples) and ``visualization`` (pictures), each a list
             with one entry per image.
         """
-        meta = self.model.dataset_meta
-        names = list(meta['keypoint_id2name'].values())
         predictions = [
             from_data_sample(sample).to_dict(
-                sample.img_path, sample.ori_shape[1::-1], names, meta['categories']
+                sample.img_path, sample.ori_shape[1::-1], self.metainfo
             )
             for sample in preds
         ]
         if self._video_input:
-            self.video_info['predictions'] += predictions  # written after the last frame
+            self._frames += predictions  # written after the last frame
         elif pred_out_dir:
             for prediction in predictions:
                 with atomic_path(self._output(pred_out_dir, '.json')) as temporary:
@@ -269,21 +271,43 @@ class KAPAOInferencer(Pose2DInferencer):
             'visualization': visualization,
         }
 
-    def _finalize_video_processing(self, pred_out_dir: str = '') -> None:
+    def _end(self, pred_out_dir: str) -> None:
         """Closes the video of pictures, and writes the predictions of all frames."""
-        super()._finalize_video_processing()
-        if pred_out_dir:
-            make_folder(Path(pred_out_dir))
+        if self._writer is not None:
+            self._writer.close()
+            print_log(f'the output video has been saved at {self._writer.path}', 'current')
+        if pred_out_dir and self._frames:
             frames = [
                 dict(frame_id=number, instances=prediction)
-                for number, prediction in enumerate(self.video_info['predictions'])
+                for number, prediction in enumerate(self._frames)
             ]
-            path = Path(pred_out_dir, self.video_info['name']).with_suffix('.json')
-            with atomic_path(path) as temporary:
+            with atomic_path(self._output(pred_out_dir, '.json')) as temporary:
                 temporary.write_text(json.dumps(frames, indent=2))
 
     def _output(self, folder: str, suffix: str) -> Path:
         """Returns the path of a result of the current image, and makes its folder."""
         make_folder(Path(folder))
+        # All frames of a video have one output.
+        identity = self._current.name if self._video_input else self._current.identity
         names = self._names[osp.abspath(folder)]
-        return Path(folder, names(Path(self._current.path).stem, self._current.identity) + suffix)
+        return Path(folder, names(Path(self._current.name).stem, identity) + suffix)
+
+
+def in_batches(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
+    """Groups images into batches of ``size``.
+
+    If reading fails, the images before the error are yielded first, then the error is raised.
+    """
+    batch = []
+    try:
+        for frame in frames:
+            batch.append(frame)
+            if len(batch) == size:
+                yield batch
+                batch = []
+    except InputError:
+        if batch:
+            yield batch
+        raise
+    if batch:
+        yield batch

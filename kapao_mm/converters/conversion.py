@@ -21,7 +21,8 @@ from kapao_mm.engine.model_family import pickled_family
 from kapao_mm.engine.weight_file import read_weight_file
 from kapao_mm.engine.weights_only import ALLOWED, unknown_globals
 from kapao_mm.errors import InputError
-from kapao_mm.utils.project_files import project_dir
+from kapao_mm.utils.config import letterbox_settings
+from kapao_mm.utils.project_files import find_config, project_dir
 
 from .detector_checkpoint import take_detector
 from .released_checkpoint import UNKNOWN, ReleasedCheckpoint, read_released_checkpoint
@@ -82,13 +83,14 @@ def build_model(released: ReleasedCheckpoint, name: str, options: dict[str, Any]
         cfg.model.head.num_keypoints = released.num_keypoints
     with torch.device('meta'):
         model = MODELS.build(cfg.model)
+    model.cfg = cfg  # as MMPose's init_model sets it
     if not released.num_keypoints:
         del model.head
     return model
 
 
 def make_checkpoint(released: ReleasedCheckpoint, model: nn.Module, source: Path) -> dict[str, Any]:
-    """Returns a checkpoint in MMEngine's format.
+    """Returns a checkpoint in MMEngine's format, with the config for prediction inside.
 
     Args:
         released: Content of a released checkpoint.
@@ -104,7 +106,18 @@ def make_checkpoint(released: ReleasedCheckpoint, model: nn.Module, source: Path
         raise InputError(f'{source} is {UNKNOWN}: {error}') from error
     missing = [name for name in model.state_dict() if name not in weights]
     partial = {PARTIAL: True} if missing else {}
-    return dict(meta=_make_meta(released, source) | partial, state_dict=weights)
+    meta = _make_meta(released, source) | partial
+    if 'dataset_meta' in meta:
+        meta['cfg'] = _stored_config(model.cfg)
+    return dict(meta=meta, state_dict=weights)
+
+
+def _stored_config(cfg: Config) -> str:
+    """Returns the text of a config for prediction, as MMEngine stores configs in checkpoints."""
+    input_size, square = letterbox_settings(Config.fromfile(find_config('kapao_l_coco')))
+    pipeline = [dict(type='Letterbox', input_size=input_size, square=square)]
+    loader = dict(dataset=dict(pipeline=pipeline))
+    return Config(dict(model=cfg.model, test_dataloader=loader)).pretty_text
 
 
 def _configured_sizes(model_cfg: Config) -> tuple[list[int], list[int]]:

@@ -30,6 +30,7 @@ except ImportError as error:
         "pip install 'kapao-mm[export]'"
     ) from error
 from kapao_mm.utils.atomic_file import atomic_path
+from kapao_mm.utils.config import inner_datasets, letterbox_settings
 
 from .formats import MIN_OPSET, TENSORRT_CANDIDATES, TENSORRT_MIN_SIZE
 from .graph import ExportGraph
@@ -51,20 +52,16 @@ def make_metadata(cfg: Config, model: KAPAO, use: str) -> ModelMetadata:
     Raises:
         InputError: If dataset and model have different keypoints, or the pipeline has no Letterbox.
     """
-    dataset = cfg.test_dataloader.dataset
-    while 'metainfo' not in dataset:  # a wrapper around the dataset
-        dataset = dataset.dataset
+    dataset, _ = next(inner_datasets(cfg.test_dataloader.dataset))
     info = read_metainfo(dataset.metainfo)
     check_keypoint_counts(model.head.keypoint_counts, info, 'test_dataloader')
-    letterboxes = [step for step in dataset.pipeline if step.type == 'Letterbox']
-    if not letterboxes:
-        raise InputError(f'{cfg.filename} has no Letterbox in the pipeline of test_dataloader')
+    input_size, square_input = letterbox_settings(cfg)
     return ModelMetadata(
         config=Path(cfg.filename).stem,
         use=use,
         settings=model.settings[use],
-        input_size=letterboxes[0].input_size,
-        square_input=letterboxes[0].get('square', False),
+        input_size=input_size,
+        square_input=square_input,
         metainfo=Metainfo.from_dataset_meta(info),
     )
 

@@ -8,7 +8,7 @@ MIN_OPSET, MAX_OPSET = 18, 23  # versions that torch's exporter writes
 TENSORRT_CANDIDATES = 3840  # limit of TensorRT's TopK
 TENSORRT_MIN_SIZE = 256  # px; inputs of smaller height or width have fewer outputs than TopK needs
 
-RUNTIME = 'python -m kapao_mm.deploy.runtime {path} IMAGE...'
+RUNTIME = 'kapao predict IMAGE... --model {path}'
 ENGINE = (
     'trtexec --onnx={path} --saveEngine={stem}.engine '
     '--minShapes=images:1x{least}x{least}x3 --optShapes=images:1x{size}x{size}x3 '

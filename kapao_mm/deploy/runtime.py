@@ -1,43 +1,35 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Predicts poses with an exported model, using numpy, OpenCV and onnxruntime or openvino.
+"""Predicts poses with an exported model, using numpy, OpenCV and onnxruntime or openvino."""
 
-Neither torch nor MMPose is needed. It is also a command: ``python -m kapao_mm.deploy.runtime MODEL
-IMAGE...``
-"""
-
-import argparse
-import sys
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import cv2
 import numpy as np
 
+from kapao_mm.apis.predictor import Predictor
+from kapao_mm.apis.result import Result
 from kapao_mm.errors import InputError
-from kapao_mm.functional.drawing import Style, draw_prediction
-from kapao_mm.functional.letterbox import letterbox, resize_and_pad
-from kapao_mm.functional.pixels import as_bgr
-from kapao_mm.functional.postprocess import predict_from_letterbox
-from kapao_mm.structures import OUTPUT_NAMES, Detections, Prediction, split_by_image
-from kapao_mm.utils.cli import add_image_options, exit_on_input_error
-from kapao_mm.utils.image_files import Predictor, predict_files, read_image
+from kapao_mm.functional.letterbox import letterbox
+from kapao_mm.structures import OUTPUT_NAMES, Detections, InferenceSettings, split_by_image
 
 from .metadata import KEY, ModelMetadata
 
 Network = Callable[[np.ndarray], Mapping[str, np.ndarray]]  # images (N, H, W, 3) -> outputs by name
 
+RAISED = ('pose_score_thr', 'keypoint_score_thr')  # settings in the graph that can be raised
+FREE = ('fusion_score_thr', 'fusion_distance')  # settings that are not in the graph
 PRECISIONS = {'float32': 'f32', 'bfloat16': 'bf16'}  # with OpenVINO's names
 # TensorFloat-32 is switched off, because it is less precise than float32.
 PROVIDERS = {'CUDAExecutionProvider': {'use_tf32': '0'}, 'CPUExecutionProvider': {}}
 
 
-class KAPAORuntime:
-    """An exported model (``tools/deployment/export.py``) that predicts poses in images.
+class KAPAORuntime(Predictor):
+    """An exported model (``kapao export``) that predicts poses in images, videos and streams.
+
+    Neither torch nor MMPose is needed. Calling it is the same as :meth:`predict`.
 
     Args:
         model_file: Path of the model: ``.onnx`` for onnxruntime, which uses a GPU if it can, or
@@ -49,7 +41,6 @@ class KAPAORuntime:
 
     Attributes:
         metadata: Metadata of the model.
-        input_size: Longer side of the network input, px.
 
     Raises:
         InputError: If the backend is not installed or lacks the precision, ``model_file`` is
@@ -58,8 +49,8 @@ class KAPAORuntime:
 
     Examples:
         >>> runtime = KAPAORuntime('kapao_s.onnx')
-        >>> (prediction,) = runtime([cv2.imread('a.jpg')])
-        >>> cv2.imwrite('poses.jpg', runtime.draw(cv2.imread('a.jpg'), prediction))
+        >>> for result in runtime.predict(['a.jpg', 'b.jpg']):
+        ...     result.save('outputs/')
     """
 
     def __init__(
@@ -78,88 +69,39 @@ class KAPAORuntime:
             raise InputError(f'threads must be at least 1, got {threads}')
         metadata, self._network = BACKENDS[path.suffix](path, precision, threads)
         self.metadata = ModelMetadata.from_json(metadata, str(path))
+        self.metainfo = self.metadata.metainfo
+        self.settings = self.metadata.settings
+        self.square_input = self.metadata.square_input
         self.input_size = self.metadata.input_size if input_size is None else input_size
         letterbox((1, 1), self.input_size)  # refuses a wrong size now instead of at each image
-        self._style = Style.from_metainfo(self.metadata.metainfo)
 
-    def __call__(self, images: Sequence[np.ndarray]) -> list[Prediction]:
-        """Predicts the poses of images, with one batch for each input shape.
+    def __call__(self, inputs: Any, **options: Any) -> list[Result] | Iterator[Result]:
+        """Predicts the poses of images, videos and streams, see :meth:`predict`."""
+        return self.predict(inputs, **options)
 
-        Args:
-            images: Images, BGR (h, w, 3) uint8 of any sizes, or of another kind that :func:`as_bgr`
-                converts.
+    def change_settings(self, **changes: float) -> InferenceSettings:
+        """Returns the inference settings with some changed.
 
-        Returns:
-            A prediction for each image, in px of the image.
+        Those of suppression are in the graph of the file: its score thresholds can be raised
+        afterwards, the others cannot be changed.
 
         Raises:
-            InputError: If an image cannot be converted, or a single image is given instead of a
-                list.
+            InputError: If a setting is unknown, has no valid value, or is fixed by the file.
         """
-        if hasattr(images, 'shape') and len(images.shape) != 4:
-            raise InputError('give a list of images, also for one: runtime([image])')
-        images = [as_bgr(image) for image in images]
-        square = self.metadata.square_input
-        letterboxes = [
-            letterbox(image.shape[1::-1], self.input_size, square=square) for image in images
-        ]
-        batches = defaultdict(list)
-        for index, lb in enumerate(letterboxes):
-            batches[lb.input_size].append(index)
-        predictions = {}
-        for indices in batches.values():
-            batch = np.stack([resize_and_pad(images[i], letterboxes[i]) for i in indices])
-            for index, detections in zip(indices, run_network(self._network, batch), strict=True):
-                predictions[index] = predict_from_letterbox(
-                    detections,
-                    letterboxes[index],
-                    self.metadata.metainfo.keypoint_counts,
-                    self.metadata.settings,
+        changed = super().change_settings(**changes)
+        for name in changes:
+            old, new = getattr(self.settings, name), getattr(changed, name)
+            if not (name in FREE or new == old or (name in RAISED and new > old)):
+                limit = f'at least {old}' if name in RAISED else f'{old}'
+                raise InputError(
+                    f'{name} is {limit} in this exported model, got {new}: export it again with '
+                    f'--cfg-options model.test_cfg.{self.metadata.use}.{name}={new}'
                 )
-        return [predictions[index] for index in range(len(images))]
+        return changed
 
-    def draw(
-        self, image: np.ndarray, prediction: Prediction, draw_objects: bool = False
-    ) -> np.ndarray:
-        """Draws the poses of an image as KAPAOVisualizer does.
-
-        Args:
-            image: Image, as for :meth:`__call__`.
-            prediction: Prediction of the image.
-            draw_objects: Whether to show pose objects, keypoint objects and fused poses side by
-                side.
-
-        Returns:
-            The picture, BGR uint8. A single panel is as large as the image.
-        """
-        rgb = cv2.cvtColor(as_bgr(image), cv2.COLOR_BGR2RGB)
-        picture = draw_prediction(rgb, prediction, self._style, draw_objects)
-        return cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
-
-    def predict_file(
-        self, path: Path, draw_objects: bool = False
-    ) -> tuple[dict[str, Any], np.ndarray]:
-        """Predicts an image file.
-
-        Args:
-            path: Path of the image.
-            draw_objects: As in :meth:`draw`.
-
-        Returns:
-            The :meth:`Prediction.to_dict` of the image, and the picture of :meth:`draw`.
-
-        Raises:
-            InputError: If the file is missing or not an image.
-        """
-        image = read_image(path)
-        (prediction,) = self([image])
-        numbers = prediction.to_dict(
-            str(path),
-            image.shape[1::-1],
-            self.metadata.metainfo.keypoint_names,
-            self.metadata.metainfo.categories,
-        )
-        return numbers, self.draw(image, prediction, draw_objects)
+    def run_network(self, batch: np.ndarray, settings: InferenceSettings) -> list[Detections]:
+        """Detects the objects of a batch with the settings in the file, see :class:`Predictor`."""
+        return run_network(self._network, batch)
 
 
 def run_network(network: Network, batch: np.ndarray) -> list[Detections]:
@@ -233,40 +175,3 @@ def _import(backend: str) -> ModuleType:
 def _no_model(path: Path, error: Exception) -> InputError:
     reason = str(error).strip().splitlines()[-1]  # the lines before tell where in OpenVINO
     return InputError(f'{path.absolute()} cannot be read as a model: {reason}')
-
-
-def parse_args() -> argparse.Namespace:
-    """Parses the command line."""
-    parser = argparse.ArgumentParser(
-        prog='python -m kapao_mm.deploy.runtime',
-        description='Predict poses in images with an exported model, without torch: a picture and '
-        'a JSON file for each',
-    )
-    parser.add_argument('model', help='exported model, .onnx or .xml')
-    add_image_options(parser, 'outputs/runtime')
-    parser.add_argument(
-        '--input-size', type=int, help="long side of the network input, px [the model's]"
-    )
-    parser.add_argument(
-        '--precision', choices=list(PRECISIONS), default='float32', help='[%(default)s]'
-    )
-    parser.add_argument('--threads', type=int, help="of the CPU [the backend's choice]")
-    return parser.parse_args()
-
-
-def load_predictor(args: argparse.Namespace) -> Predictor:
-    """Loads the model and returns a function that predicts and draws an image file."""
-    runtime = KAPAORuntime(args.model, args.precision, args.threads, args.input_size)
-    return partial(runtime.predict_file, draw_objects=args.objects)
-
-
-def main() -> None:
-    """Predicts and draws the images of the command line one by one."""
-    args = parse_args()
-    if not predict_files(args.images, args.out_dir, partial(load_predictor, args)):
-        sys.exit(1)
-
-
-if __name__ == '__main__':
-    with exit_on_input_error():
-        main()

@@ -24,6 +24,7 @@ from .weights_only import load_weights_only, unknown_globals
 
 ZIP = b'PK\x03\x04'  # first bytes of a file that torch reads as a zip archive
 CONVERTER = 'kapao convert'
+SUFFIXES = ('.ckpt', '.pt', '.pth', '.safetensors')  # of weight files
 
 
 def read_weight_file(place: str | Path, map_location: Any = 'cpu', mmap: bool = False) -> Any:
@@ -51,6 +52,11 @@ def read_weight_file(place: str | Path, map_location: Any = 'cpu', mmap: bool = 
             f'{broken[0]}; use an older checkpoint'
         )
     return content
+
+
+def is_weight_file(place: str | Path | None) -> bool:
+    """Returns whether a path or URL names a weight file, judged by its suffix."""
+    return place is not None and str(place).partition('?')[0].lower().endswith(SUFFIXES)
 
 
 def use_safe_reader() -> None:

@@ -1,178 +1,123 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Draws poses and keypoint objects with OpenCV; pictures are RGB (H, W, 3) uint8.
+"""Draws poses and keypoint objects with OpenCV, in place on one copy of the image.
 
-No function changes the image that it is given.
+Pictures are (h, w, 3) uint8, RGB or BGR: colors are drawn as the style has them.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from dataclasses import replace
 
 import cv2
 import numpy as np
 
-from kapao_mm.structures import KeypointObjects, Metainfo, Prediction
+from kapao_mm.structures import KeypointObjects, Prediction
 
-Color = tuple[int, int, int]  # RGB
+from .drawing_figures import FARTHEST, draw_figures, draw_plain_skeletons
+from .drawing_style import Color, Layers, Style
+from .drawing_text import DARK, Labels, draw_legend, letter_size, reference_side, tag
+from .hide_faces import hide_faces
 
-WHITE: Color = (255, 255, 255)
-MAX_STRETCH = 10  # largest ratio of an image's sides at which the longer side still sets the scale
-REFERENCE_SIDE = 400  # longer image side, px, that line widths, radii and text sizes refer to
-RADIUS_OF_PERSON = 0.02  # largest keypoint radius, as a fraction of the box's longer side
-FONT = cv2.FONT_HERSHEY_SIMPLEX
-LABEL_SIZE = 0.22  # OpenCV's font scale
-TITLE_SIZE = 0.4
-
-
-class Style(NamedTuple):
-    """Drawing style.
-
-    Colors are RGB. Lists of colors are repeated if they are shorter than needed.
-
-    Attributes:
-        keypoint_names: Names by keypoint type. A type without a name is shown as its number.
-        keypoint_colors: Colors of the keypoint types.
-        skeleton_links: Pairs of keypoint types that are joined by a line.
-        link_colors: Colors of the links.
-        category_names: Names of the categories, written at the poses if there are several.
-        box_color: Color of the boxes of poses.
-        line_width: Line width in an image whose longer side is :data:`REFERENCE_SIDE`, px.
-        radius: Radius of keypoints in such an image, px.
-    """
-
-    keypoint_names: Mapping[int, str]
-    keypoint_colors: Sequence[Color]
-    skeleton_links: Sequence[Sequence[int]]
-    link_colors: Sequence[Color]
-    category_names: Sequence[str]
-    box_color: Color = (0, 255, 0)
-    line_width: float = 1
-    radius: float = 3
-
-    @classmethod
-    def from_metainfo(cls, metainfo: Metainfo) -> 'Style':
-        """Returns the style with the names, skeleton and colors of a metainfo."""
-        return cls(
-            keypoint_names=dict(enumerate(metainfo.keypoint_names)),
-            keypoint_colors=[tuple(color) for color in metainfo.keypoint_colors],
-            skeleton_links=metainfo.skeleton_links,
-            link_colors=[tuple(color) for color in metainfo.link_colors],
-            category_names=[category['name'] for category in metainfo.categories],
-        )
+REFERENCE_SIDE = 400  # longer image side, px, that line widths and radii refer to
+RADIUS_OF_PERSON = 0.016  # largest keypoint radius, as a fraction of the box's longer side
+WIDTH_OF_PERSON = 0.009  # largest line width, likewise
+LETTERS_OF_PERSON = 0.12  # largest letters, likewise
+CROWD = 20  # people; with more of them lines and keypoints become smaller
+MIN_WIDTH, MIN_RADIUS = 1.0, 1.5  # px
+BOX_WIDTH = 0.6  # width of boxes, as a fraction of the width of the skeleton's lines
+DEFAULT_LAYERS = Layers()
 
 
 def draw_prediction(
-    image: np.ndarray, prediction: Prediction, style: Style, draw_objects: bool = False
+    image: np.ndarray, prediction: Prediction, style: Style, layers: Layers = DEFAULT_LAYERS
 ) -> np.ndarray:
-    """Draws the fused poses of an image, or all panels of :func:`draw_stages`.
+    """Draws the poses of an image, and more on request, the first pose on top.
 
     Args:
-        image: Image, not changed.
+        image: Image, (h, w, 3) uint8; not changed.
         prediction: Poses and keypoint objects of the image.
-        style: Drawing style.
-        draw_objects: Whether to draw all panels side by side.
+        style: Names, colors and sizes.
+        layers: What to draw.
 
     Returns:
-        The picture.
+        A picture as large as the image, or the panels of :func:`draw_stages` side by side.
+
+    Raises:
+        InputError: If faces should be hidden, but no keypoint type is in a face.
+
+    Examples:
+        >>> style = Style.from_metainfo(metainfo, bgr=True)
+        >>> picture = draw_prediction(image, prediction, style, Layers(legend=True))
     """
-    if not draw_objects:
-        return draw_poses(image, prediction, style)
-    return side_by_side(draw_stages(image, prediction, style))
+    if layers.stages:
+        return side_by_side(draw_stages(image, prediction, style, layers))
+    canvas = image.copy()
+    if layers.hide_faces:
+        hide_faces(canvas, prediction, style.face_types)
+    people = range(len(prediction))
+    sizes = np.max(prediction.bboxes[:, 2:] - prediction.bboxes[:, :2], axis=1)
+    widths, radii = _widths_and_radii(canvas, sizes, style)
+    colors = [_box_color(prediction, i, style, layers) for i in people]
+    if layers.pose_objects:
+        draw_plain_skeletons(canvas, prediction, style, widths / 2)
+    if layers.keypoint_objects and prediction.keypoint_objects is not None:
+        _draw_keypoint_objects(canvas, prediction.keypoint_objects, style)
+    for i in reversed(people) if layers.boxes else ():
+        _draw_box(canvas, prediction.bboxes[i], colors[i], BOX_WIDTH * widths[i])
+    draw_figures(canvas, prediction, style, layers, widths, radii)
+    _write_labels(canvas, prediction, sizes, radii, colors, style, layers)
+    if layers.legend:
+        draw_legend(canvas, _legend(prediction, style, layers), prediction.bboxes)
+    return canvas
 
 
 def draw_stages(
-    image: np.ndarray,
-    prediction: Prediction,
-    style: Style,
-    draw_boxes: bool = True,
-    number_keypoints: bool = False,
+    image: np.ndarray, prediction: Prediction, style: Style, layers: Layers = DEFAULT_LAYERS
 ) -> dict[str, np.ndarray]:
     """Draws pose objects, keypoint objects and fused poses, as in the paper's figures.
 
     Args:
-        image: Image, not changed.
+        image: Image, (h, w, 3) uint8; not changed.
         prediction: Poses and keypoint objects of the image. The panel of keypoint objects is left
             out if they are None.
-        style: Drawing style.
-        draw_boxes: Whether to draw the boxes of the fused poses, see :func:`draw_poses`.
-        number_keypoints: Whether to number the keypoints of the fused poses, see
-            :func:`draw_poses`.
+        style: Names, colors and sizes.
+        layers: What to draw in the panels of poses.
 
     Returns:
         The panels by title.
     """
-    pose_objects = draw_poses(image, prediction.before_fusion(), style)
-    panels = {f'pose objects: {len(prediction)}': pose_objects}
+    if layers.hide_faces:
+        image = image.copy()
+        hide_faces(image, prediction, style.face_types)
+    layers = replace(layers, stages=False, hide_faces=False)
+    plain = replace(layers, names=False, legend=False)
+    panels = {
+        f'pose objects: {len(prediction)}': draw_prediction(
+            image, prediction.before_fusion(), style, plain
+        )
+    }
     if prediction.keypoint_objects is not None:
         title = f'keypoint objects: {len(prediction.keypoint_objects.bboxes)}'
         panels[title] = draw_keypoint_objects(image, prediction.keypoint_objects, style)
     title = f'fused poses: {int(prediction.keypoints_fused.sum())} keypoints fused'
-    panels[title] = draw_poses(image, prediction, style, draw_boxes, number_keypoints)
+    panels[title] = draw_prediction(image, prediction, style, layers)
     return panels
 
 
-def draw_poses(
-    image: np.ndarray,
-    prediction: Prediction,
-    style: Style,
-    draw_boxes: bool = True,
-    number_keypoints: bool = False,
-    draw_scores: bool = True,
-) -> np.ndarray:
-    """Draws boxes, skeletons and keypoints, the first pose on top.
-
-    Fused keypoints are filled, others are hollow.
-
-    Args:
-        image: Image, not changed.
-        prediction: Poses of the image.
-        style: Drawing style.
-        draw_boxes: Whether to draw boxes, with category and score.
-        number_keypoints: Whether to write the number of its type at each keypoint.
-        draw_scores: Whether to write the score of the pose at its box.
-
-    Returns:
-        A picture as large as the image.
-    """
-    canvas = image.copy()
-    scale = _scale(image)
-    width = max(1, round(style.line_width * scale))
-    several = len(style.category_names) > 1
-    all_fused = prediction.keypoints_fused  # (P, K)
-    for i in reversed(range(len(prediction))):
-        box, keypoints = prediction.bboxes[i], prediction.keypoints[i]
-        visible, fused = prediction.keypoints_visible[i], all_fused[i]
-        radius = min(style.radius * scale, RADIUS_OF_PERSON * max(box[2:] - box[:2]))
-        radius = max(width + 1, round(radius))
-        if draw_boxes:
-            _draw_box(canvas, box, style.box_color, max(1, width // 2))
-        _draw_links(canvas, keypoints, visible, style, width)
-        _draw_keypoints(canvas, keypoints, visible, fused, style, radius)
-        if number_keypoints:
-            for k in np.flatnonzero(visible):
-                _write(canvas, str(k), keypoints[k] + radius, LABEL_SIZE * scale, WHITE)
-        category = style.category_names[prediction.labels[i]] if several else ''
-        score = f'{prediction.bbox_scores[i]:.2f}' if draw_scores else ''
-        if draw_boxes and (text := f'{category} {score}'.strip()):
-            _write(canvas, text, box[:2], LABEL_SIZE * scale, style.box_color)
-    return canvas
-
-
 def draw_keypoint_objects(image: np.ndarray, objects: KeypointObjects, style: Style) -> np.ndarray:
-    """Draws the boxes of keypoint objects in the color of their type, with the type's name.
+    """Draws the boxes of keypoint objects in the color of their type, with its name if it has room.
 
     Returns:
         A picture as large as the image.
     """
     canvas = image.copy()
-    scale = _scale(image)
-    order = np.argsort(objects.scores)
-    boxes, types = objects.bboxes[order], objects.labels[order].tolist()
-    colors = [_color(style.keypoint_colors, label) for label in types]
-    for box, color in zip(boxes, colors, strict=True):
-        _draw_box(canvas, box, color, max(1, round(style.line_width * scale)))
-    for box, label, color in zip(boxes, types, colors, strict=True):
-        name = style.keypoint_names.get(label, str(label))
-        _write(canvas, name, box[:2], LABEL_SIZE * scale, color)
+    _draw_keypoint_objects(canvas, objects, style)
+    labels = Labels(canvas, np.zeros((0, 2)))
+    size = round(0.75 * letter_size(canvas))
+    for i in np.argsort(-objects.scores):
+        name = _name(style, objects.labels[i])
+        color = _color(style.keypoint_colors, objects.labels[i])
+        if name:
+            labels.write([name], size, DARK, objects.bboxes[i], color)
     return canvas
 
 
@@ -184,80 +129,101 @@ def side_by_side(panels: dict[str, np.ndarray]) -> np.ndarray:
     first = next(iter(panels.values()))
     if len(panels) == 1:
         return first
-    size = TITLE_SIZE * _scale(first)
-    widest = max(_text_size(title, size)[0] for title in panels)
-    size *= min(1.0, 0.95 * first.shape[1] / widest)
-    line = max(1, _text_size(' '.join(panels), size)[1])  # OpenCV cannot write into 0 rows
+    width = first.shape[1]
+    size = round(1.3 * letter_size(first))
+    titles = [tag(title, size, DARK) for title in panels]
+    shrink = min(1, width / max(title.shape[1] for title in titles))
+    height = max(1, round(shrink * titles[0].shape[0]))
     titled = []
-    for title, panel in panels.items():
-        strip = np.zeros((2 * line, panel.shape[1], 3), np.uint8)
-        _write(strip, title, np.array([line // 2, line * 3 // 2]), size, WHITE)
+    for title, panel in zip(titles, panels.values(), strict=True):
+        fitting = max(1, min(width, round(shrink * title.shape[1])))
+        strip = np.full((height, width, 3), DARK, np.uint8)
+        strip[:, :fitting] = cv2.resize(title, (fitting, height), interpolation=cv2.INTER_AREA)
         titled.append(np.concatenate([strip, panel]))
     return np.concatenate(titled, axis=1)
 
 
-def _draw_links(
-    canvas: np.ndarray, keypoints: np.ndarray, visible: np.ndarray, style: Style, width: int
-) -> None:
-    for link, (a, b) in enumerate(style.skeleton_links):
-        if visible[a] and visible[b]:
-            color = _color(style.link_colors, link)
-            cv2.line(canvas, _px(keypoints[a]), _px(keypoints[b]), color, width, cv2.LINE_AA)
+def _draw_keypoint_objects(canvas: np.ndarray, objects: KeypointObjects, style: Style) -> None:
+    width = BOX_WIDTH * style.line_width * _scale(canvas)
+    for i in np.argsort(objects.scores):
+        color = _color(style.keypoint_colors, objects.labels[i])
+        _draw_box(canvas, objects.bboxes[i], color, width)
 
 
-def _draw_keypoints(
+def _draw_box(canvas: np.ndarray, box: np.ndarray, color: Color, width: float) -> None:
+    x1, y1, x2, y2 = np.rint(np.clip(box, -FARTHEST, FARTHEST)).astype(int).tolist()
+    cv2.rectangle(canvas, (x1, y1), (x2, y2), color, max(1, round(width)))
+
+
+def _write_labels(
     canvas: np.ndarray,
-    keypoints: np.ndarray,
-    visible: np.ndarray,
-    fused: np.ndarray,
+    prediction: Prediction,
+    sizes: np.ndarray,
+    radii: np.ndarray,
+    colors: Sequence[Color],
     style: Style,
-    radius: int,
+    layers: Layers,
 ) -> None:
-    for k in np.flatnonzero(visible):
-        point, color = _px(keypoints[k]), _color(style.keypoint_colors, k)
-        cv2.circle(canvas, point, radius, color, cv2.FILLED, cv2.LINE_AA)
-        if not fused[k]:
-            cv2.circle(canvas, point, round(0.65 * radius), WHITE, cv2.FILLED, cv2.LINE_AA)
+    """Writes category, track and score of each pose, and names of keypoints on request."""
+    labels = Labels(canvas, prediction.keypoints[prediction.keypoints_visible])
+    letters = letter_size(canvas)
+    several = len(style.category_names) > 1
+    for i, box in enumerate(prediction.bboxes):
+        tracked = layers.ids and prediction.track_ids is not None and prediction.track_ids[i] > 0
+        name = f'#{prediction.track_ids[i]}' if tracked else ''
+        category = style.category_names[prediction.labels[i]] if several else ''
+        score = f'{prediction.bbox_scores[i]:.2f}' if layers.scores else ''
+        texts = [' '.join(filter(None, words)) for words in ((category, name, score), (name,))]
+        if layers.boxes and texts[0]:
+            size = round(min(letters, LETTERS_OF_PERSON * sizes[i]))
+            labels.write([text for text in texts if text], size, colors[i], box)
+    for i, keypoints in enumerate(prediction.keypoints if layers.names else ()):
+        size = round(0.8 * min(letters, LETTERS_OF_PERSON * sizes[i]))
+        for k in np.flatnonzero(prediction.keypoints_visible[i]).tolist():
+            box = np.concatenate([keypoints[k] - radii[i] - 1, keypoints[k] + radii[i] + 1])
+            labels.write([_name(style, k)], size, DARK, box, _color(style.keypoint_colors, k))
 
 
-def _draw_box(canvas: np.ndarray, box: np.ndarray, color: Color, width: int) -> None:
-    cv2.rectangle(canvas, _px(box[:2]), _px(box[2:]), color, width)
+def _legend(prediction: Prediction, style: Style, layers: Layers) -> list[tuple[Color, bool, str]]:
+    """Returns color, whether the symbol is filled, and text of each line of the legend."""
+    gray = (160, 160, 160)
+    lines = [
+        (gray, True, 'from a keypoint object'),
+        (gray, False, 'from the pose object'),
+    ]
+    if style.side_colors:
+        sides = ('left side of the body', 'right side of the body')
+        lines = [(c, True, text) for c, text in zip(style.side_colors, sides, strict=True)] + lines
+    if layers.boxes and len(style.category_names) > 1 and prediction.track_ids is None:
+        names = enumerate(style.category_names)
+        lines += [(_color(style.box_colors, i), True, f'box: {name}') for i, name in names]
+    return lines
 
 
-def _write(canvas: np.ndarray, text: str, corner: np.ndarray, size: float, color: Color) -> None:
-    """Writes text on a darkened ground.
-
-    ``corner`` is the lower left corner of the text. The text is moved into the image if needed.
-    """
-    width, height = _text_size(text, size)
-    room = np.array([canvas.shape[1] - width, canvas.shape[0]])
-    x, y = _px(np.maximum(np.minimum(corner, room), (0, height)))
-    canvas[y - height : y, x : x + width] //= 3
-    cv2.putText(canvas, text, (x, y - height // 4), FONT, size, color, _weight(size), cv2.LINE_AA)
+def _box_color(prediction: Prediction, i: int, style: Style, layers: Layers) -> Color:
+    """Returns the color of the track of a pose, or of its category."""
+    if layers.ids and prediction.track_ids is not None and prediction.track_ids[i] > 0:
+        return _color(style.track_colors, int(prediction.track_ids[i]))
+    return _color(style.box_colors, prediction.labels[i])
 
 
-def _text_size(text: str, size: float) -> tuple[int, int]:
-    """Returns (width, height) of a line of text, including descenders, px."""
-    (width, height), baseline = cv2.getTextSize(text, FONT, size, _weight(size))
-    return width, height + baseline
-
-
-def _weight(size: float) -> int:
-    return max(1, round(2 * size))
+def _widths_and_radii(
+    canvas: np.ndarray, sizes: np.ndarray, style: Style
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns line width and keypoint radius for each pose of a size, px."""
+    scale, thinner = _scale(canvas), min(1, CROWD / max(1, len(sizes))) ** 0.5
+    widths = thinner * np.minimum(style.line_width * scale, WIDTH_OF_PERSON * sizes)
+    radii = thinner * np.minimum(style.radius * scale, RADIUS_OF_PERSON * sizes)
+    return np.maximum(widths, MIN_WIDTH), np.maximum(radii, MIN_RADIUS)
 
 
 def _scale(image: np.ndarray) -> float:
-    """Returns the factor of all line widths, radii and text sizes for an image.
-
-    It is limited on long strips, whose titles would otherwise need thousands of times their area.
-    """
-    short, long = sorted(image.shape[:2])
-    return min(long, MAX_STRETCH * short) / REFERENCE_SIDE
+    """Returns the factor of line widths and radii for an image."""
+    return reference_side(image) / REFERENCE_SIDE
 
 
-def _px(point: np.ndarray) -> tuple[int, int]:
-    x, y = np.rint(point).astype(int).tolist()
-    return x, y
+def _name(style: Style, keypoint_type: int) -> str:
+    return style.keypoint_names.get(int(keypoint_type), str(keypoint_type))
 
 
 def _color(colors: Sequence[Color], index: int) -> Color:

@@ -8,7 +8,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kapao_mm.structures import Detections, InferenceSettings, KeypointObjects, Prediction
+from kapao_mm.structures import (
+    Detections,
+    InferenceSettings,
+    KeypointObjects,
+    PoseObjects,
+    Prediction,
+)
 
 from .fusion import fuse_categories
 from .letterbox import Letterbox
@@ -65,6 +71,38 @@ def predict_in_image(
         keypoint_objects=KeypointObjects(
             squares.clip(0, image_size).reshape(-1, 4), objects.scores, objects.labels
         ),
+    )
+
+
+def filter_detections(
+    detections: Detections,
+    settings: InferenceSettings,
+    keypoint_counts: Sequence[int],
+    categories: Sequence[int] | None = None,
+) -> Detections:
+    """Keeps the objects above the score thresholds, and those of some categories.
+
+    The result is the same as if suppression had been run with these thresholds, as long as they are
+    not below those it was run with: an object never suppresses one with a higher score. Limits of
+    numbers aside, as no lower object can push out a higher one.
+
+    Args:
+        detections: Objects that suppression kept.
+        settings: Inference settings, of which the score thresholds and ``max_objects`` are used.
+        keypoint_counts: As in :func:`predict_in_image`.
+        categories: Labels of the categories to keep, with their keypoint types. None keeps all.
+    """
+    poses, objects = detections
+    kept = poses.scores > settings.pose_score_thr
+    kept_objects = objects.scores > settings.keypoint_score_thr
+    if categories is not None:
+        category_of_type = np.repeat(np.arange(len(keypoint_counts)), keypoint_counts)  # (K,)
+        kept &= np.isin(poses.labels, categories)
+        kept_objects &= np.isin(category_of_type[objects.labels], categories)
+    limit = int(settings.max_objects)
+    return Detections(
+        PoseObjects(*(field[kept][:limit] for field in poses)),
+        KeypointObjects(*(field[kept_objects][:limit] for field in objects)),
     )
 
 

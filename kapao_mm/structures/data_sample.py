@@ -75,7 +75,7 @@ def ground_truth(sample: PoseDataSample) -> Prediction:
         truth.bboxes[people],
         truth.keypoints[people],
         truth.keypoints_visible[people] > 0,
-        None if labels is None else labels.numpy()[people],
+        None if labels is None else labels.numpy(force=True)[people],
     )
 
 

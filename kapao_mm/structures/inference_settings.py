@@ -1,9 +1,12 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 """Defines the thresholds and limits of inference (docs/method.md, Inference)."""
 
+import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
+
+import numpy as np
 
 from kapao_mm.errors import InputError
 
@@ -25,6 +28,9 @@ class InferenceSettings:
             replaces, px of the original image. 0 turns fusion off.
         max_candidates: Number of candidates of an image that take part in suppression.
         max_objects: Number of objects of an image that suppression keeps.
+
+    Raises:
+        InputError: If a value makes no sense, such as a threshold that is not between 0 and 1.
     """
 
     pose_score_thr: float
@@ -35,6 +41,10 @@ class InferenceSettings:
     fusion_distance: float
     max_candidates: int
     max_objects: int
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            _check(field.name, getattr(self, field.name))
 
     @property
     def score_thr(self) -> float:
@@ -50,6 +60,20 @@ class InferenceSettings:
         """
         same = self.pose_iou_thr == self.keypoint_iou_thr
         return same and self.keypoint_score_thr >= self.pose_score_thr
+
+    def changed(self, **changes: float) -> 'InferenceSettings':
+        """Returns settings with other values.
+
+        Raises:
+            InputError: If a name is no setting, or a value makes no sense.
+        """
+        names = [field.name for field in fields(self)]
+        for name in changes:
+            if name not in names:
+                near = difflib.get_close_matches(name, names, n=1)
+                hint = f'did you mean {near[0]}?' if near else f'there are {", ".join(names)}'
+                raise InputError(f'{name} is no setting; {hint}')
+        return replace(self, **changes)
 
     @classmethod
     def from_test_cfg(cls, test_cfg: Mapping[str, Any], use: str) -> 'InferenceSettings':
@@ -77,3 +101,17 @@ class InferenceSettings:
         if missing:
             raise InputError(f'model.test_cfg lacks {", ".join(missing)}')
         return cls(**base | changes.get(use, {}))
+
+
+def _check(name: str, value: float) -> None:
+    """Raises InputError if the value of a setting makes no sense."""
+    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    if name.endswith('_thr'):
+        valid, allowed = number and 0 <= value <= 1, 'a number from 0 to 1'
+    elif name == 'fusion_distance':
+        valid, allowed = number and value >= 0, 'a number of px, 0 or more'
+    else:
+        valid = number and value >= 1 and float(value).is_integer()
+        allowed = 'a whole number, 1 or more'
+    if not valid:
+        raise InputError(f'{name} must be {allowed}, got {value!r}')

@@ -36,6 +36,20 @@ class Metainfo:
         """Returns the number of keypoint types of each category, C numbers."""
         return [len(category['keypoint_ids']) for category in self.categories]
 
+    @property
+    def category_names(self) -> list[str]:
+        """Returns the names of the C categories."""
+        return [category['name'] for category in self.categories]
+
+    def names_by_category(self) -> list[str] | dict[str, list[str]]:
+        """Returns the names of the keypoint types; for several categories those of each by name."""
+        if len(self.categories) == 1:
+            return list(self.keypoint_names)
+        return {
+            category['name']: [self.keypoint_names[i] for i in category['keypoint_ids']]
+            for category in self.categories
+        }
+
     @classmethod
     def from_dataset_meta(cls, info: Mapping[str, Any]) -> 'Metainfo':
         """Converts the metainfo of a dataset or checkpoint, see :func:`read_metainfo`."""

@@ -1,7 +1,7 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 """Defines the poses and keypoint objects of an image, in px of the original image."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +10,13 @@ import numpy as np
 from kapao_mm.errors import InputError
 
 from .detections import KeypointObjects
+from .metainfo import Metainfo
 
 if TYPE_CHECKING:
     import supervision
 
 DECIMALS = 4  # of px and scores in JSON
+JSON_VERSION = 1  # of the layout of the JSON, see docs/prediction.md
 
 
 @dataclass(frozen=True)
@@ -77,27 +79,23 @@ class Prediction:
         )
 
     def to_dict(
-        self,
-        image: str,
-        image_size: tuple[int, int],
-        keypoint_names: Sequence[str],
-        categories: Sequence[Mapping[str, Any]],
+        self, image: str, image_size: tuple[int, int], metainfo: Metainfo
     ) -> dict[str, Any]:
         """Converts the prediction to plain numbers and strings for JSON.
 
         Args:
             image: Path of the image.
             image_size: Size (w, h) of the image, px.
-            keypoint_names: Names of all K keypoint types.
-            categories: A dict for each of the C categories, with ``name`` and ``keypoint_ids``, its
-                keypoint types.
+            metainfo: Names of categories and keypoint types.
 
         Returns:
             A dict with
 
+            - ``version``: version of this layout, :data:`JSON_VERSION`;
             - ``image``: path; ``width`` and ``height``: px; ``keypoint_names``: K names;
             - ``poses``: a dict for each pose with ``bbox`` [x1, y1, x2, y2], ``score``,
-              ``keypoints`` (K, 3) of x, y and score (0 without fusion), and ``fused`` (K,);
+              ``keypoints`` (K, 3) of x, y and score (0 without fusion), ``fused`` (K,), and
+              ``track_id`` if the poses are tracked;
             - ``keypoint_objects``: a dict for each keypoint object with ``bbox``, ``score`` and
               ``type``, the name of the keypoint type.
 
@@ -105,32 +103,30 @@ class Prediction:
             each pose has the name of its ``category`` and only that category's ``keypoints`` and
             ``fused``.
         """
-        visible = self.keypoints_visible
+        visible, names = self.keypoints_visible, metainfo.keypoint_names
         keypoints = np.dstack([self.keypoints, self.keypoint_scores])  # (P, K, 3)
-        by_category = {
-            category['name']: [keypoint_names[i] for i in category['keypoint_ids']]
-            for category in categories
-        }
-        several = len(categories) > 1
-        category = dict(category=[categories[label]['name'] for label in self.labels])
-        width, height = image_size
+        columns = dict(
+            bbox=_numbers(self.bboxes),
+            score=_numbers(self.bbox_scores),
+            keypoints=[_numbers(k[v]) for k, v in zip(keypoints, visible, strict=True)],
+            fused=[f[v].tolist() for f, v in zip(self.keypoints_fused, visible, strict=True)],
+        )
+        if len(metainfo.categories) > 1:
+            columns['category'] = [metainfo.category_names[label] for label in self.labels]
+        if self.track_ids is not None:
+            columns['track_id'] = self.track_ids.tolist()
         objects = self.keypoint_objects
         return {
+            'version': JSON_VERSION,
             'image': image,
-            'width': width,
-            'height': height,
-            'keypoint_names': by_category if several else list(keypoint_names),
-            'poses': _records(
-                bbox=_numbers(self.bboxes),
-                score=_numbers(self.bbox_scores),
-                keypoints=[_numbers(k[v]) for k, v in zip(keypoints, visible, strict=True)],
-                fused=[f[v].tolist() for f, v in zip(self.keypoints_fused, visible, strict=True)],
-                **(category if several else {}),
-            ),
+            'width': image_size[0],
+            'height': image_size[1],
+            'keypoint_names': metainfo.names_by_category(),
+            'poses': _records(**columns),
             'keypoint_objects': _records(
                 bbox=_numbers(objects.bboxes),
                 score=_numbers(objects.scores),
-                type=[keypoint_names[label] for label in objects.labels],
+                type=[names[label] for label in objects.labels],
             ),
         }
 
@@ -138,8 +134,8 @@ class Prediction:
         """Converts the poses to a ``supervision.KeyPoints``, for that package's annotators.
 
         The confidence of a keypoint is the score of its keypoint object, or that of the pose if
-        none was fused. ``data['fused']`` (P, K) tells them apart, and ``data['bbox']`` (P, 4) has
-        the boxes.
+        none was fused. ``data['fused']`` (P, K) tells them apart, ``data['bbox']`` (P, 4) has the
+        boxes, and ``data['track_id']`` (P,) the track ids if the poses are tracked.
 
         Raises:
             InputError: If the package supervision 0.29 or later is not installed.
@@ -158,7 +154,8 @@ class Prediction:
             keypoint_confidence=confidence.astype(np.float32),
             detection_confidence=self.bbox_scores.astype(np.float32),
             visible=self.keypoints_visible,
-            data=dict(bbox=self.bboxes, fused=fused),
+            data=dict(bbox=self.bboxes, fused=fused)
+            | ({} if self.track_ids is None else dict(track_id=self.track_ids)),
         )
 
 

@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from kapao_mm.errors import InputError
 
@@ -77,17 +76,6 @@ def add_run_options(parser: argparse.ArgumentParser, example: str) -> None:
     )
     # torch.distributed.launch, the predecessor of torchrun, passes this flag to every tool.
     parser.add_argument('--local_rank', '--local-rank', help=argparse.SUPPRESS)
-
-
-def add_image_options(parser: argparse.ArgumentParser, out_dir: str) -> None:
-    """Adds the image arguments, ``--out-dir`` with a default, and ``--objects``."""
-    parser.add_argument('images', nargs='+', metavar='IMAGE', help='images, folders or patterns')
-    parser.add_argument(
-        '--out-dir', type=Path, default=out_dir, help='where pictures and JSON go [%(default)s]'
-    )
-    parser.add_argument(
-        '--objects', action='store_true', help='draw pose objects and keypoint objects as well'
-    )
 
 
 def positive(text: str) -> int:

@@ -151,6 +151,24 @@ def inner_datasets(cfg: dict, outer: Sequence[dict] = ()) -> Iterator[tuple[dict
         yield cfg, transforms
 
 
+def letterbox_settings(cfg: Config) -> tuple[int, bool]:
+    """Returns how the ``test_dataloader`` of a config makes network inputs of images.
+
+    Returns:
+        The longer side of the network input, px, and whether it is padded to a square.
+
+    Raises:
+        InputError: If the pipeline has no Letterbox.
+    """
+    for _, pipeline in inner_datasets(cfg.test_dataloader.dataset):
+        for step in pipeline:
+            if step['type'] == 'Letterbox':
+                return step['input_size'], step.get('square', False)
+    raise InputError(
+        f'{cfg.filename or "the config"} has no Letterbox in the pipeline of test_dataloader'
+    )
+
+
 def _check_keys(cfg: Config, options: dict[str, Any]) -> None:
     """Raises InputError if the first part of a key is unknown to the config and the Runner."""
     known = list(dict.fromkeys([*cfg, *DERIVED_KEYS, *RUNNER_KEYS]))

@@ -1,16 +1,13 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Reads image files, predicts them, and writes a picture and a JSON file for each."""
+"""Finds and reads image files, and writes pictures."""
 
 import glob
 import io
-import json
 import os
-import sys
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
+from collections.abc import Collection, Hashable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
 
 import cv2
 import numpy as np
@@ -25,57 +22,6 @@ IMAGE_SUFFIXES = ('.bmp', '.gif', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.we
 MAX_BYTES = 2**31  # limit of an image file
 MAX_JPEG_SIDE = 65500  # px
 MAX_NAME = 240  # bytes; most file systems allow 255, and a number and a suffix are added
-
-Predictor = Callable[[Path], tuple[dict[str, Any], np.ndarray]]
-
-
-def predict_files(given: list[str], out_dir: Path, load: Callable[[], Predictor]) -> bool:
-    """Predicts images one by one, and prints for each what was found and where it was written.
-
-    An image that fails is reported and does not stop the others. At the end the failed images are
-    counted.
-
-    Args:
-        given: Images, folders and patterns.
-        out_dir: Folder of the pictures and JSON files.
-        load: Builds the predictor; called only if there is an image. The predictor returns the
-            :meth:`Prediction.to_dict` of an image file and its picture, BGR (H, W, 3) uint8.
-
-    Returns:
-        Whether all images were predicted.
-
-    Raises:
-        InputError: If ``out_dir`` cannot be created, or contains the images. Errors of ``load`` are
-            raised too.
-    """
-    found = list(dict.fromkeys(find_images(given)))
-    images = [item for item in found if isinstance(item, Path)]
-    errors = [item for item in found if isinstance(item, InputError)]
-    for error in errors:
-        _print(f'error: {error}', sys.stderr)
-    if os.path.realpath(out_dir) in {os.path.dirname(os.path.realpath(image)) for image in images}:
-        raise InputError(f'--out-dir {out_dir} contains images, which could be overwritten')
-    if images:
-        make_folder(out_dir, '--out-dir')
-        predict, names = load(), OutputNames()
-        for image in images:
-            try:
-                output = out_dir / names(image.stem, image)
-                _print(f'{image}: {_write(*predict(image), output)}')
-            except (InputError, cv2.error, MemoryError) as error:
-                errors.append(error)
-                _print(f'error: {_describe(error, image)}', sys.stderr)
-        _print(f'pictures and JSON are in {out_dir.absolute()}')
-    if errors:
-        _print(f'{len(errors)} of {len(found)} failed: see the errors above', sys.stderr)
-    return not errors
-
-
-def _describe(error: Exception, image: Path) -> str:
-    if isinstance(error, InputError):
-        return str(error)
-    reason = ' '.join(str(error).split()) or type(error).__name__
-    return f'image {image.absolute()} cannot be predicted: {reason}'
 
 
 def make_folder(folder: Path, name: str = 'folder') -> None:
@@ -113,7 +59,8 @@ def find_files(name: str, suffixes: Collection[str], kind: str) -> list[Path | I
     """
     path = Path(name)
     if os.path.isdir(name):
-        fault = f'folder {path.absolute()} has no {kind}s ({" ".join(suffixes)})'
+        kinds = kind.replace(' or ', 's or ') + 's'
+        fault = f'folder {path.absolute()} has no {kinds} ({" ".join(suffixes)})'
         try:
             return _with_suffix(path.iterdir(), suffixes) or [InputError(fault)]
         except OSError as error:
@@ -264,21 +211,3 @@ def write_picture(picture: np.ndarray, path: Path) -> Path:
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
     return path
-
-
-def _write(prediction: dict[str, Any], picture: np.ndarray, output: Path) -> str:
-    """Writes OUTPUT.json and OUTPUT.jpg; returns a text of what was found and where it is."""
-    with atomic_path(f'{output}.json') as temporary:
-        temporary.write_text(json.dumps(prediction))
-    written = write_picture(picture, Path(f'{output}.jpg'))
-    fused = sum(sum(pose['fused']) for pose in prediction['poses'])
-    return (
-        f'{len(prediction["poses"])} poses, '
-        f'{len(prediction["keypoint_objects"])} keypoint objects, {fused} fused -> {written}'
-    )
-
-
-def _print(text: str, file: TextIO | None = None) -> None:
-    """Prints a line; characters that the terminal cannot show are escaped."""
-    encoding = getattr(sys.stdout, 'encoding', None) or 'utf-8'
-    print(text.encode(encoding, 'backslashreplace').decode(encoding), file=file, flush=True)

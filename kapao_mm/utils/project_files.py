@@ -24,7 +24,8 @@ def find_config(name: str | Path) -> Path:
     """Finds a config file by its path or by the name of one of this package's configs.
 
     Args:
-        name: Path, or one of :func:`config_names`, with or without ``.py``.
+        name: Path, or one of :func:`config_names`, with or without ``.py``. A size alone, such as
+            ``kapao-s``, is the config for COCO, and ``-`` counts as ``_``.
 
     Raises:
         InputError: If there is no such file and no such name.
@@ -33,8 +34,10 @@ def find_config(name: str | Path) -> Path:
     if path.is_file():
         return path
     known = config_names()
-    if path.name == str(name) and path.name.removesuffix('.py') in known:
-        return project_dir() / 'configs' / 'kapao' / f'{path.name.removesuffix(".py")}.py'
+    plain = path.name.removesuffix('.py').replace('-', '_')
+    for stem in (plain, f'{plain}_coco'):
+        if path.name == str(name) and stem in known:
+            return project_dir() / 'configs' / 'kapao' / f'{stem}.py'
     near = difflib.get_close_matches(path.stem, known, n=3)
     hint = f'; did you mean {" or ".join(near)}?' if near else '; `kapao configs` lists the names'
     raise InputError(f'config file {path.absolute()} does not exist{hint}')

@@ -10,11 +10,14 @@ import cv2
 import mmcv
 import numpy as np
 from mmengine.dist import master_only
+from mmengine.visualization import MLflowVisBackend
 from mmpose.registry import VISUALIZERS
 from mmpose.structures import PoseDataSample
 from mmpose.visualization import PoseLocalVisualizer
 
-from kapao_mm.functional.drawing import Color, Style, draw_poses, draw_stages, side_by_side
+from kapao_mm.functional.drawing import draw_prediction, draw_stages, side_by_side
+from kapao_mm.functional.drawing_style import Color, Layers, Style
+from kapao_mm.structures import Metainfo
 from kapao_mm.structures.data_sample import from_data_sample, ground_truth
 from kapao_mm.utils.image_files import make_folder, write_picture
 
@@ -24,7 +27,8 @@ class KAPAOVisualizer(PoseLocalVisualizer):
     """Draws fused poses and, on request, the pose objects and keypoint objects behind them.
 
     Fused keypoints are filled. Keypoints without fusion, which only the pose object regressed, are
-    hollow. Colors and skeleton are those of the dataset's metainfo.
+    hollow. Colors and skeleton are those of the dataset's metainfo (:meth:`Style.from_metainfo`).
+    Boxes have the color of their category, or ``bbox_color`` if it is given.
 
     Args:
         name: Name of the visualizer.
@@ -47,6 +51,7 @@ class KAPAOVisualizer(PoseLocalVisualizer):
         score_thr: float = 0.3,
         **kwargs: Any,
     ) -> None:
+        kwargs.setdefault('bbox_color', None)
         super().__init__(name, *args, **kwargs)
         self.draw_objects = draw_objects
         self.score_thr = score_thr
@@ -61,6 +66,16 @@ class KAPAOVisualizer(PoseLocalVisualizer):
         if name is None:
             name = f'visualizer {len(cls._instance_dict)}'
         return super().get_instance(name, **kwargs)
+
+    @master_only
+    def add_image(self, name: str, image: np.ndarray, step: int = 0) -> None:
+        """Passes a picture, RGB (h, w, 3) uint8, to the visual backends.
+
+        MLflow takes the format from the name, and keeps only one picture of each name.
+        """
+        for backend in self._vis_backends.values():
+            of_step = isinstance(backend, MLflowVisBackend)
+            backend.add_image(f'{name}_{step}.png' if of_step else name, image, step)
 
     @master_only
     def add_datasample(
@@ -100,13 +115,16 @@ class KAPAOVisualizer(PoseLocalVisualizer):
         if image.ndim == 2:
             image = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
         panels = {}
+        style = self._style()
+        if show_kpt_idx:
+            style = style._replace(keypoint_names={})  # keypoints without a name show their number
+        layers = Layers(boxes=draw_bbox, names=show_kpt_idx)
         if draw_gt:
-            truth = ground_truth(data_sample)
-            panels['ground truth'] = draw_poses(
-                image, truth, self._style(), draw_bbox, show_kpt_idx, draw_scores=False
+            panels['ground truth'] = draw_prediction(
+                image, ground_truth(data_sample), style, replace(layers, scores=False)
             )
         if draw_pred and 'pred_instances' in data_sample:
-            panels |= self._draw_prediction(image, data_sample, draw_bbox, show_kpt_idx, kpt_thr)
+            panels |= self._draw_prediction(image, data_sample, style, layers, kpt_thr)
         picture = side_by_side(panels) if panels else image.copy()
 
         self.set_image(picture)
@@ -123,8 +141,8 @@ class KAPAOVisualizer(PoseLocalVisualizer):
         self,
         image: np.ndarray,
         data_sample: PoseDataSample,
-        draw_bbox: bool,
-        show_kpt_idx: bool,
+        style: Style,
+        layers: Layers,
         kpt_thr: float,
     ) -> dict[str, np.ndarray]:
         """Returns the predicted panels by title.
@@ -137,26 +155,28 @@ class KAPAOVisualizer(PoseLocalVisualizer):
         scores = prediction.keypoint_scores
         prediction = replace(prediction, keypoint_scores=scores * (scores >= kpt_thr))
         if self.draw_objects:
-            return draw_stages(image, prediction, self._style(), draw_bbox, show_kpt_idx)
-        poses = draw_poses(image, prediction, self._style(), draw_bbox, show_kpt_idx)
-        return {'fused poses': poses}
+            return draw_stages(image, prediction, style, layers)
+        return {'fused poses': draw_prediction(image, prediction, style, layers)}
 
     def _style(self) -> Style:
-        """Returns the drawing style with colors, names and skeleton of the metainfo.
+        """Returns the style with colors, names and skeleton of the metainfo.
 
         Colors that the metainfo lacks are MMPose's defaults.
         """
         meta = self.dataset_meta
-        return Style(
-            keypoint_names=meta.get('keypoint_id2name', {}),
-            keypoint_colors=_colors(self.kpt_color),
+        names = list(meta.get('keypoint_id2name', {}).values())
+        metainfo = Metainfo(
+            categories=meta.get('categories') or [dict(name='', keypoint_ids=range(len(names)))],
+            keypoint_names=names,
+            flip_pairs=[(a, b) for a, b in meta.get('flip_pairs', []) if a < b],
+            sigmas=[],
             skeleton_links=self.skeleton or [],
+            keypoint_colors=_colors(self.kpt_color),
             link_colors=_colors(self.link_color),
-            category_names=[category['name'] for category in meta.get('categories', [])],
-            box_color=_rgb(self.bbox_color),
-            line_width=self.line_width,
-            radius=self.radius,
         )
+        style = Style.from_metainfo(metainfo)
+        boxes = style.box_colors if self.bbox_color is None else [_rgb(self.bbox_color)]
+        return style._replace(box_colors=boxes, line_width=self.line_width, radius=self.radius)
 
 
 def _rgb(color: str | Sequence[int]) -> Color:

@@ -10,7 +10,8 @@ from mmengine.structures import InstanceData
 from mmpose.structures import PoseDataSample
 from torchvision.ops import box_convert
 
-from kapao_mm.functional.drawing import draw_keypoint_objects, draw_poses
+from kapao_mm.functional.drawing import draw_keypoint_objects, draw_prediction
+from kapao_mm.functional.drawing_style import Layers, Style
 from kapao_mm.models.heads import KAPAOHead
 from kapao_mm.models.task_modules.objects import make_objects
 from kapao_mm.structures import KeypointObjects, Prediction
@@ -50,13 +51,13 @@ class ObjectVisualizer(KAPAOVisualizer):
         return len(prediction), len(prediction.keypoint_objects.bboxes)
 
     def _draw_prediction(
-        self, image: np.ndarray, data_sample: PoseDataSample, *options: Any
+        self, image: np.ndarray, data_sample: PoseDataSample, style: Style, *_: Any
     ) -> dict[str, np.ndarray]:
-        prediction, style = from_data_sample(data_sample), self._style()
+        prediction = from_data_sample(data_sample)
         objects = prediction.keypoint_objects
         return {
-            f'pose objects: {len(prediction)}': draw_poses(
-                image, prediction, style, draw_scores=False
+            f'pose objects: {len(prediction)}': draw_prediction(
+                image, prediction, style, Layers(scores=False)
             ),
             f'keypoint objects: {len(objects.bboxes)}': draw_keypoint_objects(
                 image, objects, style

@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 
 import cv2
-import mmcv
 import numpy as np
 import pytest
 import torch
@@ -277,22 +276,20 @@ def test_images_before_a_bad_one_are_predicted(trained, image, tmp_path):
         next(results)
 
 
-def test_a_bad_image_does_not_end_a_folder(trained, image, tmp_path):
+def test_a_bad_image_does_not_end_a_folder(trained, image, tmp_path, caplog):
     (tmp_path / 'b.jpg').write_text('no image')
     (tmp_path / 'c.jpg').symlink_to('c.jpg')
     (tmp_path / 'notes.unknown').touch()
     cv2.imwrite(str(tmp_path / 'd.png'), noise(40, 60))
-    results, found = trained(str(tmp_path), batch_size=2), []
-    with pytest.raises(
-        InputError, match=r'2 of 4 images of .* cannot be predicted, first .*b\.jpg'
-    ):
-        for result in results:
-            found.append(result['predictions'][0]['image'])
+    results = trained(str(tmp_path), batch_size=2)
+    found = [result['predictions'][0]['image'] for result in results]
     assert found == [image, str(tmp_path / 'd.png')]
+    assert 'b.jpg cannot be read' in caplog.text
+    assert '2 of 4 images could not be predicted' in caplog.text
 
 
 def test_a_folder_without_images_is_an_error(trained, tmp_path):
-    with pytest.raises(InputError, match='has no images'):
+    with pytest.raises(InputError, match='has no images or videos'):
         next(trained(str(tmp_path)))
 
 
@@ -301,25 +298,14 @@ def test_videos_that_cannot_be_read_are_errors(trained, tmp_path, content):
     path = tmp_path / 'a.mp4'
     if content is not None:
         path.write_bytes(content)
-    fault = 'does not exist' if content is None else 'cannot be read: it has no frame'
-    with pytest.raises(InputError, match=rf'a\.mp4 {fault}'):
+    fault = {None: 'does not exist', b'': 'is empty'}.get(content, 'cannot be read')
+    with pytest.raises(InputError, match=rf'a\.mp4 .*{fault}'):
         next(trained(str(path)))
-
-
-def test_a_video_that_ends_early_is_reported(trained, tmp_path, log, monkeypatch):
-    path = str(tmp_path / 'a.avi')
-    writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*'MJPG'), 5, (128, 64))
-    for _ in range(3):
-        writer.write(noise(64, 128))
-    writer.release()
-    monkeypatch.setattr(mmcv.VideoReader, 'frame_cnt', 5)
-    assert len(list(trained(path))) == 3
-    assert 'a.avi ends after 3 of 5 frames' in log.text
 
 
 @pytest.mark.parametrize(
     ('name', 'message'),
-    [('webcam:77', 'webcam:77 cannot be read'), ('webcam:x', 'webcam:x is no webcam')],
+    [('webcam:77', 'webcam:77 cannot be opened'), ('webcam:x', 'webcam:x does not exist')],
 )
 def test_a_missing_webcam_is_an_error(trained, name, message):
     with pytest.raises(InputError, match=message):

@@ -27,12 +27,13 @@ from PIL import Image, ImageOps
 
 from kapao_mm import register_all_modules
 from kapao_mm.apis import KAPAOInferencer
+from kapao_mm.apis.inputs import open_inputs
+from kapao_mm.apis.predict_files import predict_files
 from kapao_mm.deploy import runtime as runtime_module
 from kapao_mm.deploy.metadata import ModelMetadata
 from kapao_mm.errors import InputError
 from kapao_mm.functional.letterbox import letterbox, resize_and_pad
-from kapao_mm.structures import InferenceSettings
-from kapao_mm.utils.image_files import predict_files
+from kapao_mm.structures import InferenceSettings, Metainfo
 
 SIDE = 64  # of the network input, px
 STEPS = (
@@ -270,13 +271,15 @@ class Readers:
             settings=InferenceSettings(0.5, 0.45, 0.5, 0.45, 0.2, 50, 30000, 300),
             input_size=SIDE,
             square_input=False,
-            categories=[dict(name='mast', keypoint_ids=[0, 1])],
-            keypoint_names=['top', 'base'],
-            flip_pairs=[],
-            sigmas=[0.1, 0.1],
-            skeleton_links=[[0, 1]],
-            keypoint_colors=[(255, 0, 0)] * 2,
-            link_colors=[(0, 255, 0)],
+            metainfo=Metainfo(
+                categories=[dict(name='mast', keypoint_ids=[0, 1])],
+                keypoint_names=['top', 'base'],
+                flip_pairs=[],
+                sigmas=[0.1, 0.1],
+                skeleton_links=[[0, 1]],
+                keypoint_colors=[(255, 0, 0)] * 2,
+                link_colors=[(0, 255, 0)],
+            ),
         )
         one, none = np.zeros(1, np.int64), np.zeros(0, np.int64)
         found = dict(
@@ -316,12 +319,10 @@ class Readers:
 
     def by_runtime(self, given: Any) -> np.ndarray:
         """Reads an image with the runtime, and draws the prediction."""
+        (result,) = self.runtime([given])
+        drawn = result.plot(stages=isinstance(given, Path))
         if isinstance(given, Path):
-            prediction, drawn = self.runtime.predict_file(given, draw_objects=True)
-            assert json.loads(json.dumps(prediction))['image'] == str(given)
-        else:
-            (prediction,) = self.runtime([given])
-            drawn = self.runtime.draw(given, prediction)
+            assert json.loads(result.to_json())['image'] == str(given)
         assert drawn.dtype == np.uint8 and drawn.shape[2] == 3
         return self.seen
 
@@ -352,9 +353,10 @@ class Readers:
         good = sum(case.expected is not None for case in given)
         out, text = folder / 'out', io.StringIO()
         with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
-            complete = predict_files([str(folder)], out, lambda: self.runtime.predict_file)
+            sources = open_inputs(str(folder))
+            counts = predict_files(self.runtime, sources, self.runtime.options(), out)
         written = sorted(path.suffix for path in out.iterdir())
-        assert not complete and written == ['.jpg'] * good + ['.json'] * good, written
+        assert counts.errors and written == ['.jpg'] * good + ['.json'] * good, written
 
 
 def check_annotated_size(rng: Rng, folder: Path) -> None:

@@ -12,9 +12,8 @@ from mmengine.dataset import Compose
 from mmpose.registry import DATASETS
 from PIL import Image
 
-from kapao_mm.apis.inputs import read_images
+from kapao_mm.apis.inputs import open_inputs
 from kapao_mm.datasets.annotations.image_sizes import find_image_faults
-from kapao_mm.deploy.runtime import KAPAORuntime
 from kapao_mm.errors import InputError
 from kapao_mm.functional.pixels import as_bgr
 from kapao_mm.utils.image_files import read_image
@@ -117,24 +116,10 @@ def read_with(photo, **options):
     return Compose([dict(LOAD, **options)])(dict(img_path=str(photo)))['img']
 
 
-def read_in_runtime(photo):
-    """Reads the image as the commands for pictures do that run without the model."""
-
-    class Blind(KAPAORuntime):
-        def __init__(self):
-            self.metadata = type('Metadata', (), dict(keypoint_names=[], categories=[]))
-
-        def __call__(self, images):
-            self.seen = images[0]
-            return [type('Nothing', (), dict(to_dict=lambda *_: {}))]
-
-        def draw(self, image, prediction, draw_objects=False):
-            return image
-
-    runtime = Blind()
-    _, picture = runtime.predict_file(photo)
-    np.testing.assert_array_equal(picture, runtime.seen)
-    return picture
+def read_input(inputs):
+    """Reads the first image as prediction does."""
+    (source,) = open_inputs(inputs)
+    return next(iter(source)).pixels
 
 
 READERS = dict(
@@ -144,11 +129,10 @@ READERS = dict(
     gray=partial(read_with, color_type='grayscale'),
     unchanged=partial(read_with, color_type='unchanged'),
     unchanged_pillow=partial(read_with, color_type='unchanged', imdecode_backend='pillow'),
-    demo_path=lambda photo: next(read_images(str(photo))).pixels,
-    demo_folder=lambda photo: next(read_images(photo.parent)).pixels,
-    demo_pil=lambda photo: next(read_images([Image.open(photo)])).pixels,
+    demo_path=lambda photo: read_input(str(photo)),
+    demo_folder=lambda photo: read_input(photo.parent),
+    demo_pil=lambda photo: read_input([Image.open(photo)]),
     pil=lambda photo: as_bgr(Image.open(photo)),
-    runtime=read_in_runtime,
 )
 
 

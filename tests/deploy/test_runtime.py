@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,16 +22,13 @@ from mmpose.structures import PoseDataSample
 from PIL import Image
 from torch import nn
 
-from kapao_mm.deploy import runtime as module
 from kapao_mm.deploy.metadata import KEY, ModelMetadata
 from kapao_mm.deploy.runtime import KAPAORuntime
 from kapao_mm.engine.weights_only import TORCH_CAN
 from kapao_mm.errors import InputError
-from kapao_mm.functional import drawing
 from kapao_mm.models.kapao import KAPAO
 from kapao_mm.structures import InferenceSettings, Metainfo, Prediction
 from kapao_mm.structures.data_sample import from_data_sample
-from kapao_mm.utils.cli import exit_on_input_error
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
 METADATA = ModelMetadata(
@@ -132,13 +130,17 @@ def picture(width: int = 128, height: int = 128, low: int = 90, high: int = 90) 
     return image
 
 
+def predict(runtime: KAPAORuntime, inputs: Any, **options: Any) -> list[Prediction]:
+    return [result.prediction for result in runtime(inputs, **options)]
+
+
 def test_metadata_is_read_from_the_file(runtime):
     assert json.loads(runtime.metadata.to_json()) == json.loads(METADATA.to_json())
     assert runtime.input_size == 128
 
 
 def test_objects_are_mapped_to_the_image_and_fused_there(runtime):
-    (found,) = runtime([picture(256, 192, low=0, high=255)])  # scale 0.5, 16 px above
+    (found,) = predict(runtime, [picture(256, 192, low=0, high=255)])  # scale 0.5, 16 px above
     np.testing.assert_allclose(found.bboxes, [[40, 28, 120, 188]])
     np.testing.assert_allclose(found.bbox_scores, [1])
     np.testing.assert_allclose(found.pose_keypoints, [[[80, 48], [80, 168]]])
@@ -152,11 +154,11 @@ def test_images_of_all_shapes_come_back_in_their_order(runtime):
     lows = [0, 90, 90, 20, 0, 90, 30]
     highs = [90, 255, 220, 240, 90, 90, 230]
     images = [picture(*size, low, high) for size, low, high in zip(sizes, lows, highs, strict=True)]
-    together = runtime(images)
+    together = predict(runtime, images)
     assert [len(found.bboxes) for found in together] == [high > 200 for high in highs]
     assert [len(found.keypoint_objects.bboxes) for found in together] == [low < 50 for low in lows]
     for found, image in zip(together, images, strict=True):
-        (alone,) = runtime([image])
+        (alone,) = predict(runtime, [image])
         np.testing.assert_equal(vars(found), vars(alone))
 
 
@@ -166,14 +168,15 @@ def test_images_of_one_input_shape_are_one_batch(runtime, monkeypatch):
     monkeypatch.setattr(
         runtime, '_network', lambda batch: (shapes.append(batch.shape), network(batch))[1]
     )
-    runtime([picture(*size) for size in ((128, 128), (256, 100), (64, 60), (512, 200))])
+    images = [picture(*size) for size in ((128, 128), (256, 100), (64, 60), (512, 200))]
+    runtime(images, batch_size=4)
     assert shapes == [(2, 128, 128, 3), (2, 64, 128, 3)]
 
 
 def test_inputs_are_square_if_the_metadata_says_so(tmp_path):
     metadata = METADATA._replace(square_input=True)
     runtime = KAPAORuntime(write_model(tmp_path / 'square.onnx', metadata.to_json()))
-    (found,) = runtime([picture(256, 128, high=255)])  # scale 0.5, 32 px above
+    (found,) = predict(runtime, [picture(256, 128, high=255)])  # scale 0.5, 32 px above
     np.testing.assert_allclose(found.bboxes, [[40, 0, 120, 128]])
     np.testing.assert_allclose(found.pose_keypoints, [[[80, 16], [80, 136]]])
 
@@ -183,7 +186,7 @@ def test_no_images_give_no_predictions(runtime):
 
 
 def test_the_input_size_can_be_changed(model_file):
-    (found,) = KAPAORuntime(model_file, input_size=256)([picture(128, 128, high=255)])
+    (found,) = predict(KAPAORuntime(model_file, input_size=256), [picture(128, 128, high=255)])
     np.testing.assert_allclose(found.bboxes, [[10, 15, 30, 55]])
     for wrong in (100, 0):
         with pytest.raises(InputError, match=f'multiple of 64, got {wrong}'):
@@ -315,15 +318,17 @@ def test_missing_backend_is_named(model_file, monkeypatch):
         KAPAORuntime(model_file)
 
 
-@pytest.mark.parametrize('image', [np.zeros((8, 8, 2), np.uint8), np.zeros((0, 8, 3)), None, 'a'])
+@pytest.mark.parametrize('image', [np.zeros((8, 8, 2), np.uint8), np.zeros((0, 8, 3)), None])
 def test_inputs_that_are_not_images_are_refused(runtime, image):
     with pytest.raises(InputError, match='an image must'):
         runtime([picture(), image])
 
 
-def test_one_image_instead_of_several_is_refused(runtime):
-    with pytest.raises(InputError, match=re.escape('runtime([image])')):
-        runtime(picture())
+def test_one_image_is_predicted_as_a_list_of_one(runtime):
+    image = picture(low=0, high=255)
+    (alone,) = predict(runtime, image)
+    (listed,) = predict(runtime, [image])
+    np.testing.assert_equal(vars(alone), vars(listed))
 
 
 def test_all_kinds_of_images_have_the_same_poses(runtime):
@@ -336,132 +341,68 @@ def test_all_kinds_of_images_have_the_same_poses(runtime):
         image.astype(np.float32),
         Image.fromarray(image[..., 0]),
     ]
-    first, *others = runtime(kinds)
+    first, *others = predict(runtime, kinds)
     assert len(first) == 1
     for other in others:
         np.testing.assert_equal(vars(first), vars(other))
-    for kind in kinds:
-        np.testing.assert_array_equal(runtime.draw(kind, first), runtime.draw(image, first))
+    for result in runtime(kinds):
+        np.testing.assert_array_equal(result.image, image)
 
 
 def test_pictures_are_bgr_with_the_colors_of_the_metadata(runtime):
     image = picture(128, 128, low=0, high=255)
-    (found,) = runtime([image])
-    drawn = runtime.draw(image, found)
+    (result,) = runtime([image])
+    drawn = result.plot(opacity=False)
     assert drawn.shape == image.shape
     assert drawn[46, 42].tolist() == [0, 0, 255]  # a fused keypoint, red
     blue, green, red = drawn[73, 41]  # the link
     assert green > 200 > 50 > max(blue, red)
-    assert runtime.draw(image, found, draw_objects=True).shape[1] == 3 * 128
+    assert result.plot(stages=True).shape[1] == 3 * 128
 
 
-def test_pictures_have_the_names_of_the_metadata(tmp_path, monkeypatch):
-    written = []
-    monkeypatch.setattr(drawing, '_write', lambda canvas, text, *_: written.append(text))
-    categories = [dict(name=name, keypoint_ids=[i]) for i, name in enumerate(('mast', 'car'))]
-    metadata = METADATA._replace(metainfo=replace(METADATA.metainfo, categories=categories))
-    runtime = KAPAORuntime(write_model(tmp_path / 'a.onnx', metadata.to_json()))
-    image = picture(128, 128, low=0, high=255)
-    runtime.draw(image, *runtime([image]), draw_objects=True)
-    assert {'mast 1.00', 'top'} < set(written)
+def test_score_thresholds_can_be_raised_and_fusion_changed(runtime):
+    image = picture(256, 192, low=0, high=240)  # scores 1 of the keypoint object, 0.94 of the pose
+    (found,) = predict(runtime, image)
+    assert (len(found), found.keypoints_fused.sum()) == (1, 1)
+    (found,) = predict(runtime, image, pose_score_thr=0.95)
+    assert (len(found), len(found.keypoint_objects.bboxes)) == (0, 1)
+    (found,) = predict(runtime, image, fusion_distance=0)
+    assert (len(found), found.keypoints_fused.sum()) == (1, 0)
 
 
-@pytest.fixture
-def run(tmp_path, monkeypatch):
-    """Runs the command in a folder of its own; returns its exit code or message."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*args: object) -> str | int | None:
-        monkeypatch.setattr('sys.argv', ['runtime', *map(str, args)])
-        try:
-            with exit_on_input_error():
-                module.main()
-        except SystemExit as stop:
-            return stop.code
-        return None
-
-    return call
-
-
-def test_command_writes_a_picture_and_a_json_file_and_a_line_for_each_image(
-    run, model_file, tmp_path, capsys
-):
-    (tmp_path / 'in').mkdir()
-    cv2.imwrite('in/a.png', picture(256, 192, low=0, high=255))
-    cv2.imwrite('in/b.png', picture(64, 64))
-    assert run(model_file, 'in', '--objects', '--threads', 1) is None
-    assert capsys.readouterr().out.splitlines() == [
-        'in/a.png: 1 poses, 1 keypoint objects, 1 fused -> outputs/runtime/a.jpg',
-        'in/b.png: 0 poses, 0 keypoint objects, 0 fused -> outputs/runtime/b.jpg',
-        f'pictures and JSON are in {tmp_path / "outputs/runtime"}',
-    ]
-    assert json.loads(Path('outputs/runtime/a.json').read_text()) == {
-        'image': 'in/a.png',
-        'width': 256,
-        'height': 192,
-        'keypoint_names': ['top', 'base'],
-        'poses': [
-            {
-                'bbox': [40, 28, 120, 188],
-                'score': 1,
-                'keypoints': [[84, 60, 1], [80, 168, 0]],
-                'fused': [True, False],
-            }
-        ],
-        'keypoint_objects': [{'bbox': [72, 48, 96, 72], 'score': 1, 'type': 'top'}],
-    }
-    assert cv2.imread('outputs/runtime/a.jpg').shape[1] == 3 * 256
-
-
-def test_command_takes_an_input_size_and_goes_on_after_a_broken_image(run, model_file, capsys):
-    cv2.imwrite('a.png', picture(128, 128, high=255))
-    Path('broken.png').write_text('no image')
-    options = ('--input-size', 256, '--out-dir', 'out')
-    assert run(model_file, 'missing.png', 'broken.png', 'a.png', *options) == 1
-    assert json.loads(Path('out/a.json').read_text())['poses'][0]['bbox'] == [10, 15, 30, 55]
-    errors = capsys.readouterr().err.splitlines()
-    assert 'missing.png does not exist' in errors[0]
-    assert 'broken.png cannot be read as an image' in errors[1]
-
-
-def test_the_command_passes_threads_and_precision_to_the_runtime(run, tmp_path):
-    cv2.imwrite('a.png', picture())
-    model = write_model(tmp_path / 'm.onnx')
-    assert 'threads must be at least 1, got 0' in run(
-        model, 'a.png', '--out-dir', 'o', '--threads', 0
-    )
-    end = run(model, 'a.png', '--out-dir', 'o', '--precision', 'bfloat16')
-    assert 'onnxruntime has float32 only' in end
-
-
-def test_the_command_ends_with_one_line_if_the_model_is_missing(run):
-    cv2.imwrite('a.png', picture())
-    assert re.fullmatch(
-        r'error: model file .*no\.onnx does not exist', run('no.onnx', 'a.png', '--out-dir', 'o')
-    )
+@pytest.mark.parametrize(
+    ('name', 'value', 'message'),
+    [
+        ('pose_score_thr', 0.001, 'pose_score_thr is at least .* got 0.001: export it again with'),
+        ('pose_iou_thr', 0.9, 'pose_iou_thr is .* got 0.9: export it again with --cfg-options'),
+        ('pose_score', 0.9, 'pose_score is no setting; did you mean pose_score_thr'),
+        ('fusion_distance', -1, 'fusion_distance must be a number of px, 0 or more, got -1'),
+        ('keypoint_score_thr', float('nan'), 'keypoint_score_thr must be a number from 0 to 1'),
+    ],
+)
+def test_settings_that_the_file_does_not_allow_are_refused(runtime, name, value, message):
+    with pytest.raises(InputError, match=message):
+        runtime(picture(), **{name: value})
 
 
 ALONE = """
-import sys
+import runpy, sys
 others = ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmpose', 'mmdet', 'onnx', 'scipy')
 sys.modules.update(dict.fromkeys((*others, 'pycocotools', 'xtcocotools', 'matplotlib')))
-import cv2
-from kapao_mm.deploy import runtime
-model, image = sys.argv[1:3]
-found = runtime.KAPAORuntime(model)
-(prediction,) = found([cv2.imread(image)])
-assert found.draw(cv2.imread(image), prediction, draw_objects=True).any()
-runtime.main()
+sys.argv[0] = 'kapao predict'
+runpy.run_path('tools/demo.py', run_name='__main__')
 """
 
 
 @pytest.mark.slow
-def test_the_runtime_needs_neither_torch_nor_mmpose(model_file, tmp_path, repo):
+def test_predicting_with_an_exported_file_needs_neither_torch_nor_mmpose(
+    model_file, tmp_path, repo
+):
     image = tmp_path / 'a.png'
     cv2.imwrite(str(image), picture(128, 128, low=0, high=255))
     out = tmp_path / 'out'
     done = subprocess.run(
-        [sys.executable, '-c', ALONE, model_file, image, '--out-dir', out],
+        [sys.executable, '-c', ALONE, image, '--model', model_file, '--out-dir', out],
         cwd=repo,
         capture_output=True,
         text=True,
@@ -539,7 +480,7 @@ def test_real_images_have_the_poses_of_pytorch(
     WRITERS[format_name](model, metadata, path)
     samples = ('ap10k_sample', 'crowdpose_sample')
     files = [f for name in samples for f in sorted((shared_dir / 'data' / name).glob('*.jpg'))]
-    predictions = KAPAORuntime(path)([cv2.imread(str(file)) for file in files])
+    predictions = predict(KAPAORuntime(path), files)
     num_fused = 0
     for file, found in zip(files, predictions, strict=True):
         sample = predict_in_torch(model, file, input_size)

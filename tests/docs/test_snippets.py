@@ -21,6 +21,7 @@ import torch
 from mmpose.registry import MODELS
 
 from kapao_mm.command import TOOLS
+from kapao_mm.datasets import read_metainfo
 from kapao_mm.datasets.toy import draw_scene
 from kapao_mm.utils.config import load_config
 
@@ -180,7 +181,10 @@ def write_checkpoint(path: Path) -> None:
         torch.nn.init.zeros_(conv.weight)
         bias = torch.nn.init.zeros_(conv.bias).detach().view(head.num_anchors, -1)
         bias[:, 4] = bias[:, 5 + label] = score
-    torch.save({'state_dict': model.state_dict()}, path)
+    cfg = load_config(path.stem)
+    metainfo = read_metainfo(cfg.train_dataloader.dataset.metainfo)
+    meta = dict(cfg=cfg.pretty_text, dataset_meta=metainfo)
+    torch.save({'state_dict': model.state_dict(), 'meta': meta}, path)
 
 
 @pytest.fixture(scope='module')

@@ -21,7 +21,7 @@ for combination in "${combinations[@]}"; do
     environment=$folder/$version python=$folder/$version/bin/python
     "python$version" -m venv "$environment"
     "$python" -m pip install --quiet --disable-pip-version-check onnxruntime "$numpy" "$opencv" "$folder"/kapao_mm-*.whl
-    (cd "$folder" && "$python" -m kapao_mm.deploy.runtime "$@" --out-dir "$folder/out-$version" >"$folder/log") ||
+    (cd "$folder" && "$environment/bin/kapao" predict "${@:2}" --model "$1" --out-dir "$folder/out-$version" >"$folder/log") ||
         { cat "$folder/log"; exit 1; }
     "$python" - "$folder"/out-3.10 "$folder/out-$version" <<'PYTHON'
 import json, sys

@@ -29,8 +29,8 @@ CONFIG
 options=(--cfg-options "data_root=toys" input_size=128 max_epochs=1)
 kapao train mine.py --work-dir run "${options[@]}" >train.log
 kapao test mine.py run/epoch_1.pth --work-dir run "${options[@]}" >test.log
-kapao predict toys/val2017/*.jpg --config mine.py --checkpoint run/epoch_1.pth --out-dir pictures
+kapao predict toys/val2017/*.jpg --model run/epoch_1.pth --out-dir pictures
 kapao export mine.py run/epoch_1.pth --format onnx --out model.onnx --cfg-options input_size=128
-python -m kapao_mm.deploy.runtime model.onnx toys/val2017/*.jpg --out-dir runtime
+kapao predict toys/val2017/*.jpg --model model.onnx --out-dir runtime
 kapao train kapao_n_toy --work-dir named "${options[@]}" train_dataloader.batch_size=4 >named.log
 ls run named pictures runtime

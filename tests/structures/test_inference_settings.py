@@ -11,7 +11,7 @@ NAMES = [field.name for field in fields(InferenceSettings)]
 
 
 def test_settings_of_a_use_are_those_of_evaluation_with_its_changes():
-    base = dict.fromkeys(NAMES, 0.5)
+    base = dict.fromkeys(NAMES, 1)
     test_cfg = base | dict(validation=dict(pose_score_thr=0.01), demo=dict(max_objects=9))
     found = {use: asdict(InferenceSettings.from_test_cfg(test_cfg, use)) for use in USES}
     assert found == dict(
@@ -58,3 +58,19 @@ def test_an_option_of_the_command_line_reaches_every_use_that_does_not_state_it(
 )
 def test_one_suppression_serves_equal_iou_thresholds(inference_settings, changes, shared):
     assert inference_settings(**changes).shares_one_nms == shared
+
+
+@pytest.mark.parametrize(
+    ('name', 'value'),
+    [
+        *((name, value) for name in NAMES[:5] for value in (-0.1, 1.1, float('nan'), '0.5', True)),
+        *(('fusion_distance', value) for value in (-1, float('nan'), None)),
+        *((name, value) for name in NAMES[6:] for value in (0, 1.5, float('inf'))),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_named(name, value):
+    good = dict.fromkeys(NAMES, 1)
+    with pytest.raises(InputError, match=f'^{name} must be a (whole )?number.*, got '):
+        InferenceSettings(**good | {name: value})
+    with pytest.raises(InputError, match=f'^{name} must be'):
+        InferenceSettings(**good).changed(**{name: value})

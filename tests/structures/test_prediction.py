@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kapao_mm.errors import InputError
-from kapao_mm.structures import KeypointObjects, Prediction
+from kapao_mm.structures import KeypointObjects, Metainfo, Prediction
 
 
 def prediction(**changes) -> Prediction:
@@ -27,14 +27,19 @@ def prediction(**changes) -> Prediction:
     return replace(one, **changes)
 
 
+def metainfo(names, categories) -> Metainfo:
+    return Metainfo(categories, list(names), *([] for _ in range(5)))
+
+
 def test_keypoints_with_a_score_are_fused():
     np.testing.assert_array_equal(prediction().keypoints_fused, [[True, False]])
 
 
 def test_dict_has_every_number_in_order():
     categories = [dict(name='cat', keypoint_ids=[0, 1])]
-    found = prediction().to_dict('x/a.jpg', (120, 90), ['nose', 'tail'], categories)
+    found = prediction().to_dict('x/a.jpg', (120, 90), metainfo(['nose', 'tail'], categories))
     expected = {
+        'version': 1,
         'image': 'x/a.jpg',
         'width': 120,
         'height': 90,
@@ -66,7 +71,7 @@ def test_dict_has_the_keypoints_of_each_category():
     )
     names = ['cat/nose', 'car/hood', 'car/wheel']
     categories = [dict(name='cat', keypoint_ids=[0]), dict(name='car', keypoint_ids=[1, 2])]
-    found = two.to_dict('a.jpg', (120, 90), names, categories)
+    found = two.to_dict('a.jpg', (120, 90), metainfo(names, categories))
     assert found['keypoint_names'] == {'cat': ['cat/nose'], 'car': ['car/hood', 'car/wheel']}
     car, cat = found['poses']
     assert (car['category'], cat['category']) == ('car', 'cat')
@@ -77,19 +82,23 @@ def test_dict_has_the_keypoints_of_each_category():
 
 def test_numbers_are_rounded():
     third = prediction(bboxes=np.full((1, 4), 1 / 3))
-    found = third.to_dict('a', (1, 1), ['a', 'b'], [dict(name='c', keypoint_ids=[0, 1])])
+    found = third.to_dict('a', (1, 1), metainfo('ab', [dict(name='c', keypoint_ids=[0, 1])]))
     assert found['poses'][0]['bbox'] == [0.3333] * 4
 
 
 def test_dict_of_no_poses_is_empty():
     nobody = prediction(keypoint_objects=KeypointObjects(*np.zeros((3, 0))))[:0]
-    found = nobody.to_dict('a', (9, 9), ['a', 'b'], [dict(name='c', keypoint_ids=[0, 1])])
+    found = nobody.to_dict('a', (9, 9), metainfo('ab', [dict(name='c', keypoint_ids=[0, 1])]))
     assert found['poses'] == found['keypoint_objects'] == []
 
 
 def two_poses() -> Prediction:
     one = prediction()
-    poses = {k: np.concatenate((v, v * 2)) for k, v in vars(one).items() if k != 'keypoint_objects'}
+    poses = {
+        k: np.concatenate((v, v * 2)).astype(v.dtype)
+        for k, v in vars(one).items()
+        if isinstance(v, np.ndarray)
+    }
     return replace(one, **poses | dict(labels=np.array([0, 1])))
 
 
@@ -101,6 +110,14 @@ def test_an_index_selects_poses_and_keeps_the_keypoint_objects(index):
     for name in ('bboxes', 'bbox_scores', 'labels', 'keypoints', 'keypoint_scores'):
         np.testing.assert_array_equal(getattr(second, name), getattr(two, name)[1:])
     assert second.keypoint_objects is two.keypoint_objects
+
+
+def test_track_ids_go_with_their_poses_and_into_the_dict():
+    tracked = replace(two_poses(), track_ids=np.array([7, 3]))
+    assert tracked[1].track_ids.tolist() == [3]
+    categories = [dict(name='cat', keypoint_ids=[0, 1]), dict(name='dog', keypoint_ids=[])]
+    found = tracked.to_dict('a', (9, 9), metainfo('ab', categories))
+    assert [pose['track_id'] for pose in found['poses']] == [7, 3]
 
 
 def test_poses_before_fusion_have_the_keypoints_of_the_pose_objects():
@@ -143,7 +160,7 @@ def test_box_without_keypoints_has_empty_lists_and_its_category():
         keypoints_visible=np.array([[False, False]]),
     )
     categories = [dict(name='cat', keypoint_ids=[0, 1]), dict(name='ball', keypoint_ids=[])]
-    found = ball.to_dict('a.jpg', (120, 90), ['nose', 'tail'], categories)
+    found = ball.to_dict('a.jpg', (120, 90), metainfo(['nose', 'tail'], categories))
     expected = dict(bbox=[1, 2, 30, 40.5], score=0.9, keypoints=[], fused=[], category='ball')
     assert found['poses'] == [expected]
     assert found['keypoint_names']['ball'] == []

@@ -46,7 +46,7 @@ def run(demo, config, checkpoint, tmp_path, monkeypatch):
 
     def call(*images, **flags):
         flags = {'config': config, 'checkpoint': checkpoint, 'device': 'cpu', **flags}
-        argv = ['demo.py', *map(str, images), '--cfg-options', 'input_size=128']
+        argv = ['demo.py', *map(str, images), '--input-size', '128']
         for flag, value in flags.items():
             argv += [f'--{flag.replace("_", "-")}', *([] if value is True else [str(value)])]
         monkeypatch.setattr('sys.argv', argv)
@@ -70,20 +70,23 @@ def write_image(path: Path, width: int = 120) -> Path:
 def test_every_image_gets_a_picture_a_json_file_and_a_line(run, tmp_path, capsys):
     images = [write_image(tmp_path / 'in/a.jpg'), write_image(tmp_path / 'in/b.png')]
     assert run(*images) == 0
-    out = tmp_path / 'outputs/demo'
+    out = tmp_path / 'outputs/predict'
     assert sorted(path.name for path in out.iterdir()) == ['a.jpg', 'a.json', 'b.jpg', 'b.json']
     assert json.loads((out / 'b.json').read_text())['image'] == str(images[1])
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-3] == (f'{images[0]}: 0 poses, 0 keypoint objects, 0 fused -> outputs/demo/a.jpg')
-    assert lines[-1] == f'pictures and JSON are in {out}'
+    assert (
+        lines[-4] == f'{images[0]}: 0 poses, 0 keypoint objects, 0 fused -> outputs/predict/a.jpg'
+    )
+    assert re.fullmatch(r'2 images in .* s, .* per second: reading .* %, network .* %.*', lines[-2])
+    assert lines[-1] == f'results are in {out}'
 
 
 @pytest.mark.slow
 def test_flags_change_thresholds_and_panels(run, tmp_path, capsys):
     image = write_image(tmp_path / 'in/a.jpg')
     assert run(image, score_thr=0.2, objects=True, amp=True) == 0
-    assert ' 0 poses' not in capsys.readouterr().out.splitlines()[-2]
-    assert cv2.imread('outputs/demo/a.jpg').shape[1] == 3 * 120
+    assert ' 0 poses' not in capsys.readouterr().out.splitlines()[-3]
+    assert cv2.imread('outputs/predict/a.jpg').shape[1] == 3 * 120
 
 
 def test_images_with_the_same_name_do_not_overwrite_each_other(run, tmp_path):
@@ -96,7 +99,7 @@ def test_broken_and_missing_images_are_reported_and_the_others_predicted(run, tm
     broken = tmp_path / 'broken.jpg'
     broken.write_text('no image')
     good = write_image(tmp_path / 'good.jpg')
-    assert run('missing.jpg', broken, good, good, out_dir='o') == 1
+    assert run('missing.jpg', broken, good, good, out_dir='o') == '2 failed: see the errors above'
     assert sorted(path.name for path in Path('o').iterdir()) == ['good.jpg', 'good.json']
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith('error: ')]
     assert len(errors) == 2 and 'missing.jpg' in errors[0] and 'broken.jpg' in errors[1]
@@ -104,8 +107,8 @@ def test_broken_and_missing_images_are_reported_and_the_others_predicted(run, tm
 
 def test_a_folder_without_images_is_reported(run, tmp_path, capsys):
     (tmp_path / 'empty').mkdir()
-    assert run('empty') == 1
-    assert f'error: folder {tmp_path / "empty"} has no images' in capsys.readouterr().err
+    assert run('empty') == '1 failed: see the errors above'
+    assert f'error: folder {tmp_path / "empty"} has no images or videos' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -113,10 +116,10 @@ def test_a_folder_without_images_is_reported(run, tmp_path, capsys):
     [
         ({'config': 'no.py'}, r'config file .*no\.py does not exist'),
         ({'checkpoint': 'no.pth'}, r'checkpoint no\.pth does not exist \(looked at /.*no\.pth\)'),
-        ({'device': 'nonsense'}, r'--device nonsense cannot be used'),
-        ({'score_thr': 30}, r'--score-thr 30\.0 is not between 0 and 1'),
-        ({'out_dir': 'in/a.jpg'}, r'--out-dir in/a\.jpg cannot be created: File exists'),
-        ({'out_dir': 'in'}, r'--out-dir in contains images'),
+        ({'device': 'nonsense'}, r'device nonsense cannot be used'),
+        ({'score_thr': 30}, r'pose_score_thr must be a number from 0 to 1, got 30'),
+        ({'out_dir': 'in/a.jpg'}, r'folder .*in/a\.jpg cannot be written to: File exists'),
+        ({'batch_size': 0}, r'batch_size must be at least 1, got 0'),
     ],
 )
 def test_wrong_flags_are_reported_in_one_line(run, tmp_path, flags, message):
@@ -139,3 +142,12 @@ def test_a_downloaded_checkpoint_with_code_is_refused_in_one_line(run, tmp_path,
     assert end.startswith('error: ') and 'cannot be read safely' in end
     assert not (tmp_path / 'ran').exists()
     assert not list(Path('o').glob('*'))
+
+
+@pytest.mark.slow
+def test_flags_choose_files_layers_and_settings(run, tmp_path):
+    image = write_image(tmp_path / 'in/a.jpg')
+    flags = dict(write='csv', draw='legend', hide='boxes', categories='coco', fusion_distance=0)
+    assert run(image, score_thr=0.1, batch_size=2, **flags) == 0
+    rows = (tmp_path / 'outputs/predict/poses.csv').read_text().splitlines()
+    assert rows[0].startswith('image,frame,time,track_id,category,score,x1') and len(rows) > 1

@@ -84,7 +84,7 @@ def test_an_openvino_file_finds_what_the_model_finds(run_tool, checkpoint, capfd
     assert report['files'] == f'{path} and {path.with_suffix(".bin")}'
     assert (report['use'], report['image']) == ('demo', 'drawn people')
     assert int(report['poses']) > 0 < int(report['points'])
-    assert report['next'] == f'python -m kapao_mm.deploy.runtime {path} IMAGE...'
+    assert report['next'] == f'kapao predict IMAGE... --model {path}'
     runtime = KAPAORuntime(path)
     assert runtime.metadata.config == 'kapao_n_toy'
     assert runtime.metadata.input_size == 128

@@ -19,8 +19,9 @@ from torch.nn import functional
 
 from kapao_mm import __version__
 from kapao_mm.engine import check_checkpoint
+from kapao_mm.engine.stored_config import read_stored_config
 from kapao_mm.engine.weights_only import TORCH_CAN, load_weights_only
-from kapao_mm.utils.config import load_config
+from kapao_mm.utils.config import letterbox_settings, load_config
 
 TOOL = 'model_converters/official_to_mm.py'
 ANCHORS = [
@@ -238,6 +239,10 @@ def test_meta_describes_the_model_and_its_source(run_tool, save, tmp_path):
     path, out = save(model=release), tmp_path / 'out.pth'
     assert run_tool(TOOL, path, out) is None
     found = load_weights_only(out)
+    stored = read_stored_config(found, str(out))  # enough to predict
+    found['meta'].pop('cfg')
+    assert letterbox_settings(stored) == (1280, False)
+    check_checkpoint(out, MODELS.build(stored.model))
     dataset_meta = found['meta'].pop('dataset_meta')
     assert [*dataset_meta['keypoint_id2name'].values()] == release.names[1:]
     assert found['meta'] == dict(
@@ -280,6 +285,9 @@ def test_command_sets_unusual_sizes_and_anchors(
         4, 1, 1
     )
     torch.testing.assert_close(model.head.anchors, anchors)
+    stored = MODELS.build(read_stored_config(load_weights_only(out), str(out)).model)
+    torch.testing.assert_close(stored.head.anchors, anchors)
+    check_checkpoint(out, stored)
     assert ('anchors differ' in text) == ('anchors' in sizes)
 
 

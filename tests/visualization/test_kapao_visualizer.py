@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from mmengine.structures import InstanceData
+from mmengine.visualization import MLflowVisBackend
 from mmpose.engine.hooks import PoseVisualizationHook
 from mmpose.registry import VISUALIZERS
 from mmpose.structures import PoseDataSample, merge_data_samples
@@ -140,6 +141,33 @@ def test_images_smaller_than_their_titles_and_labels_are_drawn(shape):
     assert picture.shape[1] == 3 * shape[1]
 
 
+def test_boxes_can_have_one_color_for_all_categories():
+    assert at(draw(visualizer(bbox_color=(9, 8, 7)), sample()), (40, 120)) == (9, 8, 7)
+
+
+def test_keypoints_are_numbered_on_request(monkeypatch):
+    written = []
+    monkeypatch.setattr(drawing.Labels, 'write', lambda _, texts, *__: written.append(texts[0]))
+    draw(visualizer(), sample(), show_kpt_idx=True)
+    assert written == ['0.90', '0', '1']
+
+
+def test_mlflow_gets_names_of_files_and_others_get_name_and_step():
+    class MLflow(MLflowVisBackend):
+        def __init__(self):
+            self.names = []
+
+        def add_image(self, name, image, step=0):
+            self.names.append((name, step))
+
+    drawer = visualizer()
+    mlflow, other = MLflow(), type('Other', (), dict(add_image=MLflow.add_image, names=[]))()
+    drawer._vis_backends = dict(mlflow=mlflow, other=other)
+    draw(drawer, sample(), step=3)
+    assert mlflow.names == [('x_3.png', 3)]
+    assert other.names == [('x', 3)]
+
+
 def test_draws_without_metainfo():
     picture = draw(KAPAOVisualizer(draw_objects=True), sample())
     assert picture.shape[1] == 3 * IMAGE.shape[1]
@@ -205,7 +233,7 @@ def test_samples_without_annotations_have_an_empty_ground_truth(metainfo):
 
 def test_poses_of_several_categories_are_named(monkeypatch):
     written = []
-    monkeypatch.setattr(drawing, '_write', lambda canvas, text, *_: written.append(text))
+    monkeypatch.setattr(drawing.Labels, 'write', lambda _, texts, *__: written.append(texts[0]))
     found = sample([0.9, 0.8])
     found.pred_instances.labels = np.array([1, 0])
     for names, expected in (

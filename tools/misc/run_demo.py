@@ -114,7 +114,7 @@ def main() -> None:
     begin(4)
     images = sorted(map(str, (DATA / 'val2017').glob('*.jpg')))[:NUM_PICTURES]
     where = ['--out-dir', str(PICTURES), '--objects']
-    run('pictures.log', 'demo.py', *images, '--config', CONFIG, '--checkpoint', checkpoint, *where)
+    run('pictures.log', 'demo.py', *images, '--model', checkpoint, *where)
 
     kapao = os.path.relpath(Path(sys.executable).parent / 'kapao')
     print(f"""
@@ -124,7 +124,8 @@ checkpoint  {checkpoint}
 took {(time.monotonic() - start) / 60:.1f} min; to train again from the start, remove {WORK}
 
 Next:
-  your own image      {kapao} predict IMAGE --config {CONFIG} --checkpoint {checkpoint}
+  your own images     {kapao} predict IMAGE_OR_VIDEO... --model {checkpoint}
+  in the browser      {kapao} demo --model {checkpoint}
   your own dataset    {kapao} new-dataset COCO_KEYPOINTS.json --images FOLDER
   released weights    {kapao} convert kapao_s_coco.pt kapao_s_coco.pth""")
 

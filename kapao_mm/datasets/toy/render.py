@@ -30,6 +30,14 @@ def render(background: np.ndarray, figures: Sequence[Figure]) -> tuple[np.ndarra
         The image, (h, w, 3) uint8 BGR, and for each visible figure an annotation in COCO's format
         without ``id`` and ``image_id``.
     """
+    image, annotations = render_all(background, figures)
+    return image, [annotation for annotation in annotations if annotation]
+
+
+def render_all(
+    background: np.ndarray, figures: Sequence[Figure]
+) -> tuple[np.ndarray, list[dict | None]]:
+    """Does what :func:`render` does, with an annotation of None for each hidden figure."""
     canvas = cv2.resize(background, None, fx=OVERSAMPLING, fy=OVERSAMPLING)
     ids = np.zeros(background.shape[:2], np.uint16)  # part id of each pixel; 0 is background
     owner, shown = [-1], [()]  # index of the figure, and keypoints, of each part id
@@ -43,9 +51,8 @@ def render(background: np.ndarray, figures: Sequence[Figure]) -> tuple[np.ndarra
     owners = np.array(owner)[ids]
     masks = [owners == number for number in range(len(figures))]
     annotations = [
-        _annotation(mask, figure.keypoints, np.where(mask, ids, 0), shown)
+        _annotation(mask, figure.keypoints, np.where(mask, ids, 0), shown) if mask.any() else None
         for mask, figure in zip(masks, figures, strict=True)
-        if mask.any()
     ]
     return image, annotations
 
