@@ -72,6 +72,16 @@ def test_frames_of_a_video_have_numbers_and_times(make_video):
         assert len({frame.identity for frame in got}) == 4
 
 
+def test_broken_video_has_no_size_and_yields_its_fault(tmp_path):
+    (source,) = open_inputs(tmp_path / 'no.mp4')
+    assert source.kind == 'images'  # nothing is known of it
+    (tmp_path / 'a.mp4').write_bytes(b'no video')
+    (source,) = open_inputs(tmp_path / 'a.mp4')
+    assert (source.fps, source.size, source.total, source.duration) == (None,) * 4
+    (error,) = source
+    assert 'a.mp4 cannot be read' in str(error)
+
+
 def test_every_and_fps_choose_frames_of_videos_not_images(save, make_video):
     given = [save('a.png'), save('b.png'), make_video(frames=10)]
     assert [f.frame for f in frames(given, every=5)] == [None, None, 0, 5]
