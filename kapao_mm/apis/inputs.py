@@ -317,7 +317,9 @@ class _Opener:
                 yield error, str(inputs), str(inputs)
         elif isinstance(inputs, int) and not isinstance(inputs, bool):
             yield _Camera(inputs, *self._choice)
-        elif isinstance(inputs, Iterable) and not isinstance(inputs, np.ndarray | Image.Image):
+        elif isinstance(inputs, Iterable) and not (
+            isinstance(inputs, bytes) or hasattr(inputs, 'shape')
+        ):
             yield _Lazy(inputs, self)
         else:
             number = next(self._numbers)

@@ -167,7 +167,8 @@ class VideoReader:
 
     def _failure(self, what: str, error: Exception) -> InputError:
         reason = getattr(error, 'strerror', None) or str(error)
-        if '://' in self.name and monotonic() - self._asked > 0.9 * TIMEOUT:
+        waited = '://' in self.name and monotonic() - self._asked > 0.9 * TIMEOUT
+        if waited or isinstance(error, self._av.error.ExitError):
             reason = f'no data within {TIMEOUT:g} s'
         return InputError(f'video {self.name} {what}: {reason}')
 
@@ -353,7 +354,7 @@ class VideoWriter:
         check_writable(self.path.with_suffix(self.path.suffix.lower()), self.SUFFIXES)
         if not 0 < fps < math.inf:
             raise InputError(f'fps must be positive, got {fps}')
-        self._rate = Fraction(fps).limit_denominator(1001)
+        self._rate = max(Fraction(fps).limit_denominator(1001), Fraction(1, 1001))
         self._options = {'preset': preset, 'crf': str(crf)}
         self._opened = ExitStack()  # the temporary file
         self._container: Any = None
@@ -392,7 +393,6 @@ class VideoWriter:
         seconds = self.count / self._rate if time is None else time
         frame.pts = self._last = max(round(seconds * TICKS), self._last + 1)
         frame.time_base = Fraction(1, TICKS)
-        frame.duration = round(TICKS / self._rate)
         self._encoder.put(frame)
         self.count += 1
 

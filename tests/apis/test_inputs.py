@@ -1,5 +1,6 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 import itertools
+import re
 import socket
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from kapao_mm.apis import inputs as module
@@ -147,14 +149,14 @@ def test_files_of_another_kind_are_one_error(tmp_path, name, content, message):
         ('', 'has no image or video|does not exist'),
         (object(), 'an image must be a numpy array or a PIL image'),
         (1.5, 'an image must be a numpy array or a PIL image'),
+        (b'\xff\xd8', 'an image must be a numpy array or a PIL image'),
+        (torch.zeros(4, 4, 3), 'an image must be a numpy array or a PIL image'),
         (None, 'an image must be a numpy array or a PIL image'),
         (np.zeros((2, 3, 4, 5, 6)), 'must have the shape'),
     ],
 )
 def test_what_cannot_be_read_is_one_error(given, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    import re
-
     assert re.search(message, fault(given))
 
 

@@ -1,10 +1,13 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+import gc
+import resource
 import signal
 import subprocess
 import sys
 import wave
 from fractions import Fraction
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -346,3 +349,20 @@ def test_next_encoder_is_taken_and_named_if_the_best_is_missing(
     write(tmp_path / 'a.mp4', [picture] * 3)
     assert 'mpeg4' in caplog.text
     assert len(list(VideoReader(tmp_path / 'a.mp4'))) == 3
+
+
+@pytest.mark.slow
+def test_reading_keeps_memory_flat(make_video):
+    """Also while no garbage is collected: frames must not be part of reference cycles."""
+    statm = Path('/proc/self/statm')
+    if not statm.exists():
+        pytest.skip('memory is measured on Linux only')
+    path, used = make_video(frames=300, size=(640, 480), turned=(90, False)), []
+    gc.disable()
+    try:
+        for number, _, _ in VideoReader(path):
+            if number in (100, 299):
+                used.append(int(statm.read_text().split()[1]) * resource.getpagesize())
+    finally:
+        gc.enable()
+    assert used[1] - used[0] < 30e6  # 200 frames have 90 MB as yuv420p
