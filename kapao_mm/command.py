@@ -12,6 +12,7 @@ TOOLS = {  # name: script, what it does
     'train': ('train.py', 'train a model'),
     'test': ('test.py', 'evaluate a model on a dataset'),
     'predict': ('demo.py', 'predict poses in images, videos and streams'),
+    'demo': ('web_demo.py', 'predict images and videos on a page in the browser'),
     'export': ('deployment/export.py', 'write an ONNX, OpenVINO, TorchScript or TensorRT file'),
     'convert': (
         'model_converters/official_to_mm.py',

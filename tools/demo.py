@@ -91,13 +91,12 @@ def parse_args() -> argparse.Namespace:
 if __name__ == '__main__':
     parse_args()  # before the slow imports below, so that --help is fast
 
-from kapao_mm.functional.drawing_style import Layers
-
 from kapao_mm.apis import load_predictor
 from kapao_mm.apis.inputs import open_inputs
 from kapao_mm.apis.predict_files import predict_files
 from kapao_mm.apis.predictor import Predictor
 from kapao_mm.errors import InputError
+from kapao_mm.functional.drawing_style import Layers
 
 
 def load_model(args: argparse.Namespace) -> Predictor:
@@ -145,7 +144,8 @@ def main() -> None:
         predictor, sources, options, args.out_dir, args.write, choose_layers(args), args.show
     )
     print(counts.summary())
-    print(f'results are in {args.out_dir.absolute()}')
+    if counts.done:
+        print(f'results are in {args.out_dir.absolute()}')
     if counts.interrupted:
         sys.exit('interrupted: the files are complete up to here')
     if counts.errors:

@@ -23,7 +23,7 @@ default_hooks = dict(
     ),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     # None: draws in each validation if `vis_backends` below has more than LocalVisBackend
-    visualization=dict(type='PictureHook', enable=None, interval=5, max_pictures=8),
+    visualization=dict(type='PictureHook', enable=None, interval=5, max_pictures=4),
     check_keypoints=dict(type='CheckKeypointsHook'),
     epoch_seed=dict(type='EpochSeedHook'),
     finite_loss=dict(type='FiniteLossHook', on_non_finite='stop'),  # or 'skip'

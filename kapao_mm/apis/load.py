@@ -1,6 +1,7 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 """Loads a model from the file of a checkpoint or of an exported model."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,8 @@ def load_predictor(
         from kapao_mm.deploy.runtime import KAPAORuntime
 
         return KAPAORuntime(model, 'bfloat16' if amp else 'float32', threads)
+    # Waiting threads of torch would keep the cores from the threads that read and write.
+    os.environ.setdefault('GOMP_SPINCOUNT', '10000')
     try:
         import torch
 

@@ -41,6 +41,7 @@ from .writers import TABLE_NAMES, TABLES, ResultWriter, VideoJSONWriter
 FORMATS = ('pictures', 'json', *TABLES)
 WAITING = 4  # results that wait to be drawn and written
 DEFAULT_LAYERS = Layers()
+WINDOW = 'KAPAO'  # title
 
 
 @dataclass
@@ -102,6 +103,8 @@ def predict_files(
             display to show pictures on.
     """
     check_folder(folder)
+    if show:
+        _check_display()
     counts, start = Counts(), time.perf_counter()
     try:
         with _progress() as progress, ExitStack() as stack:
@@ -112,10 +115,13 @@ def predict_files(
                 writer = TABLES[name](folder / TABLE_NAMES[name])
                 shared.tables.append(stack.enter_context(writer))
             for source in sources:
-                task = progress.add_task(source.name, total=source.total)
-                for _ in _predict_source(predictor, source, options, shared):
-                    progress.advance(task)
-                progress.remove_task(task)
+                try:
+                    task = progress.add_task(source.name, total=source.total)
+                    for _ in _predict_source(predictor, source, options, shared):
+                        progress.advance(task)
+                    progress.remove_task(task)
+                except InputError as error:  # the next source may be better
+                    shared.fail(str(error))
     except KeyboardInterrupt:
         counts.interrupted = True
     counts.total = time.perf_counter() - start
@@ -166,7 +172,7 @@ def _predict_source(
                 counts.done += 1
                 start = time.perf_counter()
                 if shared.show:  # windows belong to the main thread
-                    _show(source.name, output.write(result))
+                    _show(output.write(result))
                 else:
                     writing.put(result)
                 counts.seconds['drawing and writing'] += time.perf_counter() - start
@@ -277,7 +283,9 @@ def _check_place(folder: Path, source: str) -> None:
     if os.path.exists(source) and os.path.realpath(folder) == os.path.dirname(
         os.path.realpath(source)
     ):
-        raise InputError(f'{folder} has {source} itself: write the results to another folder')
+        raise InputError(
+            f'{source} is in the folder of the results, {folder}: write them to another folder'
+        )
 
 
 def _progress() -> Progress:
@@ -292,15 +300,26 @@ def _progress() -> Progress:
     )
 
 
-def _show(name: str, picture: np.ndarray) -> None:
-    """Shows a picture in a window; the key q or Esc ends the run."""
+def _check_display() -> None:
+    """Raises InputError if no window can be opened.
+
+    OpenCV ends the process on Linux if it is built with Qt and there is no display.
+    """
+    windowless = sys.platform == 'linux' and not {'DISPLAY', 'WAYLAND_DISPLAY'} & set(os.environ)
     try:
-        cv2.imshow(name, picture)
-        key = cv2.waitKey(1)
-    except cv2.error as error:
+        if not windowless:
+            cv2.namedWindow(WINDOW, cv2.WINDOW_NORMAL)
+    except cv2.error:  # of opencv-python-headless
+        windowless = True
+    if windowless:
         raise InputError(
             'pictures cannot be shown: there is no display, or this OpenCV was built without '
             'windows (opencv-python-headless)'
-        ) from error
-    if key in (ord('q'), 27):
+        )
+
+
+def _show(picture: np.ndarray) -> None:
+    """Shows a picture in a window; the key q or Esc ends the run."""
+    cv2.imshow(WINDOW, picture)
+    if cv2.waitKey(1) in (ord('q'), 27):
         raise KeyboardInterrupt

@@ -21,7 +21,7 @@ REFERENCE_SIDE = 400  # longer image side, px, that line widths and radii refer 
 RADIUS_OF_PERSON = 0.016  # largest keypoint radius, as a fraction of the box's longer side
 WIDTH_OF_PERSON = 0.009  # largest line width, likewise
 LETTERS_OF_PERSON = 0.12  # largest letters, likewise
-CROWD = 20  # people; with more of them lines and keypoints become smaller
+CROWD = 15  # people; with more of them lines and keypoints become smaller
 MIN_WIDTH, MIN_RADIUS = 1.0, 1.5  # px
 BOX_WIDTH = 0.6  # width of boxes, as a fraction of the width of the skeleton's lines
 DEFAULT_LAYERS = Layers()
@@ -60,7 +60,7 @@ def draw_prediction(
     if layers.pose_objects:
         draw_plain_skeletons(canvas, prediction, style, widths / 2)
     if layers.keypoint_objects and prediction.keypoint_objects is not None:
-        _draw_keypoint_objects(canvas, prediction.keypoint_objects, style)
+        _draw_keypoint_objects(canvas, prediction.keypoint_objects, style, BOX_WIDTH)
     for i in reversed(people) if layers.boxes else ():
         _draw_box(canvas, prediction.bboxes[i], colors[i], BOX_WIDTH * widths[i])
     draw_figures(canvas, prediction, style, layers, widths, radii)
@@ -143,8 +143,11 @@ def side_by_side(panels: dict[str, np.ndarray]) -> np.ndarray:
     return np.concatenate(titled, axis=1)
 
 
-def _draw_keypoint_objects(canvas: np.ndarray, objects: KeypointObjects, style: Style) -> None:
-    width = BOX_WIDTH * style.line_width * _scale(canvas)
+def _draw_keypoint_objects(
+    canvas: np.ndarray, objects: KeypointObjects, style: Style, width: float = 1
+) -> None:
+    """Draws boxes of a width, as a fraction of the width of lines."""
+    width *= style.line_width * _scale(canvas)
     for i in np.argsort(objects.scores):
         color = _color(style.keypoint_colors, objects.labels[i])
         _draw_box(canvas, objects.bboxes[i], color, width)
@@ -164,17 +167,17 @@ def _write_labels(
     style: Style,
     layers: Layers,
 ) -> None:
-    """Writes category, track and score of each pose, and names of keypoints on request."""
+    """Writes the track of each pose, category and score at its box, and names of keypoints."""
     labels = Labels(canvas, prediction.keypoints[prediction.keypoints_visible])
     letters = letter_size(canvas)
     several = len(style.category_names) > 1
     for i, box in enumerate(prediction.bboxes):
         tracked = layers.ids and prediction.track_ids is not None and prediction.track_ids[i] > 0
         name = f'#{prediction.track_ids[i]}' if tracked else ''
-        category = style.category_names[prediction.labels[i]] if several else ''
-        score = f'{prediction.bbox_scores[i]:.2f}' if layers.scores else ''
+        category = style.category_names[prediction.labels[i]] if several and layers.boxes else ''
+        score = f'{prediction.bbox_scores[i]:.2f}' if layers.scores and layers.boxes else ''
         texts = [' '.join(filter(None, words)) for words in ((category, name, score), (name,))]
-        if layers.boxes and texts[0]:
+        if texts[0]:
             size = round(min(letters, LETTERS_OF_PERSON * sizes[i]))
             labels.write([text for text in texts if text], size, colors[i], box)
     for i, keypoints in enumerate(prediction.keypoints if layers.names else ()):
@@ -187,10 +190,7 @@ def _write_labels(
 def _legend(prediction: Prediction, style: Style, layers: Layers) -> list[tuple[Color, bool, str]]:
     """Returns color, whether the symbol is filled, and text of each line of the legend."""
     gray = (160, 160, 160)
-    lines = [
-        (gray, True, 'from a keypoint object'),
-        (gray, False, 'from the pose object'),
-    ]
+    lines = [(gray, True, 'from a keypoint object'), (gray, False, 'from the pose object')]
     if style.side_colors:
         sides = ('left side of the body', 'right side of the body')
         lines = [(c, True, text) for c, text in zip(style.side_colors, sides, strict=True)] + lines

@@ -12,7 +12,7 @@ from kapao_mm.structures import Prediction
 from .drawing_style import Layers, Style
 
 EDGE = 1  # px of dark edge around lines and keypoints
-EDGED = 1.8  # px; thinner lines have no edge, which would cover more than the line
+EDGED = 1.5  # px; thinner lines have no edge, which would cover more than the line
 HOLLOW = 0.6  # radius of the white center of a hollow keypoint, as a fraction of its radius
 OPACITY = ((0.0, 0.8), (0.35, 1.0))  # scores, and how opaque they are
 OPAQUE = 2**7  # times 255 it fits into 16 bits

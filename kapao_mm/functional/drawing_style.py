@@ -38,8 +38,8 @@ class Layers:
         skeleton: Lines between keypoints.
         keypoints: Keypoints, filled if a keypoint object was fused, hollow if only the pose object
             regressed them.
-        scores: Score of each pose, in its label.
-        ids: Number of the track of each pose, in its label. With it, boxes have colors of tracks.
+        scores: Score of each pose, at its box.
+        ids: Number of the track of each pose. With it, boxes have colors of tracks.
         names: Names of keypoints. Those without room are left out.
         pose_objects: Thin white skeletons as regressed by the pose objects, before fusion.
         keypoint_objects: Boxes of the keypoint objects.
@@ -103,7 +103,8 @@ class Style(NamedTuple):
         """Returns the style with the names, skeleton and colors of a metainfo.
 
         The metainfo's colors are kept if no left keypoint type has the color of a right one.
-        Otherwise left becomes green, right orange and the rest blue, as in MMPose's metainfos.
+        Otherwise, in categories with left and right, left becomes green, right orange and the rest
+        blue, as in most of MMPose's metainfos.
 
         Args:
             metainfo: Names, skeleton and RGB colors.
@@ -113,12 +114,13 @@ class Style(NamedTuple):
         colors, links = _tuples(metainfo.keypoint_colors), _tuples(metainfo.link_colors)
         left, right = _sides(names, metainfo.flip_pairs)
         if {colors[i] for i in left} & {colors[i] for i in right}:
-            colors = [
-                LEFT if i in left else RIGHT if i in right else MIDDLE for i in range(len(names))
-            ]
-            links = [
-                colors[a] if colors[a] == colors[b] else MIDDLE for a, b in metainfo.skeleton_links
-            ]
+            categories = [set(c['keypoint_ids']) for c in metainfo.categories]
+            for ids in (ids for ids in categories if ids & left):
+                for i in ids:
+                    colors[i] = LEFT if i in left else RIGHT if i in right else MIDDLE
+                for link, (a, b) in enumerate(metainfo.skeleton_links):
+                    if a in ids:
+                        links[link] = colors[a] if colors[a] == colors[b] else MIDDLE
         sides = [{colors[i] for i in side} for side in (left, right)]
         clear = all(len(side) == 1 for side in sides)
 
@@ -163,12 +165,12 @@ def _face_types(names: Sequence[str], categories: Sequence[Sequence[int]]) -> li
 
     A category without such types has those of head and neck.
     """
-    words = [
-        {word.lower() for word in re.findall('[A-Z]?[a-z]+|[A-Z]+', name.rpartition('/')[2])}
-        for name in names
-    ]
+    words = {
+        i: {word.lower() for word in re.findall('[A-Z]?[a-z]+|[A-Z]+', name.rpartition('/')[2])}
+        for i, name in enumerate(names)
+    }
     found = []
     for ids in categories:
-        face = [i for i in ids if words[i] & FACE_WORDS]
-        found += face or [i for i in ids if words[i] & HEAD_WORDS]
+        face = [i for i in ids if words.get(i, set()) & FACE_WORDS]
+        found += face or [i for i in ids if words.get(i, set()) & HEAD_WORDS]
     return found

@@ -2,6 +2,7 @@
 """Writes labels into a picture, where they cover little, and a legend."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 
 import cv2
@@ -16,6 +17,7 @@ LABEL = 10**6  # marks cells with a label, which no other may cover
 DARK: Color = (24, 24, 24)
 BRIGHT: Color = (255, 255, 255)
 MAX_STRETCH = 10  # largest ratio of an image's sides at which the longer side sets all sizes
+SYSTEM_FONTS = ('NotoSansCJK-Regular.ttc', 'msyh.ttc', 'Arial Unicode.ttf', 'DejaVuSans.ttf')
 LARGEST_LEGEND = 0.6  # as a fraction of the picture's sides
 
 
@@ -108,7 +110,7 @@ def tag(text: str, size: int, color: Color, letters: Color | None = None) -> np.
     Returns:
         The label, (h, w, 3) uint8, about 1.3 times as high as the letters.
     """
-    font = _font(size)
+    font = _font(size, text.isascii())
     pad = max(1, size // 5)
     width, height = round(font.getlength(text)) + 2 * pad, round(1.3 * size)
     mask = Image.new('L', (width, height))
@@ -177,5 +179,9 @@ def reference_side(image: np.ndarray) -> int:
 
 
 @lru_cache(maxsize=64)
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def _font(size: int, ascii_only: bool) -> ImageFont.FreeTypeFont:
+    """Returns Pillow's font, or for other than ASCII, which it lacks, a font of the system."""
+    for file in () if ascii_only else SYSTEM_FONTS:
+        with suppress(OSError):
+            return ImageFont.truetype(file, size)
     return ImageFont.load_default(size)

@@ -2,5 +2,6 @@
 """Contains the visualizer, which draws pose objects, keypoint objects and fused poses."""
 
 from .kapao_visualizer import KAPAOVisualizer
+from .mlflow_backend import KAPAOMLflowVisBackend
 
-__all__ = ['KAPAOVisualizer']
+__all__ = ['KAPAOMLflowVisBackend', 'KAPAOVisualizer']

@@ -10,7 +10,6 @@ import cv2
 import mmcv
 import numpy as np
 from mmengine.dist import master_only
-from mmengine.visualization import MLflowVisBackend
 from mmpose.registry import VISUALIZERS
 from mmpose.structures import PoseDataSample
 from mmpose.visualization import PoseLocalVisualizer
@@ -66,16 +65,6 @@ class KAPAOVisualizer(PoseLocalVisualizer):
         if name is None:
             name = f'visualizer {len(cls._instance_dict)}'
         return super().get_instance(name, **kwargs)
-
-    @master_only
-    def add_image(self, name: str, image: np.ndarray, step: int = 0) -> None:
-        """Passes a picture, RGB (h, w, 3) uint8, to the visual backends.
-
-        MLflow takes the format from the name, and keeps only one picture of each name.
-        """
-        for backend in self._vis_backends.values():
-            of_step = isinstance(backend, MLflowVisBackend)
-            backend.add_image(f'{name}_{step}.png' if of_step else name, image, step)
 
     @master_only
     def add_datasample(

@@ -107,7 +107,7 @@ def test_the_folder_of_the_images_is_never_written_to(predictor, folder, capsys)
     before = sorted(os.listdir(folder))
     counts = predict_files(predictor, open_inputs(str(folder)), predictor.options(), folder)
     assert counts.errors == 2
-    assert 'write the results to another folder' in capsys.readouterr().err
+    assert 'write them to another folder' in capsys.readouterr().err
     assert sorted(os.listdir(folder)) == before
 
 
@@ -182,23 +182,44 @@ def test_an_interrupted_video_is_complete_up_to_there(run, video, tmp_path, pred
     assert len(list(VideoReader(tmp_path / 'out/walk.mp4'))) == 5
 
 
-def test_without_a_display_nothing_is_shown(run, folder, monkeypatch):
+def test_without_a_display_nothing_is_shown(run, folder, tmp_path, monkeypatch):
+    for name in ('DISPLAY', 'WAYLAND_DISPLAY'):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr('sys.platform', 'linux')
+    with pytest.raises(InputError, match='there is no display'):
+        run(str(folder), show=True)
+    assert written(tmp_path) == []
+
+
+def test_an_opencv_without_windows_is_said(run, folder, monkeypatch):
     def fail(*args):
         raise cv2.error('not implemented')
 
-    monkeypatch.setattr(cv2, 'imshow', fail)
-    with pytest.raises(InputError, match='there is no display'):
+    monkeypatch.setenv('DISPLAY', ':0')
+    monkeypatch.setattr(cv2, 'namedWindow', fail)
+    with pytest.raises(InputError, match='opencv-python-headless'):
         run(str(folder), show=True)
 
 
-def test_shown_pictures_are_drawn_in_the_main_thread_until_q(run, folder, monkeypatch, tmp_path):
+def test_shown_pictures_are_drawn_until_q(run, folder, monkeypatch, tmp_path):
     shown = []
+    monkeypatch.setenv('DISPLAY', ':0')
+    monkeypatch.setattr(cv2, 'namedWindow', lambda *args: None)
     monkeypatch.setattr(cv2, 'imshow', lambda name, picture: shown.append(picture))
     monkeypatch.setattr(cv2, 'waitKey', lambda delay: ord('q'))
     counts = run(str(folder), show=True, formats=['json'])
     assert counts.interrupted and len(shown) == 1
     assert (shown[0] != cv2.imread(str(folder / 'a.png'))).any()
     assert written(tmp_path) == ['a.json']
+
+
+def test_a_broken_video_does_not_stop_the_next_source(run, folder, tmp_path, capsys):
+    pytest.importorskip('av', reason='the package av is optional')
+    (tmp_path / 'broken.mp4').write_bytes(b'no video')
+    counts = run([tmp_path / 'broken.mp4', folder / 'a.png'])
+    assert (counts.done, counts.errors) == (1, 1)
+    assert 'broken.mp4' in capsys.readouterr().err
+    assert written(tmp_path) == ['a.jpg', 'a.json']
 
 
 def test_tracks_are_drawn_and_written(run, video, tmp_path, predictor):

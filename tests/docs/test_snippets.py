@@ -6,6 +6,7 @@ Other blocks are run in a folder with stand-ins for the files that they name.
 """
 
 import argparse
+import json
 import re
 import runpy
 import shlex
@@ -20,6 +21,7 @@ import tomllib
 import torch
 from mmpose.registry import MODELS
 
+from kapao_mm.apis.video import VideoWriter
 from kapao_mm.command import TOOLS
 from kapao_mm.datasets import read_metainfo
 from kapao_mm.datasets.toy import draw_scene
@@ -194,6 +196,9 @@ def stand_ins(tmp_path_factory, load_file) -> Path:
     for seed, name in enumerate(['a.jpg', 'b.jpg']):
         image, _ = draw_scene(np.random.default_rng(seed), image_size=(320, 240))
         cv2.imwrite(str(folder / name), image)
+    with VideoWriter(folder / 'street.mp4', fps=25) as writer:
+        for _ in range(3):
+            writer.write(image)
     write_checkpoint(folder / 'kapao_s_coco.pth')
     load_file('tests/deploy/test_runtime.py').write_model(folder / 'toy.onnx')
     return folder
@@ -211,3 +216,15 @@ def test_python_runs(snippet, stand_ins, monkeypatch):
         printed = []
         exec(compile(code, snippet.page, 'exec'), {'print': lambda *values: printed.append(values)})
         assert bool(printed) == ('print(' in snippet.text)  # loops have something to do
+
+
+@pytest.mark.slow
+def test_the_notebook_runs(stand_ins, monkeypatch):
+    monkeypatch.chdir(stand_ins)
+    notebook = json.loads((REPO / 'docs/notebooks/predict.ipynb').read_text())
+    names: dict = {}
+    for cell in notebook['cells']:
+        assert not cell.get('outputs'), 'save the notebook without outputs'
+        if cell['cell_type'] == 'code':
+            exec(''.join(cell['source']), names)
+    assert len(names['result']) > 0 and Path('poses.mp4').stat().st_size > 0

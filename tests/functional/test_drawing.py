@@ -160,6 +160,7 @@ def test_boxes_have_the_color_of_the_category_or_of_the_track():
         (['mast'], [12], {'scores': False}, '#12'),
         (['mast'], [0], {}, '0.87'),
         (['mast'], [12], {'ids': False}, '0.87'),
+        (['mast'], [12], {'boxes': False}, '#12'),
     ],
 )
 def test_labels_tell_category_track_and_score(written, categories, ids, layers, text):
@@ -211,7 +212,7 @@ def test_a_crowd_has_thinner_lines():
         picture = draw_prediction(IMAGE, poses(*[(200, 80)] * count), STYLE, layers)
         return int((picture != IMAGE).any(-1).sum())
 
-    assert painted(60) < 0.8 * painted(20) == 0.8 * painted(1)
+    assert painted(60) < 0.8 * painted(15) == 0.8 * painted(1)
 
 
 def test_a_box_without_keypoints_is_drawn():

@@ -1,4 +1,6 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+from dataclasses import replace
+
 import pytest
 
 from kapao_mm.functional.drawing_style import LEFT, MIDDLE, RIGHT, Style
@@ -53,6 +55,14 @@ def test_colors_that_tell_the_sides_apart_are_kept_and_bgr_on_request():
     assert style.side_colors == [(6, 5, 4), (9, 8, 7)]
     assert style.box_colors[0] == Style.from_metainfo(info).box_colors[0][::-1]
     assert style.track_colors[1] == Style.from_metainfo(info).track_colors[1][::-1]
+
+
+def test_categories_without_sides_keep_their_colors():
+    categories = [dict(name='x', keypoint_ids=[0, 1]), dict(name='y', keypoint_ids=[2, 3])]
+    info = metainfo(['l_eye', 'r_eye', 'top', 'base'], [[1, 2, 3]] * 4, [[0, 1]], categories)
+    style = Style.from_metainfo(replace(info, skeleton_links=[[0, 1], [2, 3]]))
+    assert list(style.keypoint_colors) == [LEFT, RIGHT, (1, 2, 3), (1, 2, 3)]
+    assert list(style.link_colors) == [MIDDLE, (9, 9, 9)]
 
 
 def test_the_legend_has_no_sides_if_there_are_none_or_each_has_several_colors():

@@ -9,7 +9,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from mmengine.structures import InstanceData
-from mmengine.visualization import MLflowVisBackend
 from mmpose.engine.hooks import PoseVisualizationHook
 from mmpose.registry import VISUALIZERS
 from mmpose.structures import PoseDataSample, merge_data_samples
@@ -152,22 +151,6 @@ def test_keypoints_are_numbered_on_request(monkeypatch):
     assert written == ['0.90', '0', '1']
 
 
-def test_mlflow_gets_names_of_files_and_others_get_name_and_step():
-    class MLflow(MLflowVisBackend):
-        def __init__(self):
-            self.names = []
-
-        def add_image(self, name, image, step=0):
-            self.names.append((name, step))
-
-    drawer = visualizer()
-    mlflow, other = MLflow(), type('Other', (), dict(add_image=MLflow.add_image, names=[]))()
-    drawer._vis_backends = dict(mlflow=mlflow, other=other)
-    draw(drawer, sample(), step=3)
-    assert mlflow.names == [('x_3.png', 3)]
-    assert other.names == [('x', 3)]
-
-
 def test_draws_without_metainfo():
     picture = draw(KAPAOVisualizer(draw_objects=True), sample())
     assert picture.shape[1] == 3 * IMAGE.shape[1]
@@ -241,7 +224,9 @@ def test_poses_of_several_categories_are_named(monkeypatch):
         (['cat'], {'0.90', '0.80'}),
     ):
         drawer = visualizer()
-        drawer.set_dataset_meta(META | dict(categories=[dict(name=name) for name in names]))
+        drawer.set_dataset_meta(
+            META | dict(categories=[dict(name=n, keypoint_ids=[0, 1]) for n in names])
+        )
         written.clear()
         draw(drawer, found)
         assert set(written) == expected

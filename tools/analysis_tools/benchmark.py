@@ -24,6 +24,7 @@ MODULES = {  # of kapao_mm.analysis
     'postprocess': 'postprocess_speed',
     'train': 'train_speed',
     'train-parts': 'train_parts',
+    'video': 'video_speed',
 }
 
 
@@ -43,6 +44,9 @@ def parse_args() -> argparse.Namespace:
     )
     add_train_options(add_command('train', 'Measure training with each switch for speed or memory'))
     add_part_options(add_command('train-parts', 'Measure the parts of data loading, and the loss'))
+    add_video_options(
+        add_command('video', 'Compare predicting a video with the network alone, and watch memory')
+    )
     return parser.parse_args()
 
 
@@ -141,6 +145,27 @@ def add_part_options(parser: argparse.ArgumentParser) -> None:
     )
     add_number(parser, '--people', 3, 'in an image of the loss')
     add_number(parser, '--runs', 30, 'measured runs of the loss')
+
+
+def add_video_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of ``video``."""
+    parser.add_argument('video', help='video file')
+    parser.add_argument(
+        'models', nargs='+', metavar='MODEL', help='checkpoints (.pth) and exported models'
+    )
+    parser.add_argument('--amp', action='store_true', help='half precision; bfloat16 on a CPU')
+    add_number(parser, '--batch-size', 1, 'frames of a batch')
+    parser.add_argument('--input-size', type=positive, help="longer side, px [the model's]")
+    parser.add_argument('--threads', type=positive, help="of the CPU [each library's choice]")
+    add_number(parser, '--repeat', 1, 'times that the video is predicted')
+    parser.add_argument(
+        '--write',
+        nargs='+',
+        default=('pictures', 'json'),
+        choices=('pictures', 'json', 'jsonl', 'csv', 'coco'),
+        help='what is written [pictures json]',
+    )
+    parser.add_argument('--track', action='store_true', help='follow people')
 
 
 def main() -> None:

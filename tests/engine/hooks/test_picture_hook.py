@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from mmengine.structures import InstanceData
+from mmengine.visualization import LocalVisBackend
 from mmpose.structures import PoseDataSample
 
 from kapao_mm.datasets import read_metainfo
@@ -62,7 +63,7 @@ def draw(tmp_path, samples):
         getattr(hook, f'before_{stage}_epoch')(runner)
         for index, batch in enumerate((samples[:2], samples[2:])):
             getattr(hook, f'after_{stage}_iter')(runner, index, {}, batch)
-        files = (tmp_path / hook.out_dir).rglob('*')
+        files = (tmp_path / hook.out_dir).rglob('*') if hook.out_dir else []
         return sorted(str(f.relative_to(hook.out_dir)) for f in files if f.is_file())
 
     return run
@@ -102,6 +103,61 @@ def test_unwritable_folder_is_reported_before_the_run(draw, tmp_path):
     (tmp_path / 'file').write_text('')
     with pytest.raises(InputError, match='folder .*file/a cannot be written to'):
         draw(hook=PictureHook(enable=True, out_dir=str(tmp_path / 'file/a')))
+
+
+class Backend:
+    """Keeps name, step and size of each picture."""
+
+    def __init__(self):
+        self.pictures = []
+
+    def add_image(self, name, picture, step):
+        self.pictures.append((name, step, picture.shape[1::-1]))
+
+
+@pytest.fixture
+def backend():
+    """A visual backend of the current visualizer, beside the local one."""
+    backend = Backend()
+    backends = KAPAOVisualizer.get_current_instance()._vis_backends
+    backends['other'] = backend
+    yield backend
+    backends.clear()
+
+
+def test_visual_backends_get_the_first_pictures_of_each_epoch(draw, backend):
+    hook = PictureHook(enable=None, interval=2, max_pictures=2)
+    draw(hook=hook, epoch=1)
+    draw(hook=hook, epoch=2)
+    names = ['val_1', 'val_2']
+    expected = [(name, epoch, (80, 60)) for epoch in (1, 2) for name in names]
+    assert backend.pictures == expected
+
+
+def test_pictures_of_tests_go_to_visual_backends(draw, backend):
+    draw('test', hook=PictureHook(enable=None, interval=5), epoch=0)
+    assert backend.pictures == [('test_1', 0, (80, 60))]
+
+
+def test_the_ground_truth_is_beside_the_prediction(draw, backend, samples):
+    poses = samples[0].pred_instances
+    samples[0].gt_instances = InstanceData(
+        bboxes=poses.bboxes, keypoints=poses.keypoints, keypoints_visible=poses.keypoints_visible
+    )
+    draw(hook=PictureHook(enable=None, interval=1, max_pictures=2))
+    (_, _, (width, height)), (*_, alone) = backend.pictures
+    assert width == 160 and height > 60
+    assert alone == (80, 60)  # the second image has no ground truth
+
+
+def test_the_local_backend_alone_gets_no_pictures_unless_asked(draw, backend, tmp_path):
+    backends = KAPAOVisualizer.get_current_instance()._vis_backends
+    backends.clear()
+    local = backends['local'] = LocalVisBackend(str(tmp_path / 'local'))
+    draw(hook=PictureHook(enable=None))
+    assert not list((tmp_path / 'local').rglob('*.png'))
+    draw(hook=PictureHook(enable=True), epoch=3)
+    assert [p.name for p in Path(local._img_save_dir).iterdir()] == ['val_1_3.png']
 
 
 def test_full_disk_is_reported_and_leaves_no_partial_file(draw, tmp_path, monkeypatch):
