@@ -163,6 +163,8 @@ class VideoReader:
         try:
             return self._av.open(self.name, options=options, timeout=TIMEOUT if is_remote else None)
         except (self._av.FFmpegError, OSError, ValueError) as error:
+            if isinstance(error, self._av.error.InvalidDataError | self._av.error.EOFError):
+                error.strerror = 'it is no video, or its end is missing'
             raise self._failure('cannot be read', error) from error
 
     def _failure(self, what: str, error: Exception) -> InputError:

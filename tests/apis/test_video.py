@@ -138,7 +138,7 @@ def test_frames_before_an_error_have_their_times(make_video, monkeypatch):
     [
         (None, 'does not exist'),
         (b'', 'is empty'),
-        (b'no video' * 100, 'cannot be read: Invalid data'),
+        (b'no video' * 100, 'cannot be read: it is no video, or its end is missing'),
     ],
 )
 def test_files_that_are_no_videos_are_refused_by_name(tmp_path, content, fault):
@@ -152,7 +152,7 @@ def test_files_that_are_no_videos_are_refused_by_name(tmp_path, content, fault):
 def test_video_without_its_index_is_refused(make_video):
     path = make_video(movflags=None)
     path.write_bytes(path.read_bytes()[:-300])
-    with pytest.raises(InputError, match='cannot be read'):
+    with pytest.raises(InputError, match='its end is missing'):
         VideoReader(path)
 
 
