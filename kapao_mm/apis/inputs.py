@@ -147,28 +147,41 @@ class _Device(Source):
         super().__init__(name, kind)
         self._opened: Any = None
         self._fault: InputError | None = None
+        self._facts: dict[str, Any] | None = None  # also known after the end
+
+    total = property(lambda self: self._fact('total'))
+    fps = property(lambda self: self._fact('fps'))
+    size = property(lambda self: self._fact('size'))
+    duration = property(lambda self: self._fact('duration'))
 
     def _open(self) -> Any:
+        raise NotImplementedError
+
+    def _describe(self, opened: Any) -> dict[str, Any]:
         raise NotImplementedError
 
     def _frames(self, opened: Any) -> Iterator[Frame]:
         raise NotImplementedError
 
-    def _ask(self) -> Any:
-        """Returns the opened video or camera, or None if it cannot be opened."""
+    def _fact(self, name: str) -> Any:
+        if self._facts is None:
+            self._try_to_open()
+        return self._facts.get(name)
+
+    def _try_to_open(self) -> None:
         if self._opened is None and self._fault is None:
             try:
                 self._opened = self._open()
+                self._facts = self._describe(self._opened)
             except InputError as error:
-                self._fault = error
-        return self._opened
+                self._fault, self._facts = error, {}
 
     def __iter__(self) -> Iterator[Frame | InputError]:
         try:
-            opened = self._ask()
+            self._try_to_open()
             if self._fault is not None:
                 raise self._fault
-            yield from self._frames(opened)
+            yield from self._frames(self._opened)
         except InputError as error:
             yield error
         finally:
@@ -187,13 +200,11 @@ class _Video(_Device):
         super().__init__(name, kind)
         self._choice = dict(every=every, fps=fps)
 
-    total = property(lambda self: getattr(self._ask(), 'total', None))
-    fps = property(lambda self: getattr(self._ask(), 'fps', None))
-    size = property(lambda self: getattr(self._ask(), 'size', None))
-    duration = property(lambda self: getattr(self._ask(), 'duration', None))
-
     def _open(self) -> VideoReader:
         return VideoReader(self.name, **self._choice, live=self.kind == 'live')
+
+    def _describe(self, opened: VideoReader) -> dict[str, Any]:
+        return {name: getattr(opened, name) for name in ('total', 'fps', 'size', 'duration')}
 
     def _frames(self, opened: VideoReader) -> Iterator[Frame]:
         for number, seconds, pixels in opened:
@@ -206,19 +217,6 @@ class _Camera(_Device):
     def __init__(self, index: int, every: int, fps: float | None) -> None:
         super().__init__(f'webcam:{index}', 'live')
         self._index, self._choice = index, FrameChoice(every, fps)
-
-    @property
-    def fps(self) -> float | None:
-        """Returns the rate that the camera says."""
-        camera = self._ask()
-        return camera and self._choice.rate(camera.get(cv2.CAP_PROP_FPS) or 30.0)
-
-    @property
-    def size(self) -> tuple[int, int] | None:
-        """Returns the size that the camera says."""
-        sides = cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT
-        camera = self._ask()
-        return camera and tuple(int(camera.get(side)) for side in sides)
 
     def _open(self) -> cv2.VideoCapture:
         log = cv2.utils.logging
@@ -233,6 +231,11 @@ class _Camera(_Device):
                 'user read it?'
             )
         return camera
+
+    def _describe(self, opened: cv2.VideoCapture) -> dict[str, Any]:
+        sides = cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT
+        size = tuple(int(opened.get(side)) for side in sides)
+        return dict(fps=self._choice.rate(opened.get(cv2.CAP_PROP_FPS) or 30.0), size=size)
 
     def _frames(self, opened: cv2.VideoCapture) -> Iterator[Frame]:
         start = None

@@ -84,6 +84,13 @@ def test_broken_video_has_no_size_and_yields_its_fault(tmp_path):
     assert 'a.mp4 cannot be read' in str(error)
 
 
+def test_what_is_known_of_a_video_is_known_after_its_end(make_video, monkeypatch):
+    (source,) = open_inputs(make_video(frames=3))
+    assert len(list(source)) == 3
+    monkeypatch.setattr(module, 'VideoReader', None)  # it is not opened again, as a camera would be
+    assert (source.fps, source.size, source.total) == (25, (64, 48), 3)
+
+
 def test_every_and_fps_choose_frames_of_videos_not_images(save, make_video):
     given = [save('a.png'), save('b.png'), make_video(frames=10)]
     assert [f.frame for f in frames(given, every=5)] == [None, None, 0, 5]
