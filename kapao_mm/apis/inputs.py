@@ -342,28 +342,19 @@ class _Opener:
     def _files(self, place: str) -> Iterator[Source | _Item]:
         """Yields the files at a path or pattern; of a folder the images come first."""
         found = find_files(place, (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES), 'image or video')
-        if osp.isdir(place):
+        if osp.isdir(place) and isinstance(found[0], Path):
             _warn_of_others(place, len(found))
-            found.sort(
-                key=lambda path: isinstance(path, Path) and path.suffix.lower() in VIDEO_SUFFIXES
-            )
+            found.sort(key=lambda path: path.suffix.lower() in VIDEO_SUFFIXES)
         for path in found:
             try:
                 if isinstance(path, InputError):
                     raise path
-                is_video = _is_video(path)
+                if _is_video(path):
+                    yield _Video(str(path), 'video', *self._choice)
+                else:
+                    yield path, str(path), osp.abspath(path)
             except InputError as error:
                 yield error, place, place
-                continue
-            yield (
-                _Video(str(path), 'video', *self._choice)
-                if is_video
-                else (
-                    path,
-                    str(path),
-                    osp.abspath(path),
-                )
-            )
 
 
 def _warn_of_others(folder: str, used: int) -> None:

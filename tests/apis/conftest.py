@@ -149,8 +149,6 @@ def make_video(tmp_path) -> Callable[..., Path]:
                 if ratio is not None:
                     stream.codec_context.sample_aspect_ratio = ratio
                 if turned is not None:
-                    if not hasattr(stream, 'set_display_rotation'):
-                        pytest.skip('PyAV before 18 does not write rotations')
                     stream.set_display_rotation(turned[0], hflip=turned[1])
             for time in times:
                 for stream in container.streams.video:
