@@ -44,7 +44,7 @@ MAY_MOVE = ('.gif', '.png', '.tif', '.tiff', '.webp')  # files that can have sev
 HEIC = (b'heic', b'heix', b'hevc', b'heim', b'mif1', b'msf1')  # the pictures of phones
 VIDEO_STARTS = re.compile(  # of the formats of VIDEO_SUFFIXES
     rb'.{4}(ftyp|moov|mdat|wide|free)|\x1aE\xdf\xa3|RIFF.{4}AVI |OggS|FLV|\x30\x26\xb2\x75'
-    rb'|G.{187}G|.{4}G.{191}G|\0\0\1[\xb3\xba]|\0\0\0\1',
+    rb'|G.{187}G|.{4}G.{191}G|\0\0\x01[\xb3\xba]|\0\0\0\x01',
     re.DOTALL,
 )
 

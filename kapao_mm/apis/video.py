@@ -297,6 +297,7 @@ class _Clock:
         self._step = step  # s, for frames without a time stamp
         self._offset = None if start is None else -start / 1e6
         self._last: float | None = None
+        self._behind = False  # whether the last time stamp was too early
 
     def __call__(self, stamp: float | None) -> float:
         following = 0.0 if self._last is None else self._last + self._step
@@ -306,12 +307,13 @@ class _Clock:
         if self._offset is None or (self._last is None and stamp + self._offset < 0):
             self._offset = -stamp
         time = stamp + self._offset
-        if self._last is not None and time <= self._last:
-            if time < self._last - 1:  # streams that were joined
-                self._offset += following - time
-                time = following
-            else:  # damaged
-                time = self._last + min(self._step, 0.001)
+        behind = self._last is not None and time <= self._last
+        if behind and self._behind and time < self._last - 1:  # streams that were joined
+            self._offset += following - time
+            time = following
+        elif behind:  # after damage single frames come late
+            time = self._last + min(self._step, 0.001)
+        self._behind = behind
         self._last = time
         return time
 

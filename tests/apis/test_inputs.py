@@ -133,6 +133,13 @@ def test_video_with_a_wrong_suffix_is_read_as_a_video(make_video, tmp_path, kind
     assert [frame.frame for frame in found] == list(range(20))
 
 
+@pytest.mark.parametrize('start', [b'\0\0\1\xba', b'\0\0\1\xb3', b'\0\0\0\1', b'0&\xb2u'])
+def test_start_of_other_videos_is_known(tmp_path, start):
+    (tmp_path / 'clip').write_bytes(start + bytes(400))
+    (source,) = open_inputs(tmp_path / 'clip')
+    assert source.kind == 'video'
+
+
 @pytest.mark.parametrize(
     ('name', 'content', 'message'),
     [
