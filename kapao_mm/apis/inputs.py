@@ -10,7 +10,6 @@ from collections.abc import Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPException, HTTPResponse
 from itertools import count
-from mimetypes import guess_type
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.error import HTTPError
@@ -27,7 +26,6 @@ from kapao_mm.utils.image_files import (
     IMAGE_SUFFIXES,
     decode_image,
     find_files,
-    find_images,
     read_image,
 )
 
@@ -36,7 +34,6 @@ from .video import TIMEOUT, VIDEO_SUFFIXES, FrameChoice, VideoReader
 logger = logging.getLogger(__name__)
 
 _Item = tuple[Any, str, Hashable]  # an image, or the error of a missing one; name, identity
-ImageLike = str | Path | np.ndarray | Image.Image
 
 LIVE_SCHEMES = ('rtmp', 'rtmps', 'rtp', 'rtsp', 'rtsps', 'srt', 'tcp', 'udp')
 PLAYLISTS = ('.m3u8', '.mpd')
@@ -47,7 +44,7 @@ MAY_MOVE = ('.gif', '.png', '.tif', '.tiff', '.webp')  # files that can have sev
 HEIC = (b'heic', b'heix', b'hevc', b'heim', b'mif1', b'msf1')  # the pictures of phones
 VIDEO_STARTS = re.compile(  # of the formats of VIDEO_SUFFIXES
     rb'.{4}(ftyp|moov|mdat|wide|free)|\x1aE\xdf\xa3|RIFF.{4}AVI |OggS|FLV|\x30\x26\xb2\x75'
-    rb'|G.{187}G|.{4}G.{191}G|\0\0\1[\xb3\xba]|\0\0\0\1',
+    rb'|G.{187}G|.{4}G.{191}G|\0\0\x01[\xb3\xba]|\0\0\0\x01',
     re.DOTALL,
 )
 
@@ -84,8 +81,8 @@ class Source:
         size: (w, h) of the frames of a video, px; None for images.
         duration: Length of a video, s; None if unknown.
 
-    A video is opened when it is iterated, or when one of the last four is asked for, which then
-    may raise an :class:`InputError`.
+    A video is opened when it is iterated, or when one of the last four is asked for. They are None
+    if it cannot be opened.
     """
 
     total: int | None = None
@@ -140,93 +137,117 @@ class _Lazy(Source):
             self._items.close()
 
 
-class _Video(Source):
+class _Device(Source):
+    """What has to be opened: a base of videos and cameras.
+
+    A fault while it is opened to answer a question is kept and yielded by the loop.
+    """
+
+    def __init__(self, name: str, kind: str) -> None:
+        super().__init__(name, kind)
+        self._opened: Any = None
+        self._fault: InputError | None = None
+        self._facts: dict[str, Any] | None = None  # also known after the end
+
+    total = property(lambda self: self._fact('total'))
+    fps = property(lambda self: self._fact('fps'))
+    size = property(lambda self: self._fact('size'))
+    duration = property(lambda self: self._fact('duration'))
+
+    def _open(self) -> Any:
+        raise NotImplementedError
+
+    def _describe(self, opened: Any) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def _frames(self, opened: Any) -> Iterator[Frame]:
+        raise NotImplementedError
+
+    def _fact(self, name: str) -> Any:
+        if self._facts is None:
+            self._try_to_open()
+        return self._facts.get(name)
+
+    def _try_to_open(self) -> None:
+        if self._opened is None and self._fault is None:
+            try:
+                self._opened = self._open()
+                self._facts = self._describe(self._opened)
+            except InputError as error:
+                self._fault, self._facts = error, {}
+
+    def __iter__(self) -> Iterator[Frame | InputError]:
+        try:
+            self._try_to_open()
+            if self._fault is not None:
+                raise self._fault
+            yield from self._frames(self._opened)
+        except InputError as error:
+            yield error
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        opened, self._opened, self._fault = self._opened, None, None
+        if opened is not None:
+            (getattr(opened, 'close', None) or opened.release)()
+
+
+class _Video(_Device):
     """A video file or a stream."""
 
     def __init__(self, name: str, kind: str, every: int, fps: float | None) -> None:
         super().__init__(name, kind)
         self._choice = dict(every=every, fps=fps)
-        self._reader: VideoReader | None = None
 
     def _open(self) -> VideoReader:
-        if self._reader is None:
-            self._reader = VideoReader(self.name, **self._choice, live=self.kind == 'live')
-        return self._reader
+        return VideoReader(self.name, **self._choice, live=self.kind == 'live')
 
-    total = property(lambda self: self._open().total)
-    fps = property(lambda self: self._open().fps)
-    size = property(lambda self: self._open().size)
-    duration = property(lambda self: self._open().duration)
+    def _describe(self, opened: VideoReader) -> dict[str, Any]:
+        return {name: getattr(opened, name) for name in ('total', 'fps', 'size', 'duration')}
 
-    def __iter__(self) -> Iterator[Frame | InputError]:
-        try:
-            for number, seconds, pixels in self._open():
-                yield Frame(pixels, self.name, (self.name, number), number, seconds)
-        except InputError as error:
-            yield error
-        finally:
-            self.close()
-
-    def close(self) -> None:
-        if self._reader is not None:
-            self._reader.close()
-            self._reader = None
+    def _frames(self, opened: VideoReader) -> Iterator[Frame]:
+        for number, seconds, pixels in opened:
+            yield Frame(pixels, self.name, (self.name, number), number, seconds)
 
 
-class _Camera(Source):
+class _Camera(_Device):
     """A camera of this computer."""
 
     def __init__(self, index: int, every: int, fps: float | None) -> None:
         super().__init__(f'webcam:{index}', 'live')
         self._index, self._choice = index, FrameChoice(every, fps)
-        self._capture: cv2.VideoCapture | None = None
 
     def _open(self) -> cv2.VideoCapture:
-        if self._capture is None:
-            log = cv2.utils.logging
-            level = log.setLogLevel(log.LOG_LEVEL_SILENT)  # our error says it
-            try:
-                capture = cv2.VideoCapture(self._index)
-            finally:
-                log.setLogLevel(level)
-            if not capture.isOpened():
-                raise InputError(
-                    f'{self.name} cannot be opened: is there a camera with this number, and may '
-                    'this user read it?'
-                )
-            self._capture = capture
-        return self._capture
-
-    @property
-    def fps(self) -> float:
-        return self._choice.rate(self._open().get(cv2.CAP_PROP_FPS) or 30.0)
-
-    @property
-    def size(self) -> tuple[int, int]:
-        sides = cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT
-        return tuple(int(self._open().get(side)) for side in sides)
-
-    def __iter__(self) -> Iterator[Frame | InputError]:
+        log = cv2.utils.logging
+        level = log.setLogLevel(log.LOG_LEVEL_SILENT)  # our error says it
         try:
-            capture, start = self._open(), None
-            for number in count():
-                good, pixels = capture.read()
-                now = time.monotonic()
-                if not good:
-                    raise InputError(f'{self.name} gives no more pictures, after {number}')
-                start = now if start is None else start
-                if self._choice(number, now - start):
-                    pixels = as_bgr(pixels)
-                    yield Frame(pixels, self.name, (self.name, number), number, now - start)
-        except InputError as error:
-            yield error
+            camera = cv2.VideoCapture(self._index)
         finally:
-            self.close()
+            log.setLogLevel(level)
+        if not camera.isOpened():
+            raise InputError(
+                f'{self.name} cannot be opened: is there a camera with this number, and may this '
+                'user read it?'
+            )
+        return camera
 
-    def close(self) -> None:
-        if self._capture is not None:
-            self._capture.release()
-            self._capture = None
+    def _describe(self, opened: cv2.VideoCapture) -> dict[str, Any]:
+        sides = cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT
+        size = tuple(int(opened.get(side)) for side in sides)
+        return dict(fps=self._choice.rate(opened.get(cv2.CAP_PROP_FPS) or 30.0), size=size)
+
+    def _frames(self, opened: cv2.VideoCapture) -> Iterator[Frame]:
+        start = None
+        for number in count():
+            good, pixels = opened.read()
+            if not good:
+                raise InputError(f'{self.name} gives no more pictures, after {number}')
+            now = time.monotonic()
+            start = now if start is None else start
+            if self._choice(number, now - start):
+                pixels = as_bgr(pixels)
+                yield Frame(pixels, self.name, (self.name, number), number, now - start)
 
 
 def open_inputs(inputs: Any, every: int = 1, fps: float | None = None) -> list[Source]:
@@ -299,7 +320,9 @@ class _Opener:
                 yield error, str(inputs), str(inputs)
         elif isinstance(inputs, int) and not isinstance(inputs, bool):
             yield _Camera(inputs, *self._choice)
-        elif isinstance(inputs, Iterable) and not isinstance(inputs, np.ndarray | Image.Image):
+        elif isinstance(inputs, Iterable) and not (
+            isinstance(inputs, bytes) or hasattr(inputs, 'shape')
+        ):
             yield _Lazy(inputs, self)
         else:
             number = next(self._numbers)
@@ -319,28 +342,19 @@ class _Opener:
     def _files(self, place: str) -> Iterator[Source | _Item]:
         """Yields the files at a path or pattern; of a folder the images come first."""
         found = find_files(place, (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES), 'image or video')
-        if osp.isdir(place):
+        if osp.isdir(place) and isinstance(found[0], Path):
             _warn_of_others(place, len(found))
-            found.sort(
-                key=lambda path: isinstance(path, Path) and path.suffix.lower() in VIDEO_SUFFIXES
-            )
+            found.sort(key=lambda path: path.suffix.lower() in VIDEO_SUFFIXES)
         for path in found:
             try:
                 if isinstance(path, InputError):
                     raise path
-                is_video = _is_video(path)
+                if _is_video(path):
+                    yield _Video(str(path), 'video', *self._choice)
+                else:
+                    yield path, str(path), osp.abspath(path)
             except InputError as error:
                 yield error, place, place
-                continue
-            yield (
-                _Video(str(path), 'video', *self._choice)
-                if is_video
-                else (
-                    path,
-                    str(path),
-                    osp.abspath(path),
-                )
-            )
 
 
 def _warn_of_others(folder: str, used: int) -> None:
@@ -444,137 +458,3 @@ def _pixels(image: Any) -> np.ndarray:
             if getattr(opened, 'is_animated', False) and opened.format != 'MPO':
                 logger.warning('image %s has several pictures: the first is used', image.absolute())
     return pixels
-
-
-# Until the inferencer uses open_inputs:
-
-
-class Picture(NamedTuple):
-    """An image to predict.
-
-    Attributes:
-        pixels: Image, BGR (h, w, 3) uint8.
-        path: Path of the image, or a made-up name if it has none.
-        identity: Value that differs from that of other images with the same name.
-    """
-
-    pixels: np.ndarray
-    path: str
-    identity: Any
-
-
-def is_webcam(inputs: Any) -> bool:
-    """Returns whether the inputs name a webcam."""
-    return isinstance(inputs, str) and inputs.startswith('webcam') and not osp.exists(inputs)
-
-
-def is_video(inputs: Any) -> bool:
-    """Returns whether the inputs are the path or URL of a video, judged by its suffix."""
-    if not isinstance(inputs, str | Path) or osp.isdir(inputs):
-        return False
-    return (guess_type(str(inputs))[0] or '').startswith('video/')
-
-
-def open_video(path: str) -> Any:
-    """Opens a video file or URL; its frames are BGR.
-
-    Raises:
-        InputError: If the file does not exist.
-    """
-    if '://' not in path and not osp.exists(path):
-        raise InputError(f'video {osp.abspath(path)} does not exist')
-    import mmcv
-
-    return mmcv.VideoReader(path)
-
-
-def checked_frames(
-    frames: Iterable[np.ndarray], name: str, expected: int = 0
-) -> Iterator[np.ndarray]:
-    """Yields frames, and warns if there are fewer than expected.
-
-    Args:
-        frames: Frames, BGR (h, w, 3) uint8.
-        name: Name of the video or webcam, for messages.
-        expected: Number of expected frames; 0 if unknown.
-
-    Raises:
-        InputError: If there is no frame.
-    """
-    count = 0
-    for frame in frames:
-        count += 1
-        yield frame
-    if not count:
-        raise InputError(f'{name} cannot be read: it has no frame')
-    if count < expected:
-        logger.warning('%s ends after %d of %d frames', name, count, expected)
-
-
-def read_images(inputs: ImageLike | Iterable[ImageLike]) -> Iterator[Picture]:
-    """Reads and converts images one by one.
-
-    Args:
-        inputs: A file, a folder, an image that :func:`as_bgr` converts, or several files and
-            images.
-
-    Yields:
-        The images in order.
-
-    Raises:
-        InputError: If an image cannot be read. For a folder it is raised after all other images.
-    """
-    folder = inputs if isinstance(inputs, str | Path) and osp.isdir(inputs) else None
-    if folder:
-        inputs = find_images([str(folder)])
-    elif isinstance(inputs, ImageLike):
-        inputs = [inputs]
-    call, number, errors = object(), 0, []
-    for number, image in enumerate(inputs, 1):
-        try:
-            picture = _load(image, number - 1, call)
-        except InputError as error:
-            if not folder:
-                raise
-            logger.error('%s', error)
-            errors.append(error)
-        else:
-            yield picture
-    if errors:
-        raise InputError(
-            f'{len(errors)} of {number} images of {osp.abspath(folder)} cannot be predicted, '
-            f'first {errors[0]}'
-        )
-
-
-def _load(image: ImageLike | InputError, index: int, call: object) -> Picture:
-    """Reads or converts image number ``index`` of a call of the inferencer."""
-    if isinstance(image, InputError):  # from a folder without images
-        raise image
-    if isinstance(image, str | Path):
-        path = str(image)
-        from kapao_mm.datasets.transforms import CheckedLoadImage
-
-        pixels = CheckedLoadImage().transform(dict(img_path=path))['img']
-        return Picture(pixels, path, osp.abspath(path))
-    return Picture(as_bgr(image), f'{index}.jpg'.rjust(10, '0'), (call, index))
-
-
-def in_batches(pictures: Iterable[Picture], size: int) -> Iterator[list[Picture]]:
-    """Groups images into batches of ``size``.
-
-    If reading fails, the images before the error are yielded first, then the error is raised.
-    """
-    batch = []
-    try:
-        for picture in pictures:
-            batch.append(picture)
-            if len(batch) == size:
-                yield batch
-                batch = []
-    except InputError:
-        if batch:
-            yield batch
-        raise
-    if batch:
-        yield batch

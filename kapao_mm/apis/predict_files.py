@@ -231,15 +231,20 @@ class _Video:
         self.json: VideoJSONWriter | None = None
 
     def __enter__(self) -> None:
+        pass
+
+    def _begin(self) -> None:
+        """Opens the files, once there is a frame."""
+        if 'pictures' in self.shared.formats:
+            self.video = VideoWriter(Path(f'{self.stem}.mp4'), self.source.fps or USUAL_FPS)
         if 'json' in self.shared.formats:
             width, height = self.source.size or (None, None)
-            names = self.shared.metainfo.names_by_category()
             head = dict(
                 video=self.source.name,
                 fps=self.source.fps,
                 width=width,
                 height=height,
-                keypoint_names=names,
+                keypoint_names=self.shared.metainfo.names_by_category(),
             )
             self.json = VideoJSONWriter(Path(f'{self.stem}.json'), head)
 
@@ -254,11 +259,11 @@ class _Video:
     def write(self, result: Result) -> np.ndarray | None:
         """Writes a frame."""
         shared, picture = self.shared, None
+        if not self.frames:
+            self._begin()
         if 'pictures' in shared.formats or shared.show:
             picture = result.plot(**vars(shared.layers))
         if 'pictures' in shared.formats:
-            if self.video is None:
-                self.video = VideoWriter(Path(f'{self.stem}.mp4'), self.source.fps or USUAL_FPS)
             self.video.write(picture, result.time)
         for writer in filter(None, (self.json, *shared.tables)):
             writer.write(result)

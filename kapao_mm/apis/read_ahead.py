@@ -97,10 +97,9 @@ class ReadAhead(Iterator[T], Generic[T]):
 
     def __next__(self) -> T:
         item, error = next(self._queue)
-        if error is None:
-            return item
-        self._queue.close()
-        raise error
+        if error is not None:
+            raise error
+        return item
 
     def close(self) -> None:
         """Stops the thread and waits, if it is not busy for long, until the source is closed."""

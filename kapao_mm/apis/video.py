@@ -156,18 +156,21 @@ class VideoReader:
         scheme = self.name.partition('://')[0]
         options = {'rtsp': {'rtsp_transport': 'tcp'}}.get(scheme, {})
         if self._live:
-            options |= {'fflags': 'nobuffer', 'flags': 'low_delay'}
+            options |= {'fflags': 'nobuffer', 'flags': 'low_delay', 'analyzeduration': '1000000'}
         if not is_remote:
             options |= {'protocol_whitelist': 'file'}  # a playlist must not open connections
         self._asked = monotonic()
         try:
             return self._av.open(self.name, options=options, timeout=TIMEOUT if is_remote else None)
         except (self._av.FFmpegError, OSError, ValueError) as error:
+            if isinstance(error, self._av.error.InvalidDataError | self._av.error.EOFError):
+                error.strerror = 'it is no video, or its end is missing'
             raise self._failure('cannot be read', error) from error
 
     def _failure(self, what: str, error: Exception) -> InputError:
         reason = getattr(error, 'strerror', None) or str(error)
-        if '://' in self.name and monotonic() - self._asked >= TIMEOUT:
+        waited = '://' in self.name and monotonic() - self._asked > 0.9 * TIMEOUT
+        if waited or isinstance(error, self._av.error.ExitError):
             reason = f'no data within {TIMEOUT:g} s'
         return InputError(f'video {self.name} {what}: {reason}')
 
@@ -198,6 +201,7 @@ class VideoReader:
         self.total = self._choice.count(self._expected, self._step) or None
         ratio = stream.sample_aspect_ratio
         self._ratio = float(ratio) if ratio and 0.1 < ratio < 10 else 1.0
+        self._turn = _turn(self._first)
         self.size = self._upright(self._first).shape[1::-1]
 
     def __iter__(self) -> Iterator[tuple[int, float, np.ndarray]]:
@@ -207,8 +211,10 @@ class VideoReader:
         try:
             first, self._first = self._first, None
             for number, frame in enumerate(chain([first], self._frames)):
-                time = clock(frame.time)
-                end = time + float((frame.duration or 0) * (frame.time_base or 0) or self._step)
+                # The frames that a decoder held back do not say the unit of their times.
+                unit = frame.time_base or self._stream.time_base
+                time = clock(None if frame.pts is None else float(frame.pts * unit))
+                end = time + (float((frame.duration or 0) * unit) or self._step)
                 self._damaged += bool(frame.is_corrupt)
                 if self._choice(number, time):
                     yield number, time, self._upright(frame)
@@ -246,17 +252,10 @@ class VideoReader:
         """Converts a frame to a picture as it is shown, (h, w, 3) BGR."""
         width = max(1, round(frame.width * self._ratio))
         picture = frame.to_ndarray(format='bgr24', width=width, threads=1)
-        matrix = frame.side_data.get('DISPLAYMATRIX')
-        if matrix is None:
-            return picture
-        # A pixel (x, y) is shown at (a x + c y, b x + d y), plus an offset.
-        a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].astype(float)
-        swaps = abs(b) > abs(a)
+        swaps, flip = self._turn
         if swaps:
             picture = cv2.transpose(picture)
-        flips = (c if swaps else a) < 0, (b if swaps else d) < 0
-        code = {(True, False): 1, (False, True): 0, (True, True): -1}.get(flips)
-        return picture if code is None else cv2.flip(picture, code)
+        return picture if flip is None else cv2.flip(picture, flip)
 
     def _warn(self, count: int, end: float) -> None:
         """Warns of damaged frames, and if the video ends before the length in its header."""
@@ -278,6 +277,19 @@ class VideoReader:
         self._container.close()
 
 
+def _turn(frame: Any) -> tuple[bool, int | None]:
+    """Returns whether x and y of a frame are swapped, then the ``flipCode`` of ``cv2.flip``."""
+    # Asked once for a video: a frame whose side data were looked at waits for garbage collection.
+    matrix = frame.side_data.get('DISPLAYMATRIX')
+    if matrix is None:
+        return False, None
+    # A pixel (x, y) is shown at (a x + c y, b x + d y), plus an offset.
+    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].astype(float)
+    swaps = abs(b) > abs(a)
+    flips = (c if swaps else a) < 0, (b if swaps else d) < 0
+    return swaps, {(True, False): 1, (False, True): 0, (True, True): -1}.get(flips)
+
+
 class _Clock:
     """Turns time stamps of frames into seconds that start near 0 and always increase."""
 
@@ -285,6 +297,7 @@ class _Clock:
         self._step = step  # s, for frames without a time stamp
         self._offset = None if start is None else -start / 1e6
         self._last: float | None = None
+        self._behind = False  # whether the last time stamp was too early
 
     def __call__(self, stamp: float | None) -> float:
         following = 0.0 if self._last is None else self._last + self._step
@@ -294,12 +307,13 @@ class _Clock:
         if self._offset is None or (self._last is None and stamp + self._offset < 0):
             self._offset = -stamp
         time = stamp + self._offset
-        if self._last is not None and time <= self._last:
-            if time < self._last - 1:  # streams that were joined
-                self._offset += following - time
-                time = following
-            else:  # damaged
-                time = self._last + min(self._step, 0.001)
+        behind = self._last is not None and time <= self._last
+        if behind and self._behind and time < self._last - 1:  # streams that were joined
+            self._offset += following - time
+            time = following
+        elif behind:  # after damage single frames come late
+            time = self._last + min(self._step, 0.001)
+        self._behind = behind
         self._last = time
         return time
 
@@ -344,7 +358,7 @@ class VideoWriter:
         check_writable(self.path.with_suffix(self.path.suffix.lower()), self.SUFFIXES)
         if not 0 < fps < math.inf:
             raise InputError(f'fps must be positive, got {fps}')
-        self._rate = Fraction(fps).limit_denominator(1001)
+        self._rate = max(Fraction(fps).limit_denominator(1001), Fraction(1, 1001))
         self._options = {'preset': preset, 'crf': str(crf)}
         self._opened = ExitStack()  # the temporary file
         self._container: Any = None
@@ -383,7 +397,6 @@ class VideoWriter:
         seconds = self.count / self._rate if time is None else time
         frame.pts = self._last = max(round(seconds * TICKS), self._last + 1)
         frame.time_base = Fraction(1, TICKS)
-        frame.duration = round(TICKS / self._rate)
         self._encoder.put(frame)
         self.count += 1
 

@@ -1,5 +1,6 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 import itertools
+import re
 import socket
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from kapao_mm.apis import inputs as module
@@ -72,6 +74,23 @@ def test_frames_of_a_video_have_numbers_and_times(make_video):
         assert len({frame.identity for frame in got}) == 4
 
 
+def test_broken_video_has_no_size_and_yields_its_fault(tmp_path):
+    (source,) = open_inputs(tmp_path / 'no.mp4')
+    assert source.kind == 'images'  # nothing is known of it
+    (tmp_path / 'a.mp4').write_bytes(b'no video')
+    (source,) = open_inputs(tmp_path / 'a.mp4')
+    assert (source.fps, source.size, source.total, source.duration) == (None,) * 4
+    (error,) = source
+    assert 'a.mp4 cannot be read' in str(error)
+
+
+def test_what_is_known_of_a_video_is_known_after_its_end(make_video, monkeypatch):
+    (source,) = open_inputs(make_video(frames=3))
+    assert len(list(source)) == 3
+    monkeypatch.setattr(module, 'VideoReader', None)  # it is not opened again, as a camera would be
+    assert (source.fps, source.size, source.total) == (25, (64, 48), 3)
+
+
 def test_every_and_fps_choose_frames_of_videos_not_images(save, make_video):
     given = [save('a.png'), save('b.png'), make_video(frames=10)]
     assert [f.frame for f in frames(given, every=5)] == [None, None, 0, 5]
@@ -114,6 +133,13 @@ def test_video_with_a_wrong_suffix_is_read_as_a_video(make_video, tmp_path, kind
     assert [frame.frame for frame in found] == list(range(20))
 
 
+@pytest.mark.parametrize('start', [b'\0\0\1\xba', b'\0\0\1\xb3', b'\0\0\0\1', b'0&\xb2u'])
+def test_start_of_other_videos_is_known(tmp_path, start):
+    (tmp_path / 'clip').write_bytes(start + bytes(400))
+    (source,) = open_inputs(tmp_path / 'clip')
+    assert source.kind == 'video'
+
+
 @pytest.mark.parametrize(
     ('name', 'content', 'message'),
     [
@@ -137,14 +163,14 @@ def test_files_of_another_kind_are_one_error(tmp_path, name, content, message):
         ('', 'has no image or video|does not exist'),
         (object(), 'an image must be a numpy array or a PIL image'),
         (1.5, 'an image must be a numpy array or a PIL image'),
+        (b'\xff\xd8', 'an image must be a numpy array or a PIL image'),
+        (torch.zeros(4, 4, 3), 'an image must be a numpy array or a PIL image'),
         (None, 'an image must be a numpy array or a PIL image'),
         (np.zeros((2, 3, 4, 5, 6)), 'must have the shape'),
     ],
 )
 def test_what_cannot_be_read_is_one_error(given, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    import re
-
     assert re.search(message, fault(given))
 
 

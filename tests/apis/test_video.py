@@ -1,14 +1,18 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
+import gc
+import resource
 import signal
 import subprocess
 import sys
 import wave
 from fractions import Fraction
+from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-pytest.importorskip('av')
+av = pytest.importorskip('av')
 
 from kapao_mm.apis import video
 from kapao_mm.apis.video import FrameChoice, VideoReader, VideoWriter
@@ -105,12 +109,36 @@ def test_damaged_frames_are_counted_and_the_others_read(make_video, caplog):
     assert 'damaged frames: 1' in caplog.text
 
 
+class BreaksOff:
+    """A container whose source breaks off after ten packets."""
+
+    def __init__(self, container) -> None:
+        self._container = container
+
+    def __getattr__(self, name: str):
+        return getattr(self._container, name)
+
+    def demux(self, stream):
+        yield from islice(self._container.demux(stream), 10)
+        raise av.error.ConnectionResetError(104, 'Connection reset by peer')
+
+
+def test_frames_before_an_error_have_their_times(make_video, monkeypatch):
+    path, opened = make_video(frames=20), VideoReader._open
+    monkeypatch.setattr(VideoReader, '_open', lambda self: BreaksOff(opened(self)))
+    times = []
+    with pytest.raises(InputError, match=f'{path} ends after 10 frames: Connection reset by peer'):
+        for _, time, _ in VideoReader(path):
+            times.append(time)
+    np.testing.assert_allclose(times, np.arange(10) / 25, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ('content', 'fault'),
     [
         (None, 'does not exist'),
         (b'', 'is empty'),
-        (b'no video' * 100, 'cannot be read: Invalid data'),
+        (b'no video' * 100, 'cannot be read: it is no video, or its end is missing'),
     ],
 )
 def test_files_that_are_no_videos_are_refused_by_name(tmp_path, content, fault):
@@ -124,7 +152,7 @@ def test_files_that_are_no_videos_are_refused_by_name(tmp_path, content, fault):
 def test_video_without_its_index_is_refused(make_video):
     path = make_video(movflags=None)
     path.write_bytes(path.read_bytes()[:-300])
-    with pytest.raises(InputError, match='cannot be read'):
+    with pytest.raises(InputError, match='its end is missing'):
         VideoReader(path)
 
 
@@ -184,11 +212,18 @@ def test_choices_that_give_nothing_are_refused(options):
         FrameChoice(**options)
 
 
-def test_clock_goes_on_where_streams_were_joined():
+@pytest.mark.parametrize(
+    ('stamps', 'times'),
+    [
+        ([5.0, 5.1, None, 5.3], [0, 0.1, 0.2, 0.3]),
+        ([0, 5.0, 1.0, 5.1], [0, 5.0, 5.001, 5.1]),  # one comes late
+        ([0, 5.0, 1.0, 1.1, 1.2], [0, 5.0, 5.001, 5.101, 5.201]),  # joined
+        ([0, 0.1, 0.1, 0.1], [0, 0.1, 0.101, 0.102]),
+    ],
+)
+def test_times_increase_whatever_the_time_stamps(stamps, times):
     clock = video._Clock(0.1, None)
-    stamps = [5.0, 5.1, None, 5.3, 1.0, 1.1, 1.05]
-    expected = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.501]
-    np.testing.assert_allclose([clock(stamp) for stamp in stamps], expected)
+    np.testing.assert_allclose([clock(stamp) for stamp in stamps], times)
 
 
 def write(path, pictures, times=None, fps=25) -> VideoWriter:
@@ -213,8 +248,6 @@ def test_written_video_has_the_colors_times_and_length(tmp_path, picture, suffix
 
 
 def test_written_video_is_one_that_browsers_play(tmp_path, picture):
-    import av
-
     path = tmp_path / 'a.mp4'
     write(path, [picture] * 60)
     content = path.read_bytes()
@@ -323,3 +356,20 @@ def test_next_encoder_is_taken_and_named_if_the_best_is_missing(
     write(tmp_path / 'a.mp4', [picture] * 3)
     assert 'mpeg4' in caplog.text
     assert len(list(VideoReader(tmp_path / 'a.mp4'))) == 3
+
+
+@pytest.mark.slow
+def test_reading_keeps_memory_flat(make_video):
+    """Also while no garbage is collected: frames must not be part of reference cycles."""
+    statm = Path('/proc/self/statm')
+    if not statm.exists():
+        pytest.skip('memory is measured on Linux only')
+    path, used = make_video(frames=300, size=(640, 480), turned=(90, False)), []
+    gc.disable()
+    try:
+        for number, _, _ in VideoReader(path):
+            if number in (100, 299):
+                used.append(int(statm.read_text().split()[1]) * resource.getpagesize())
+    finally:
+        gc.enable()
+    assert used[1] - used[0] < 30e6  # 200 frames have 90 MB as yuv420p
