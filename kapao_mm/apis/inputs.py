@@ -29,7 +29,7 @@ from kapao_mm.utils.image_files import (
     read_image,
 )
 
-from .video import TIMEOUT, VIDEO_SUFFIXES, FrameChoice, VideoReader
+from .video import TIMEOUT, VIDEO_SUFFIXES, FrameChoice, VideoReader, without_password
 
 logger = logging.getLogger(__name__)
 
@@ -196,12 +196,13 @@ class _Device(Source):
 class _Video(_Device):
     """A video file or a stream."""
 
-    def __init__(self, name: str, kind: str, every: int, fps: float | None) -> None:
-        super().__init__(name, kind)
+    def __init__(self, place: str, kind: str, every: int, fps: float | None) -> None:
+        super().__init__(without_password(place) if '://' in place else place, kind)
+        self._place = place
         self._choice = dict(every=every, fps=fps)
 
     def _open(self) -> VideoReader:
-        return VideoReader(self.name, **self._choice, live=self.kind == 'live')
+        return VideoReader(self._place, **self._choice, live=self.kind == 'live')
 
     def _describe(self, opened: VideoReader) -> dict[str, Any]:
         return {name: getattr(opened, name) for name in ('total', 'fps', 'size', 'duration')}

@@ -5,6 +5,7 @@ Reading, the network, and drawing with writing run side by side in three threads
 """
 
 import os
+import re
 import sys
 import time
 from collections import defaultdict
@@ -224,7 +225,10 @@ class _Video:
     def __init__(self, source: Source, shared: _Shared) -> None:
         self.source, self.shared = source, shared
         _check_place(shared.folder, source.name)
-        name = shared.names(Path(source.name).stem or 'stream', source.name)
+        stem = re.sub(
+            r'[^\w.-]+', '_', Path(source.name).stem
+        )  # of a URL it may have any character
+        name = shared.names(stem or 'stream', source.name)
         self.stem = shared.folder / name
         self.frames = self.poses = 0
         self.video: VideoWriter | None = None

@@ -210,6 +210,10 @@ class Predictor:
         with ReadAhead(items, BATCHES_AHEAD * options.batch_size, newest) as ahead:
             while batch := _timed(seconds, 'reading', list, islice(ahead, options.batch_size)):
                 yield from self._predict_batch(batch, options, tracker, seconds)
+            if ahead.dropped:
+                logger.warning(
+                    '%s: %d frames came too fast and are left out', source.name, ahead.dropped
+                )
 
     def detect(
         self, images: Sequence[np.ndarray], options: Options

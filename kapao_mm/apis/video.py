@@ -4,6 +4,7 @@
 import logging
 import math
 import os
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from fractions import Fraction
@@ -94,6 +95,11 @@ class FrameChoice:
         return min(by_number, math.floor((frames - 1) * step * self._fps + 0.45) + 1)
 
 
+def without_password(url: str) -> str:
+    """Returns a URL without the user name and password in it, for messages and files."""
+    return re.sub(r'(?<=://)[^/?#]*@', '', url)
+
+
 class VideoReader:
     """Reads the frames of a video file or stream, turned and scaled as a player shows them.
 
@@ -133,7 +139,9 @@ class VideoReader:
         self._av = import_av()
         self._choice = FrameChoice(every, fps)
         self._live = live
-        self.name = str(place) if '://' in str(place) else str(Path(place).absolute())
+        is_url = '://' in str(place)
+        self._place = str(place) if is_url else str(Path(place).absolute())
+        self.name = without_password(self._place) if is_url else self._place
         self._damaged = 0
         self._container = self._open()
         try:
@@ -161,7 +169,9 @@ class VideoReader:
             options |= {'protocol_whitelist': 'file'}  # a playlist must not open connections
         self._asked = monotonic()
         try:
-            return self._av.open(self.name, options=options, timeout=TIMEOUT if is_remote else None)
+            return self._av.open(
+                self._place, options=options, timeout=TIMEOUT if is_remote else None
+            )
         except (self._av.FFmpegError, OSError, ValueError) as error:
             if isinstance(error, self._av.error.InvalidDataError | self._av.error.EOFError):
                 error.strerror = 'it is no video, or its end is missing'

@@ -15,6 +15,7 @@ import pytest
 av = pytest.importorskip('av')
 
 from kapao_mm.apis import video
+from kapao_mm.apis.inputs import open_inputs
 from kapao_mm.apis.video import FrameChoice, VideoReader, VideoWriter
 from kapao_mm.errors import InputError
 
@@ -373,3 +374,12 @@ def test_reading_keeps_memory_flat(make_video):
     finally:
         gc.enable()
     assert used[1] - used[0] < 30e6  # 200 frames have 90 MB as yuv420p
+
+
+def test_a_password_is_not_repeated():
+    url = 'rtsp://me:secret@127.0.0.1:9/live?x=1@2'
+    with pytest.raises(InputError, match=r'video rtsp://127\.0\.0\.1:9/live') as error:
+        VideoReader(url)
+    assert 'secret' not in str(error.value)
+    (source,) = open_inputs(url)
+    assert source.name == 'rtsp://127.0.0.1:9/live?x=1@2'
