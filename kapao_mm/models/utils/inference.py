@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from kapao_mm.errors import InputError
 from kapao_mm.utils.cli import PRECISIONS
 
+from .fused_convolution import fuse_convolutions
+
 if TYPE_CHECKING:
     from ..kapao import KAPAO
 
@@ -48,6 +50,8 @@ def prepare_for_inference(
         part.to(getattr(torch, precision))
         if compile_network:
             part.forward = torch.compile(part.forward)
+    if not compile_network:
+        fuse_convolutions(model)
     model.extract_feat = MethodType(_extract_feat, model)
 
 
