@@ -212,13 +212,15 @@ class KAPAOHead(BaseModule):
         return self.detect(self.decode(self(feats), test_cfg), test_cfg)
 
     def decode(self, grids: Sequence[Tensor], settings: InferenceSettings) -> Candidates:
-        """Decodes the candidates above the lower of the two score thresholds.
+        """Decodes the candidates above their score threshold.
 
         Args:
             grids: Raw outputs of each level, (N, Na, 5 + C + 3K, H, W).
             settings: Inference settings.
         """
-        return decode(grids, self.anchors, self.strides, self.num_keypoints, settings.score_thr)
+        return decode(
+            grids, self.anchors, self.strides, self.num_keypoints, settings.candidate_thrs
+        )
 
     def detect(self, candidates: Candidates, settings: InferenceSettings) -> list[Detections]:
         """Suppresses overlapping candidates, and copies the kept objects to the CPU.

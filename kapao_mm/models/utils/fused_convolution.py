@@ -56,7 +56,9 @@ def _is_available(dtype: torch.dtype) -> bool:
     """Returns whether this torch has the call, and this CPU computes it in a dtype."""
     x = torch.ones(1, 1, 2, 2, dtype=dtype)
     try:
-        return _call(nn.Conv2d(1, 1, 1, dtype=dtype).requires_grad_(False), x, 'swish').dtype == dtype
+        return (
+            _call(nn.Conv2d(1, 1, 1, dtype=dtype).requires_grad_(False), x, 'swish').dtype == dtype
+        )
     except (AttributeError, RuntimeError):
         return False
 

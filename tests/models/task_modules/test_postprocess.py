@@ -173,25 +173,29 @@ def test_a_batch_equals_its_images_candidate_by_candidate(seed, count, num_image
             np.testing.assert_array_equal(found['bboxes'], boxes[i][rows])
 
 
-@pytest.mark.parametrize('score_thr', [None, 0.3, 0.6])
-def test_decodes_exactly_the_outputs_above_the_threshold(score_thr):
+@pytest.mark.parametrize('thrs', [None, (0.3, 0.3), (0.6, 0.6), (0.2, 0.6), (0.6, 0.2)])
+def test_decodes_exactly_the_outputs_above_their_threshold(thrs):
     torch.manual_seed(0)
     num_keypoints = 2
     grids = [torch.randn(2, 3, 3 * num_keypoints + 6, size, size) for size in (4, 2)]
     anchors = torch.rand(2, 3, 2) + 1
-    found = decode(grids, anchors, [8, 16], num_keypoints, score_thr)
+    found = decode(grids, anchors, [8, 16], num_keypoints, thrs)
     rows = torch.cat([grid.movedim(2, 4).flatten(1, 3) for grid in grids], 1).sigmoid()
-    scores = rows[..., 4] * rows[..., 5:8].amax(2)  # (2, A)
-    for ours, expected in zip(found.scores, scores, strict=True):
-        above = expected > (score_thr or 0)
-        ours = ours[ours > (score_thr or 0)].sort().values
-        torch.testing.assert_close(ours, expected[above].sort().values)
+    best, labels = rows[..., 5:8].max(2)  # (2, A): a category, two keypoint types
+    scores = rows[..., 4] * best
+    above = scores > torch.where(labels < 1, *(thrs or (0.0, 0.0)))
+    for i in range(2):
+        expected = scores[i, above[i]].sort()
+        ours = found.scores[i][found.scores[i] > 0].sort()
+        torch.testing.assert_close(ours.values, expected.values)
+        kept = found.labels[i][found.scores[i] > 0][ours.indices]
+        assert torch.equal(kept, labels[i, above[i]][expected.indices])
 
 
 def test_one_output_decodes_as_the_paper_says():
     grid = torch.zeros(1, 1, 9, 2, 2)
     grid[0, 0, :, 1, 0] = torch.tensor([1.0, -1, 0.5, -0.5, 9, -9, 9, 2, -2])
-    found = decode([grid], torch.tensor([[[2.0, 3.0]]]), [8], 1, 0.5)
+    found = decode([grid], torch.tensor([[[2.0, 3.0]]]), [8], 1, (0.5, 0.5))
     sig = torch.sigmoid(torch.tensor([1.0, -1, 0.5, -0.5, 2, -2])).tolist()
     x, y = (2 * sig[0] - 0.5 + 0) * 8, (2 * sig[1] - 0.5 + 1) * 8
     w, h = (2 * sig[2]) ** 2 * 16, (2 * sig[3]) ** 2 * 24
