@@ -16,6 +16,7 @@ from kapao_mm.structures import Detections, InferenceSettings, split_by_image
 
 from ..task_modules.objects import make_objects
 from ..task_modules.postprocess import Candidates, class_nms, decode, detect
+from ..utils.device import to_host
 
 
 @MODELS.register_module()
@@ -233,4 +234,4 @@ class KAPAOHead(BaseModule):
             The kept objects of each image, in px of the network input.
         """
         outputs = detect(candidates, settings, self.num_categories, class_nms)
-        return split_by_image([x.cpu().numpy() for x in outputs], len(candidates.scores))
+        return split_by_image(to_host(outputs), len(candidates.scores))

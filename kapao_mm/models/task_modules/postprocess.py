@@ -116,12 +116,12 @@ def _decode_level(
     grid: Tensor, anchors: Tensor, stride: int, num_keypoints: int, scores: Tensor, index: Tensor
 ) -> Candidates:
     """Decodes the outputs of a level with an index (N, k) into its anchors, rows and columns."""
-    columns = grid.shape[4]
-    cells = grid.shape[3] * columns
-    anchor, cell = index // cells, index % cells
-    y, x = cell // columns, cell % columns
-    rows = grid[_images(index), anchor, :, y, x].float()  # (N, k, 5 + C + 3K)
-    found = split_outputs(rows, num_keypoints)
+    rows, columns = grid.shape[3:]
+    row = index // columns
+    anchor = row // rows
+    y, x = row - anchor * rows, index - row * columns  # not %, which ONNX's export lacks here
+    outputs = grid[_images(index), anchor, :, y, x].float()  # (N, k, 5 + C + 3K)
+    found = split_outputs(outputs, num_keypoints)
 
     corner = torch.stack((x, y), -1)  # (N, k, 2) grid units
     center, size = decode_boxes(found.box, anchors[anchor]).split(2, -1)
