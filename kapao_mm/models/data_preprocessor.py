@@ -1,6 +1,7 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 """Normalizes the images of a batch together, without waiting for the device."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,14 +19,21 @@ class KAPAODataPreprocessor(PoseDataPreprocessor):
     for a GPU at each image and label. Batches of images that differ in their shapes are left to it.
 
     Args:
-        args: Positional arguments of :class:`PoseDataPreprocessor`.
+        mean: Mean of each channel.
+        args: Further positional arguments of :class:`PoseDataPreprocessor`.
         non_blocking: Whether to copy to a GPU without waiting for it.
         kwargs: Keyword arguments of :class:`PoseDataPreprocessor`.
     """
 
-    def __init__(self, *args: Any, non_blocking: bool = True, **kwargs: Any) -> None:
-        super().__init__(*args, non_blocking=non_blocking, **kwargs)
-        self._subtracts = self._enable_normalize and bool(self.mean.any())
+    def __init__(
+        self,
+        mean: Sequence[float] | None = None,
+        *args: Any,
+        non_blocking: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(mean, *args, non_blocking=non_blocking, **kwargs)
+        self._subtracts = mean is not None and any(mean)
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """Moves a batch to the device and normalizes its images.

@@ -89,7 +89,7 @@ def _scores(grid: Tensor, num_keypoints: int, thrs: tuple[float, float] | None) 
         above = scores > thrs[0]
         if thrs[0] != thrs[1]:
             is_pose = classes[:, :, :-num_keypoints].amax(2) == best
-            above = torch.where(is_pose, above, scores > thrs[1])
+            above = is_pose & above | ~is_pose & (scores > thrs[1])
         scores = scores * above
     return scores.flatten(1)
 
