@@ -6,7 +6,14 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from kapao_mm.models.task_modules.postprocess import Candidates, class_nms, decode, detect
+from kapao_mm.models.task_modules.postprocess import (
+    Candidates,
+    _suppress_alone,
+    _suppress_together,
+    class_nms,
+    decode,
+    detect,
+)
 from kapao_mm.structures import OUTPUT_NAMES, InferenceSettings
 
 
@@ -104,6 +111,24 @@ def test_suppression_is_inside_a_class_and_an_image():
     assert kept.tolist() == [[True, False, True], [False, True, False]]
     kept = class_nms(bboxes, scores, labels, 2, 0.5, 1)
     assert kept.tolist() == [[True, False, False], [False, True, False]]
+
+
+@pytest.mark.parametrize('many', [1, 1000])
+@pytest.mark.parametrize('max_compared', [1, 100, 20_000])
+def test_a_gpu_suppresses_the_same_with_fewer_waits(many, max_compared):
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.rand(3, 60, 2, generator=generator) * 60 - 30
+    bboxes = torch.cat((corners, corners + 20), 2)
+    scores = torch.rand(3, 60, generator=generator).sort(1, descending=True).values
+    scores[:, ::7] = 0
+    scores[1] = 0
+    labels = torch.randint(3, (3, 60), generator=generator)
+    alone = _suppress_alone(bboxes, scores, labels, 0.3, 300, many)
+    together = _suppress_together(bboxes, scores, labels, 3, 0.3, max_compared)
+    assert torch.equal(alone, together)
+    assert 20 < alone.sum() < (scores > 0).sum() - 20
+    limited = _suppress_alone(bboxes, scores, labels, 0.3, 5, many)
+    assert torch.equal(limited, alone & (alone.cumsum(1) <= 5))
 
 
 def iou(a, b):
