@@ -133,7 +133,6 @@ def test_the_preprocessor_does_not_wait(model):
 @pytest.mark.parametrize('num_images', [1, 5])
 def test_prediction_waits_six_times_a_batch(model, monkeypatch, num_images):
     copied = []
-    to_host = kapao_head.to_host
     monkeypatch.setattr(kapao_head, 'to_host', lambda x: copied.extend(x) or x)
     data = model.eval().data_preprocessor(batch(num_images))
     settings = model.settings['evaluation']
@@ -143,8 +142,8 @@ def test_prediction_waits_six_times_a_batch(model, monkeypatch, num_images):
         with waits() as found:
             model.head.predict(feats, [], settings)
     assert found == dict(tolist=1, nms=2, nonzero=2)
+    # One wait is that for the copies.
     assert len(copied) == 9 and len(copied[0]) > 10 and len(copied[5]) > 10
-    assert len(to_host(copied)) == 9  # with one wait
 
 
 def test_the_loss_waits_for_numbers_of_objects_and_matches_only(model):

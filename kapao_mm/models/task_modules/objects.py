@@ -62,7 +62,7 @@ def make_objects(
         The pose objects of the batch, then its keypoint objects.
     """
     corners = torch.cat(list(bboxes))  # (n, 4)
-    counts = torch.tensor([len(image) for image in bboxes])
+    counts = torch.tensor([len(b) for b in bboxes])
     image = torch.arange(len(bboxes)).repeat_interleave(counts, output_size=len(corners))
     image = image.to(corners.device, non_blocking=True)
     pose_keypoints = torch.cat(list(keypoints))  # (n, K, 2)

@@ -25,7 +25,7 @@ class Candidates(NamedTuple):
     """Decoded outputs of a batch, in px of the network input.
 
     An image with fewer candidates than another one has outputs below the score threshold among
-    them.
+    them, whose score is 0.
 
     Attributes:
         scores: Objectness times the probability of the best class, (N, k).
@@ -233,7 +233,7 @@ def _suppress_alone(
         if len(index) > many:
             order, first = classes.argsort(stable=True), 0
             found, weights = found[order].double(), weights[order]
-            counts: list[int] = classes.bincount().tolist()
+            counts: list[int] = classes.bincount().tolist()  # of each class
             parts: list[Tensor] = []
             for count in counts:
                 last = first + count
@@ -274,7 +274,7 @@ def _suppress_together(
         if len(groups) > 0:
             weights = scores[first:last].flatten().double()
             kept = nms(_apart(boxes, groups), weights, iou_thr)
-            keep[first:last].view(-1)[kept] = True
+            keep[first:last].view(-1).index_fill_(0, kept, True)
     return keep & takes_part
 
 
