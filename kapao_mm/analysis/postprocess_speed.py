@@ -3,10 +3,13 @@
 
 "NMS" is the step from candidates to kept objects on the host. "fusion" is the step from there to
 poses in the original image. "fuse" is Algorithm 1 of the paper alone. The crowds are synthetic, in
-inputs of 1280 x 1280 px.
+inputs of 1280 x 1280 px. Those of a file are decoded rows, and "NMS" includes finding the
+candidates among them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from mmpose.registry import MODELS
+from torch import Tensor
 from torchvision.ops import box_convert
 
 from kapao_mm.errors import InputError
@@ -52,9 +56,15 @@ def benchmark(
     head = MODELS.build(cfg.model.head)
     if head.num_categories > 1:
         raise InputError(f'{config} has {head.num_categories} categories; give a config with one')
-    settings = InferenceSettings.from_test_cfg(cfg.model.test_cfg, use)
-    crowds = {number: make_crowds(number, 1, head.keypoint_counts) for number in people}
-    others = read_crowds(golden, head.num_keypoints) if golden else {}
+    settings, device = InferenceSettings.from_test_cfg(cfg.model.test_cfg, use), find_device()
+    crowds = {}
+    for number in people:
+        candidates = make_crowds(number, 1, head.keypoint_counts)
+        crowds[number] = repeat(filter_by_score(candidates, settings, device)).__next__
+    others = {
+        name: partial(find_candidates, rows.to(device), head.num_keypoints, settings)
+        for name, rows in (read_crowds(golden, head.num_keypoints) if golden else {}).items()
+    }
 
     machine = describe_machine('numpy', 'torchvision')
     print(f'{machine}\nms, median and p95 of {runs} runs; thresholds for {use}\n')
@@ -62,8 +72,8 @@ def benchmark(
     columns = ('people', *counts, *(text for part in PARTS for text in (part, 'p95')))
     rows = {}
     with live_table(*columns) as add:
-        for name, candidates in {**crowds, **others}.items():
-            row = rows[name] = measure(head, candidates, settings, runs)
+        for name, find in {**crowds, **others}.items():
+            row = rows[name] = measure(head, find, settings, runs)
             times = (row[part][key] for part in PARTS for key in ('median_ms', 'p95_ms'))
             add(str(name), *(str(row[key]) for key in COUNTS), *(f'{time:.2f}' for time in times))
     plot = draw({number: rows[number] for number in crowds}, machine.partition(';')[0])
@@ -71,15 +81,21 @@ def benchmark(
 
 
 def measure(
-    head: KAPAOHead, candidates: Candidates, settings: InferenceSettings, runs: int
+    head: KAPAOHead, find: Callable[[], Candidates], settings: InferenceSettings, runs: int
 ) -> dict[str, Any]:
-    """Measures the parts of post-processing for a crowd, and counts candidates and objects."""
-    device = find_device()
-    candidates = filter_by_score(candidates, settings, device)
+    """Measures the parts of post-processing for a crowd, and counts candidates and objects.
+
+    Args:
+        head: Head that suppresses candidates.
+        find: Function that returns the candidates of the crowd; its time is part of NMS.
+        settings: Inference settings.
+        runs: Number of measured runs.
+    """
     counts = {}
 
     def run(part: Part) -> None:
         with part('NMS'):
+            candidates = find()
             (detections,) = head.detect(candidates, settings)
         with part('fusion'):
             found = predict_in_image(
@@ -98,17 +114,18 @@ def measure(
                 settings.fusion_distance,
             )
         counts.update(
+            candidates=candidates.scores.numel(),
             poses=len(poses.bboxes),
             keypoint_objects=len(objects.bboxes),
             fused=int(found.keypoints_fused.sum()),
         )
 
-    seconds = time_parts(run, runs, device, WARM_UP)
-    times = {name: summarize(values) for name, values in seconds.items()}
-    return dict(candidates=candidates.scores.numel(), **counts, **times)
+    with torch.inference_mode():
+        seconds = time_parts(run, runs, find_device(), WARM_UP)
+    return counts | {name: summarize(values) for name, values in seconds.items()}
 
 
-def read_crowds(path: Path, num_keypoints: int) -> dict[str, Candidates]:
+def read_crowds(path: Path, num_keypoints: int) -> dict[str, Tensor]:
     """Reads crowds from a file of decoded rows, by name.
 
     Args:
@@ -127,18 +144,20 @@ def read_crowds(path: Path, num_keypoints: int) -> dict[str, Candidates]:
     width = 6 + 3 * num_keypoints
     if not arrays or any(rows.shape[1:] != (width,) for rows in arrays.values()):
         raise InputError(f'{path} has no arrays NAME_pred of rows of {width} numbers')
-    return {name.removesuffix('_pred'): _decoded(rows) for name, rows in arrays.items()}
+    return {name.removesuffix('_pred'): torch.from_numpy(rows) for name, rows in arrays.items()}
 
 
-def _decoded(rows: np.ndarray) -> Candidates:
-    columns = torch.from_numpy(rows)
-    num_keypoints = columns.shape[1] // 3 - 2
-    scores, labels = (columns[:, 5 : 6 + num_keypoints] * columns[:, 4:5]).max(1)
+def find_candidates(rows: Tensor, num_keypoints: int, settings: InferenceSettings) -> Candidates:
+    """Finds the candidates of an image among decoded rows (n, 6 + 3K), as :func:`decode` does."""
+    best, labels = rows[:, 5 : 6 + num_keypoints].max(1)
+    scores = rows[:, 4] * best
+    index = (scores > torch.where(labels < 1, *settings.candidate_thrs)).nonzero().squeeze(1)
+    found = rows[index][None]  # (1, k, 6 + 3K)
     return Candidates(
-        scores=scores[None],
-        labels=labels[None],
-        bboxes=box_convert(columns[None, :, :4], 'cxcywh', 'xyxy'),
-        keypoints=columns[None, :, 6 + num_keypoints :].unflatten(2, (num_keypoints, 2)),
+        scores=scores[index][None],
+        labels=labels[index][None],
+        bboxes=box_convert(found[..., :4], 'cxcywh', 'xyxy'),
+        keypoints=found[..., 6 + num_keypoints :].unflatten(2, (num_keypoints, 2)),
     )
 
 

@@ -48,13 +48,19 @@ def make_crowds(
 
 
 def filter_by_score(
-    candidates: Candidates, settings: InferenceSettings, device: torch.device
+    candidates: Candidates,
+    settings: InferenceSettings,
+    device: torch.device,
+    num_categories: int = 1,
 ) -> Candidates:
-    """Returns the candidates above the score threshold on a device, as :func:`decode` does."""
-    most = (candidates.scores > settings.score_thr).sum(1).max().item()
-    index = candidates.scores.topk(most).indices  # (N, k)
+    """Returns the candidates above their score threshold on a device, as :func:`decode` does."""
+    pose_thr, keypoint_thr = settings.candidate_thrs
+    is_pose = candidates.labels < num_categories
+    above = candidates.scores > torch.where(is_pose, pose_thr, keypoint_thr)
+    scores, index = (candidates.scores * above).topk(above.sum(1).max().item())  # (N, k)
     image = torch.arange(len(index))[:, None]
-    return Candidates(*(field[image, index].to(device) for field in candidates))
+    chosen = Candidates(scores, *(field[image, index] for field in candidates[1:]))
+    return Candidates(*(field.to(device) for field in chosen))
 
 
 def _draw(

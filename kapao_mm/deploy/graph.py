@@ -64,8 +64,8 @@ class ExportGraph(nn.Module):
         """
         head = self.model.head
         grids = head(self.model.extract_feat(normalize(images, self.model.data_preprocessor)))
-        score_thr = self.settings.score_thr if self.num_candidates is None else None
-        candidates = decode(grids, head.anchors, head.strides, head.num_keypoints, score_thr)
+        score_thrs = self.settings.candidate_thrs if self.num_candidates is None else None
+        candidates = decode(grids, head.anchors, head.strides, head.num_keypoints, score_thrs)
         return detect(candidates, self.settings, head.num_categories, self.nms, self.num_candidates)
 
 

@@ -2,6 +2,7 @@
 """Contains KAPAO's model parts; importing this package registers them with MMPose."""
 
 from .backbones import KAPAOCSPDarknet
+from .data_preprocessor import KAPAODataPreprocessor
 from .heads import KAPAOHead, KAPAOHeadModule
 from .kapao import KAPAO
 from .losses import KAPAOLoss
@@ -15,6 +16,7 @@ __all__ = [
     'KAPAOTTA',
     'AnchorRatioAssigner',
     'KAPAOCSPDarknet',
+    'KAPAODataPreprocessor',
     'KAPAOHead',
     'KAPAOHeadModule',
     'KAPAOLoss',

@@ -47,9 +47,11 @@ class InferenceSettings:
             _check(field.name, getattr(self, field.name))
 
     @property
-    def score_thr(self) -> float:
-        """Returns the lower of the two score thresholds: candidates below it have no effect."""
-        return min(self.pose_score_thr, self.keypoint_score_thr)
+    def candidate_thrs(self) -> tuple[float, float]:
+        """Returns the scores up to which pose objects and keypoint objects have no effect."""
+        # In a shared suppression a keypoint object takes up room that others could have.
+        keypoint_thr = self.pose_score_thr if self.shares_one_nms else self.keypoint_score_thr
+        return self.pose_score_thr, keypoint_thr
 
     @property
     def shares_one_nms(self) -> bool:

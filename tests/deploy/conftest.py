@@ -95,7 +95,7 @@ def detect() -> Callable[..., tuple[list[Detections], int]]:
         batch = model.data_preprocessor(dict(inputs=inputs, data_samples=samples))
         grids = model.head(model.extract_feat(batch['inputs']))
         candidates = model.head.decode(grids, settings)
-        above = (candidates.scores > settings.score_thr).sum().item()
+        above = (candidates.scores > 0).sum().item()
         return model.head.detect(candidates, settings), above
 
     return run

@@ -91,7 +91,7 @@ def check(network, model, settings, shapes, make_images, detect):
         expected, num_candidates = detect(model, images, settings)
         found = run_network(network, images)
         count = sum(len(objects.bboxes) for image in expected for objects in image)
-        assert num_candidates > 1.5 * count > 20
+        assert num_candidates > 1.2 * count > 20
         for one, other in zip(found, expected, strict=True):
             difference = compare_objects(one, other)
             assert difference.position < 1e-3

@@ -102,7 +102,7 @@ def test_gains_at_1280_px_equal_the_reference(head, golden):
 def test_decoding_equals_the_reference(head, grids, golden):
     expected = golden('forward')['decoded']
     with torch.no_grad():
-        found = decode(grids, head.anchors, head.strides, 17, score_thr=None)
+        found = decode(grids, head.anchors, head.strides, 17, score_thrs=None)
     corners = expected[..., :2] - expected[..., 2:4] / 2, expected[..., :2] + expected[..., 2:4] / 2
     close = dict(rtol=1e-4, atol=1e-3)  # px
     np.testing.assert_allclose(found.bboxes, np.concatenate(corners, -1), **close)

@@ -34,7 +34,7 @@ def test_grids_and_decoded_outputs_equal_the_reference(model, golden):
         )
 
     rows = data['decoded']
-    found = decode(grids, model.head.anchors, model.head.strides, 17, score_thr=None)
+    found = decode(grids, model.head.anchors, model.head.strides, 17, score_thrs=None)
     corners = rows[..., :2] - rows[..., 2:4] / 2, rows[..., :2] + rows[..., 2:4] / 2
     close = dict(rtol=1e-4, atol=1e-3)  # px
     np.testing.assert_allclose(found.bboxes, np.concatenate(corners, -1), **close)

@@ -79,7 +79,7 @@ def assert_same_predictions(ours, theirs):
 def decode_all(head):
     """Makes a head decode all outputs, in the order of the grids."""
     head.decode = lambda grids, _: decode(
-        grids, head.anchors, head.strides, head.num_keypoints, score_thr=None
+        grids, head.anchors, head.strides, head.num_keypoints, score_thrs=None
     )
 
 

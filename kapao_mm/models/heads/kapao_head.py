@@ -16,6 +16,7 @@ from kapao_mm.structures import Detections, InferenceSettings, split_by_image
 
 from ..task_modules.objects import make_objects
 from ..task_modules.postprocess import Candidates, class_nms, decode, detect
+from ..utils.device import to_host
 
 
 @MODELS.register_module()
@@ -212,13 +213,15 @@ class KAPAOHead(BaseModule):
         return self.detect(self.decode(self(feats), test_cfg), test_cfg)
 
     def decode(self, grids: Sequence[Tensor], settings: InferenceSettings) -> Candidates:
-        """Decodes the candidates above the lower of the two score thresholds.
+        """Decodes the candidates above their score threshold.
 
         Args:
             grids: Raw outputs of each level, (N, Na, 5 + C + 3K, H, W).
             settings: Inference settings.
         """
-        return decode(grids, self.anchors, self.strides, self.num_keypoints, settings.score_thr)
+        return decode(
+            grids, self.anchors, self.strides, self.num_keypoints, settings.candidate_thrs
+        )
 
     def detect(self, candidates: Candidates, settings: InferenceSettings) -> list[Detections]:
         """Suppresses overlapping candidates, and copies the kept objects to the CPU.
@@ -231,4 +234,4 @@ class KAPAOHead(BaseModule):
             The kept objects of each image, in px of the network input.
         """
         outputs = detect(candidates, settings, self.num_categories, class_nms)
-        return split_by_image([x.cpu().numpy() for x in outputs], len(candidates.scores))
+        return split_by_image(to_host(outputs), len(candidates.scores))

@@ -7,10 +7,11 @@ import torch
 from mmengine.dist import all_reduce, get_world_size
 from mmpose.registry import MODELS
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, one_hot
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from ..task_modules.assigner import Matches
 from ..task_modules.coder import decode_boxes, decode_keypoints, split_outputs
+from ..utils.device import constant
 from .ciou import complete_iou
 
 
@@ -93,7 +94,7 @@ class KAPAOLoss(nn.Module):
             *(level_sums(*level) for level in zip(grids, matches, anchors, strict=True)),
             strict=True,
         )
-        counts = torch.stack(counts)  # (L, 4)
+        counts = constant(counts, sums[0])  # (L, 4)
         all_reduce(counts, 'mean')
         means = torch.stack(sums) / counts.clamp(min=1e-9)  # (L, 4)
         box, obj, cls, kpt = means.unbind(1)
@@ -105,13 +106,15 @@ class KAPAOLoss(nn.Module):
         images = len(grids[0]) * get_world_size()
         return dict(
             loss_box=box.sum() * gains['box'] * images,
-            loss_obj=(obj * obj.new_tensor(self.obj_level_weights)).sum() * gains['obj'] * images,
+            loss_obj=(obj * constant(self.obj_level_weights, obj)).sum() * gains['obj'] * images,
             loss_cls=cls.sum() * gains['cls'] * images,
             loss_kpt=kpt.sum() * gains['kpt'] * images,
         )
 
 
-def level_sums(grid: Tensor, matches: Matches, anchors: Tensor) -> tuple[Tensor, Tensor]:
+def level_sums(
+    grid: Tensor, matches: Matches, anchors: Tensor
+) -> tuple[Tensor, tuple[int, int, int, int]]:
     """Computes the sums of the four terms of a level, and the counts to divide them by.
 
     Args:
@@ -120,7 +123,7 @@ def level_sums(grid: Tensor, matches: Matches, anchors: Tensor) -> tuple[Tensor,
         anchors: Anchors of the level, (Na, 2) grid units.
 
     Returns:
-        Sums and counts in the order box, objectness, class, keypoints, both (4,) float32.
+        Sums (4,) float32 and counts, in the order box, objectness, class, keypoints.
     """
     index = (matches.image, matches.anchor, matches.gy, matches.gx)
     raw = grid[index[0], index[1], :, index[2], index[3]].float()  # (m, 5 + C + 3K)
@@ -138,9 +141,9 @@ def level_sums(grid: Tensor, matches: Matches, anchors: Tensor) -> tuple[Tensor,
     obj = binary_cross_entropy_with_logits(logits, objectness, reduction='sum')
 
     classes = outputs.classes  # (m, C + K)
-    cls = binary_cross_entropy_with_logits(
-        classes, one_hot(matches.label, classes.shape[1]).to(classes), reduction='sum'
-    )
+    numbers = torch.arange(classes.shape[1], device=grid.device)
+    one_hot = (matches.label[:, None] == numbers).to(classes)
+    cls = binary_cross_entropy_with_logits(classes, one_hot, reduction='sum')
 
     pair = matches.visible.nonzero(as_tuple=True)  # (p,): labeled keypoints of pose objects
     keypoints = decode_keypoints(outputs.keypoints[pair][:, None], anchor[pair[0]])  # (p, 1, 2)
@@ -148,5 +151,4 @@ def level_sums(grid: Tensor, matches: Matches, anchors: Tensor) -> tuple[Tensor,
     kpt = torch.linalg.vector_norm(gaps, dim=1).sum()
 
     sums = torch.stack(((1 - ciou).sum(), obj, cls, kpt))
-    counts = sums.new_tensor((len(ciou), objectness.numel(), classes.numel(), len(gaps)))
-    return sums, counts
+    return sums, (len(ciou), objectness.numel(), classes.numel(), len(gaps))

@@ -7,6 +7,7 @@ import torch
 from mmpose.registry import TASK_UTILS
 from torch import Tensor
 
+from ..utils.device import constant
 from .objects import Objects
 
 # Own cell, then the left, upper, right and lower neighbor.
@@ -70,7 +71,7 @@ class AnchorRatioAssigner:
         index, anchor = similar.nonzero(as_tuple=True)  # (m,)
 
         center = boxes[index, :2]  # (m, 2)
-        size = center.new_tensor(grid_hw).flip(0)
+        size = constant(tuple(grid_hw)[::-1], center)
         left_upper = (center % 1 < 0.5) & (center > 1)  # (m, 2): nearer to that neighbor
         from_end = size - center
         right_lower = (from_end % 1 < 0.5) & (from_end > 1)
@@ -80,7 +81,7 @@ class AnchorRatioAssigner:
 
         index, anchor, center = index[match], anchor[match], center[match]
         # A point moved half a cell towards the neighbor lies inside the neighbor.
-        shift = center.new_tensor(NEIGHBORS)[neighbor] / 2
+        shift = constant(NEIGHBORS, center)[neighbor] / 2
         cell = (center + shift).floor().clamp(min=center.new_zeros(2), max=size - 1)  # (M, 2)
         gx, gy = cell.long().T
         return Matches(

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..utils.device import constant
+
 
 class Objects(NamedTuple):
     """Pose objects and keypoint objects of a batch, in px of the network input.
@@ -59,11 +61,12 @@ def make_objects(
     Returns:
         The pose objects of the batch, then its keypoint objects.
     """
-    counts = torch.tensor([len(b) for b in bboxes], device=keypoint_sizes.device)
-    image = torch.repeat_interleave(torch.arange(len(bboxes), device=counts.device), counts)
     corners = torch.cat(list(bboxes))  # (n, 4)
+    counts = torch.tensor([len(b) for b in bboxes])
+    image = torch.arange(len(bboxes)).repeat_interleave(counts, output_size=len(corners))
+    image = image.to(corners.device, non_blocking=True)
     pose_keypoints = torch.cat(list(keypoints))  # (n, K, 2)
-    limit = pose_keypoints.new_tensor(input_hw).flip(0)
+    limit = constant(input_hw[::-1], pose_keypoints)
     inside = ((pose_keypoints >= 0) & (pose_keypoints <= limit)).all(-1)
     visible = (torch.cat(list(keypoints_visible)) > 0) & inside  # (n, K)
     boxes = torch.cat(((corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]), 1)

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from kapao_mm.errors import InputError
 from kapao_mm.utils.cli import PRECISIONS
 
+from .fused_convolution import fuse_convolutions
+
 if TYPE_CHECKING:
     from ..kapao import KAPAO
 
@@ -26,8 +28,9 @@ def prepare_for_inference(
     """Makes a model predict faster; it cannot be trained afterwards.
 
     Use it to predict many images, and before an export. Batch norm is folded, the weights become
-    channels-last, and backbone and neck compute in ``precision``. The head stays in float32,
-    because decoding multiplies its rounding errors by anchors of up to 925 px.
+    channels-last, SiLU is computed with its convolution on a CPU, and backbone and neck compute in
+    ``precision``. The head stays in float32, because decoding multiplies its rounding errors by
+    anchors of up to 925 px.
 
     Args:
         model: Model with its final weights, changed in place.
@@ -48,6 +51,8 @@ def prepare_for_inference(
         part.to(getattr(torch, precision))
         if compile_network:
             part.forward = torch.compile(part.forward)
+    if not compile_network:
+        fuse_convolutions(model)
     model.extract_feat = MethodType(_extract_feat, model)
 
 

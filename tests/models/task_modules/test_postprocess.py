@@ -6,7 +6,14 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from kapao_mm.models.task_modules.postprocess import Candidates, class_nms, decode, detect
+from kapao_mm.models.task_modules.postprocess import (
+    Candidates,
+    _suppress_alone,
+    _suppress_together,
+    class_nms,
+    decode,
+    detect,
+)
 from kapao_mm.structures import OUTPUT_NAMES, InferenceSettings
 
 
@@ -106,6 +113,24 @@ def test_suppression_is_inside_a_class_and_an_image():
     assert kept.tolist() == [[True, False, False], [False, True, False]]
 
 
+@pytest.mark.parametrize('many', [1, 1000])
+@pytest.mark.parametrize('max_compared', [1, 100, 20_000])
+def test_a_gpu_suppresses_the_same_with_fewer_waits(many, max_compared):
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.rand(3, 60, 2, generator=generator) * 60 - 30
+    bboxes = torch.cat((corners, corners + 20), 2)
+    scores = torch.rand(3, 60, generator=generator).sort(1, descending=True).values
+    scores[:, ::7] = 0
+    scores[1] = 0
+    labels = torch.randint(3, (3, 60), generator=generator)
+    alone = _suppress_alone(bboxes, scores, labels, 0.3, 300, many)
+    together = _suppress_together(bboxes, scores, labels, 3, 0.3, max_compared)
+    assert torch.equal(alone, together)
+    assert 20 < alone.sum() < (scores > 0).sum() - 20
+    limited = _suppress_alone(bboxes, scores, labels, 0.3, 5, many)
+    assert torch.equal(limited, alone & (alone.cumsum(1) <= 5))
+
+
 def iou(a, b):
     """Of two boxes xyxy."""
     width, height = (min(a[2 + i], b[2 + i]) - max(a[i], b[i]) for i in (0, 1))
@@ -173,25 +198,29 @@ def test_a_batch_equals_its_images_candidate_by_candidate(seed, count, num_image
             np.testing.assert_array_equal(found['bboxes'], boxes[i][rows])
 
 
-@pytest.mark.parametrize('score_thr', [None, 0.3, 0.6])
-def test_decodes_exactly_the_outputs_above_the_threshold(score_thr):
+@pytest.mark.parametrize('thrs', [None, (0.3, 0.3), (0.6, 0.6), (0.2, 0.6), (0.6, 0.2)])
+def test_decodes_exactly_the_outputs_above_their_threshold(thrs):
     torch.manual_seed(0)
     num_keypoints = 2
     grids = [torch.randn(2, 3, 3 * num_keypoints + 6, size, size) for size in (4, 2)]
     anchors = torch.rand(2, 3, 2) + 1
-    found = decode(grids, anchors, [8, 16], num_keypoints, score_thr)
+    found = decode(grids, anchors, [8, 16], num_keypoints, thrs)
     rows = torch.cat([grid.movedim(2, 4).flatten(1, 3) for grid in grids], 1).sigmoid()
-    scores = rows[..., 4] * rows[..., 5:8].amax(2)  # (2, A)
-    for ours, expected in zip(found.scores, scores, strict=True):
-        above = expected > (score_thr or 0)
-        ours = ours[ours > (score_thr or 0)].sort().values
-        torch.testing.assert_close(ours, expected[above].sort().values)
+    best, labels = rows[..., 5:8].max(2)  # (2, A): a category, two keypoint types
+    scores = rows[..., 4] * best
+    above = scores > torch.where(labels < 1, *(thrs or (0.0, 0.0)))
+    for i in range(2):
+        expected = scores[i, above[i]].sort()
+        ours = found.scores[i][found.scores[i] > 0].sort()
+        torch.testing.assert_close(ours.values, expected.values)
+        kept = found.labels[i][found.scores[i] > 0][ours.indices]
+        assert torch.equal(kept, labels[i, above[i]][expected.indices])
 
 
 def test_one_output_decodes_as_the_paper_says():
     grid = torch.zeros(1, 1, 9, 2, 2)
     grid[0, 0, :, 1, 0] = torch.tensor([1.0, -1, 0.5, -0.5, 9, -9, 9, 2, -2])
-    found = decode([grid], torch.tensor([[[2.0, 3.0]]]), [8], 1, 0.5)
+    found = decode([grid], torch.tensor([[[2.0, 3.0]]]), [8], 1, (0.5, 0.5))
     sig = torch.sigmoid(torch.tensor([1.0, -1, 0.5, -0.5, 2, -2])).tolist()
     x, y = (2 * sig[0] - 0.5 + 0) * 8, (2 * sig[1] - 0.5 + 1) * 8
     w, h = (2 * sig[2]) ** 2 * 16, (2 * sig[3]) ** 2 * 24
