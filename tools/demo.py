@@ -92,11 +92,11 @@ if __name__ == '__main__':
     parse_args()  # before the slow imports below, so that --help is fast
 
 from kapao_mm.apis import load_predictor
-from kapao_mm.apis.inputs import open_inputs
 from kapao_mm.apis.predict_files import predict_files
 from kapao_mm.apis.predictor import Predictor
 from kapao_mm.errors import InputError
 from kapao_mm.functional.drawing_style import Layers
+from kapao_mm.media.inputs import open_inputs
 
 
 def load_model(args: argparse.Namespace) -> Predictor:

@@ -41,7 +41,7 @@ from kapao_mm.apis import load_predictor
 def main() -> None:
     """Serves the page until Ctrl-C."""
     args = parse_args()
-    from kapao_mm.apis.web import listen, serve  # raises an InputError without Gradio
+    from kapao_mm.web.page import listen, serve  # raises an InputError without Gradio
 
     with listen(args.host, args.port) as listener:  # before the model, which takes seconds
         predictor = load_predictor(

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from kapao_mm.apis import load_predictor
-from kapao_mm.apis.inputs import open_inputs
 from kapao_mm.apis.predict_files import predict_files
 from kapao_mm.apis.predictor import Options, Predictor
 from kapao_mm.errors import InputError
 from kapao_mm.functional.letterbox import letterbox, resize_and_pad
+from kapao_mm.media.inputs import open_inputs
 
 from .report import live_table
 from .timing import WARM_UP, describe_machine, memory

@@ -28,6 +28,8 @@ from kapao_mm.engine.checkpoint import read_checkpoint
 from kapao_mm.engine.stored_config import read_stored_config
 from kapao_mm.engine.weight_file import is_weight_file
 from kapao_mm.errors import InputError
+from kapao_mm.media.inputs import Frame, Source, open_inputs
+from kapao_mm.media.video import USUAL_FPS, VideoWriter
 from kapao_mm.models.utils.inference import half_precision, prepare_for_inference
 from kapao_mm.structures import Detections, InferenceSettings, Metainfo
 from kapao_mm.structures.data_sample import from_data_sample
@@ -35,10 +37,8 @@ from kapao_mm.utils.atomic_file import atomic_path
 from kapao_mm.utils.config import inner_datasets, letterbox_settings, read_config
 from kapao_mm.utils.image_files import IMAGE_SUFFIXES, OutputNames, make_folder, write_picture
 
-from .inputs import Frame, Source, open_inputs
 from .mmpose_arguments import demo_thresholds
 from .predictor import Predictor, without_errors
-from .video import USUAL_FPS, VideoWriter
 
 
 @INFERENCERS.register_module()

@@ -28,15 +28,15 @@ from rich.progress import (
 
 from kapao_mm.errors import InputError
 from kapao_mm.functional.drawing_style import Layers
+from kapao_mm.media.inputs import Source
+from kapao_mm.media.read_ahead import WriteBehind
+from kapao_mm.media.video import USUAL_FPS, VideoWriter
 from kapao_mm.structures import Metainfo
 from kapao_mm.utils.atomic_file import atomic_path, check_folder
 from kapao_mm.utils.image_files import OutputNames, write_picture
 
-from .inputs import Source
 from .predictor import Options, Predictor
-from .read_ahead import WriteBehind
 from .result import Result
-from .video import USUAL_FPS, VideoWriter
 from .writers import TABLE_NAMES, TABLES, ResultWriter, VideoJSONWriter
 
 FORMATS = ('pictures', 'json', *TABLES)

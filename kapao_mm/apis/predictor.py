@@ -15,10 +15,10 @@ import numpy as np
 from kapao_mm.errors import InputError
 from kapao_mm.functional.letterbox import Letterbox, letterbox, resize_and_pad
 from kapao_mm.functional.postprocess import filter_detections, predict_from_letterbox
+from kapao_mm.media.inputs import Frame, Source, open_inputs
+from kapao_mm.media.read_ahead import ReadAhead
 from kapao_mm.structures import Detections, InferenceSettings, Metainfo
 
-from .inputs import Frame, Source, open_inputs
-from .read_ahead import ReadAhead
 from .result import Result
 from .tracking import Tracker
 

@@ -10,9 +10,9 @@ import cv2
 import pytest
 
 from kapao_mm.apis import predict_files as module
-from kapao_mm.apis.inputs import open_inputs
 from kapao_mm.apis.predict_files import predict_files
 from kapao_mm.errors import InputError
+from kapao_mm.media.inputs import open_inputs
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ def test_names_that_a_terminal_cannot_show_do_not_stop_a_run(run, folder, encodi
 def video(tmp_path, make_image) -> Path:
     """Returns a video of eight frames, in which a cat walks."""
     pytest.importorskip('av', reason='the package av is optional')
-    from kapao_mm.apis.video import VideoWriter
+    from kapao_mm.media.video import VideoWriter
 
     path = tmp_path / 'in/walk.mp4'
     path.parent.mkdir()
@@ -150,7 +150,7 @@ def video(tmp_path, make_image) -> Path:
 
 
 def test_a_video_gives_a_video_and_its_frames_as_json(run, video, tmp_path, capsys):
-    from kapao_mm.apis.video import VideoReader
+    from kapao_mm.media.video import VideoReader
 
     counts = run(str(video))
     assert (counts.done, counts.errors) == (8, 0)
@@ -165,7 +165,7 @@ def test_a_video_gives_a_video_and_its_frames_as_json(run, video, tmp_path, caps
 
 
 def test_an_interrupted_video_is_complete_up_to_there(run, video, tmp_path, predictor, monkeypatch):
-    from kapao_mm.apis.video import VideoReader
+    from kapao_mm.media.video import VideoReader
 
     original = predictor.run_network
 

@@ -27,12 +27,12 @@ from PIL import Image, ImageOps
 
 from kapao_mm import register_all_modules
 from kapao_mm.apis import KAPAOInferencer
-from kapao_mm.apis.inputs import open_inputs
 from kapao_mm.apis.predict_files import predict_files
 from kapao_mm.deploy import runtime as runtime_module
 from kapao_mm.deploy.metadata import ModelMetadata
 from kapao_mm.errors import InputError
 from kapao_mm.functional.letterbox import letterbox, resize_and_pad
+from kapao_mm.media.inputs import open_inputs
 from kapao_mm.structures import InferenceSettings, Metainfo
 
 SIDE = 64  # of the network input, px

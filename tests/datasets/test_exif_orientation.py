@@ -12,10 +12,10 @@ from mmengine.dataset import Compose
 from mmpose.registry import DATASETS
 from PIL import Image
 
-from kapao_mm.apis.inputs import open_inputs
 from kapao_mm.datasets.annotations.image_sizes import find_image_faults
 from kapao_mm.errors import InputError
 from kapao_mm.functional.pixels import as_bgr
+from kapao_mm.media.inputs import open_inputs
 from kapao_mm.utils.image_files import read_image
 
 WIDTH, HEIGHT = 48, 64  # as shown, px

@@ -21,10 +21,10 @@ import tomllib
 import torch
 from mmpose.registry import MODELS
 
-from kapao_mm.apis.video import VideoWriter
 from kapao_mm.command import TOOLS
 from kapao_mm.datasets import read_metainfo
 from kapao_mm.datasets.toy import draw_scene
+from kapao_mm.media.video import VideoWriter
 from kapao_mm.utils.config import load_config
 
 REPO = Path(__file__).resolve().parents[2]

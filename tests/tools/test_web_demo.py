@@ -35,7 +35,7 @@ def test_missing_model_is_one_line(run):
 
 def test_page_gets_the_model_and_the_port(run, monkeypatch):
     pytest.importorskip('gradio')
-    from kapao_mm.apis import web
+    from kapao_mm.web import web
 
     served, loaded = [], []
     monkeypatch.setattr(web, 'serve', lambda *arguments: served.append(arguments))

@@ -22,17 +22,16 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from kapao_mm.apis.predictor import Options, Predictor
+from kapao_mm.apis.result import Result
+from kapao_mm.apis.writers import VideoJSONWriter
 from kapao_mm.errors import InputError
 from kapao_mm.functional.drawing_style import Layers
 from kapao_mm.functional.letterbox import Letterbox
+from kapao_mm.media.inputs import Frame, open_inputs
+from kapao_mm.media.video import VideoWriter
 from kapao_mm.structures import Detections, Metainfo
 from kapao_mm.utils.image_files import IMAGE_SUFFIXES, decode_image
-
-from .inputs import Frame, open_inputs
-from .predictor import Options, Predictor
-from .result import Result
-from .video import VideoWriter
-from .writers import VideoJSONWriter
 
 MB = 2**20
 IMAGE_BYTES, VIDEO_BYTES = 20 * MB, 200 * MB

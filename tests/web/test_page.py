@@ -23,8 +23,8 @@ gr = pytest.importorskip('gradio', reason="gradio is not installed: pip install 
 import httpx
 import uvicorn
 
-from kapao_mm.apis import web
-from kapao_mm.apis.web import DemoPage, listen, make_app
+from kapao_mm.web import page as web
+from kapao_mm.web.page import DemoPage, listen, make_app
 
 VISITOR = SimpleNamespace(session_hash='a')
 CHROMIUM = shutil.which('chromium') or shutil.which('google-chrome')
@@ -32,7 +32,7 @@ CHROMIUM = shutil.which('chromium') or shutil.which('google-chrome')
 
 @pytest.fixture(scope='module')
 def make_predictor(load_file):
-    return load_file('tests/apis/web_predictor.py').MadeUpPredictor
+    return load_file('tests/web/web_predictor.py').MadeUpPredictor
 
 
 @pytest.fixture(scope='module')
@@ -239,9 +239,9 @@ def test_used_port_and_unknown_address_are_one_line():
 @pytest.mark.parametrize('how', [signal.SIGTERM, signal.SIGINT])
 def test_stopped_server_leaves_no_files(repo, tmp_path, how):
     code = (
-        'import sys; sys.path.insert(0, "tests/apis")\n'
+        'import sys; sys.path.insert(0, "tests/web")\n'
         'from web_predictor import MadeUpPredictor\n'
-        'from kapao_mm.apis.web import listen, serve\n'
+        'from kapao_mm.web.page import listen, serve\n'
         'serve(MadeUpPredictor(), "a", listen(sys.argv[1], 0))\n'
     )
     environment = {**os.environ, 'TMPDIR': str(tmp_path), 'PYTHONPATH': str(repo)}

@@ -12,9 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from kapao_mm.apis import inputs as module
-from kapao_mm.apis.inputs import Frame, open_inputs
 from kapao_mm.errors import InputError
+from kapao_mm.media import inputs as module
+from kapao_mm.media.inputs import Frame, open_inputs
 
 
 def frames(given, **options) -> list[Frame | InputError]:
@@ -272,7 +272,7 @@ def test_refused_connections_are_one_error(url, monkeypatch):
 
 
 def test_silent_stream_is_one_error(monkeypatch):
-    from kapao_mm.apis import video
+    from kapao_mm.media import video
 
     monkeypatch.setattr(video, 'TIMEOUT', 0.1)
     with socket.create_server(('127.0.0.1', 0)) as silent:
@@ -328,7 +328,7 @@ def test_neither_torch_nor_mm_is_imported(repo):
     code = (
         'import sys, types; package = types.ModuleType("kapao_mm.apis"); '
         'import kapao_mm; package.__path__ = [kapao_mm.__path__[0] + "/apis"]; '
-        'sys.modules["kapao_mm.apis"] = package; import kapao_mm.apis.inputs; '
+        'sys.modules["kapao_mm.apis"] = package; import kapao_mm.media.inputs; '
         'print([name for name in ("torch", "mmengine", "mmcv", "av") if name in sys.modules])'
     )
     done = subprocess.run([sys.executable, '-c', code], cwd=repo, capture_output=True, text=True)

@@ -4,13 +4,13 @@
 from pathlib import Path
 from typing import Any, TypeVar
 
+from kapao_mm.apis.predictor import Predictor
 from kapao_mm.errors import InputError
 from kapao_mm.functional.drawing_style import Style
 from kapao_mm.functional.letterbox import INPUT_DIVISOR
 from kapao_mm.structures import Metainfo
 
-from .predictor import Predictor
-from .web_session import (
+from .session import (
     IMAGE_BYTES,
     MB,
     VIDEO_BYTES,

@@ -7,7 +7,7 @@ from itertools import count
 
 import pytest
 
-from kapao_mm.apis.read_ahead import ReadAhead, WriteBehind, read_ahead
+from kapao_mm.media.read_ahead import ReadAhead, WriteBehind, read_ahead
 
 
 class Source:

@@ -14,10 +14,10 @@ import pytest
 
 av = pytest.importorskip('av')
 
-from kapao_mm.apis import video
-from kapao_mm.apis.inputs import open_inputs
-from kapao_mm.apis.video import FrameChoice, VideoReader, VideoWriter
 from kapao_mm.errors import InputError
+from kapao_mm.media import video
+from kapao_mm.media.inputs import open_inputs
+from kapao_mm.media.video import FrameChoice, VideoReader, VideoWriter
 
 
 def assert_close(picture: np.ndarray, expected: np.ndarray) -> None:
@@ -308,7 +308,7 @@ def test_video_can_be_played_after_an_error(tmp_path, picture, error):
 def test_video_of_a_killed_process_can_be_played(tmp_path, repo):
     code = f"""
 import os, numpy as np
-from kapao_mm.apis.video import VideoWriter
+from kapao_mm.media.video import VideoWriter
 writer = VideoWriter({str(tmp_path / 'a.mp4')!r}, 25)
 for i in range(500):
     writer.write(np.full((48, 64, 3), i % 256, np.uint8))

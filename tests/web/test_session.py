@@ -7,8 +7,10 @@ import cv2
 import numpy as np
 import pytest
 
-from kapao_mm.apis import web_session
-from kapao_mm.apis.web_session import (
+from kapao_mm.errors import InputError
+from kapao_mm.functional.drawing_style import Layers
+from kapao_mm.web import session as web_session
+from kapao_mm.web.session import (
     Session,
     can_change,
     describe,
@@ -22,13 +24,11 @@ from kapao_mm.apis.web_session import (
     table_columns,
     table_rows,
 )
-from kapao_mm.errors import InputError
-from kapao_mm.functional.drawing_style import Layers
 
 
 @pytest.fixture(scope='module')
 def make_predictor(load_file):
-    return load_file('tests/apis/web_predictor.py').MadeUpPredictor
+    return load_file('tests/web/web_predictor.py').MadeUpPredictor
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 """Serves a page in the browser that predicts uploaded images and videos, with Gradio.
 
-What the page consists of is in :mod:`kapao_mm.apis.web_parts`, and what it does with images and
-videos in :mod:`kapao_mm.apis.web_session`.
+What the page consists of is in :mod:`kapao_mm.web.parts`, and what it does with images and
+videos in :mod:`kapao_mm.web.session`.
 """
 
 import logging
@@ -17,11 +17,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from kapao_mm.apis.predictor import Options, Predictor
 from kapao_mm.errors import InputError
 from kapao_mm.functional.drawing_style import Layers
 
-from .predictor import Options, Predictor
-from .web_session import (
+from .session import (
     VIDEO_BYTES,
     Session,
     describe,
@@ -44,7 +44,7 @@ try:
 except ImportError as error:
     raise InputError("gradio is not installed: pip install 'kapao-mm[web]'") from error
 
-from .web_parts import (
+from .parts import (
     LAYERS,
     category_control,
     image_outputs,
