@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -46,13 +47,9 @@ def quantize(source: Path, target: Path, images: Sequence[Path]) -> None:
     Examples:
         >>> quantize(Path('kapao_s.xml'), Path('kapao_s_int8.xml'), choose_images(Path('photos')))
     """
-    os.environ.setdefault('NNCF_CI', '1')  # otherwise NNCF reports its use to its makers
-    try:
-        import nncf
-        import openvino
-    except ImportError as error:
-        raise InputError(f"{error.name} is not installed: pip install 'kapao-mm[int8]'") from error
-    nncf.set_log_level(logging.ERROR)
+    nncf = import_nncf()
+    import openvino
+
     try:
         model = openvino.Core().read_model(source)
     except RuntimeError as error:
@@ -73,6 +70,22 @@ def quantize(source: Path, target: Path, images: Sequence[Path]) -> None:
         )
     model.set_rt_info(metadata._replace(precision='int8').to_json(), KEY)
     save_openvino(model, target)
+
+
+def import_nncf() -> ModuleType:
+    """Imports NNCF, without its messages to the user and to its makers.
+
+    Raises:
+        InputError: If NNCF or openvino is not installed.
+    """
+    os.environ.setdefault('NNCF_CI', '1')  # otherwise NNCF reports its use
+    try:
+        import nncf
+        import openvino  # noqa: F401
+    except ImportError as error:
+        raise InputError(f"{error.name} is not installed: pip install 'kapao-mm[int8]'") from error
+    nncf.set_log_level(logging.ERROR)
+    return nncf
 
 
 def choose_images(folder: Path, count: int = CALIBRATION_IMAGES) -> list[Path]:

@@ -93,13 +93,16 @@ def main() -> None:
     from kapao_mm import register_all_modules
     from kapao_mm.analysis.exported import check_exported, count_objects, detect, example_input
     from kapao_mm.deploy.export import WRITERS, make_metadata
-    from kapao_mm.deploy.quantize import choose_images, quantize
+    from kapao_mm.deploy.quantize import choose_images, import_nncf, quantize
     from kapao_mm.engine import check_output, load_weights
     from kapao_mm.models.utils.inference import prepare_for_inference
     from kapao_mm.utils.config import load_config
 
     path = output_path(args)
-    pictures = choose_images(args.int8, args.int8_images) if args.int8 else []
+    pictures = []
+    if args.int8:
+        import_nncf()  # fails now if it is missing, and not after the export
+        pictures = choose_images(args.int8, args.int8_images)
     check_output(path, Path(args.checkpoint))
     cfg = load_config(args.config, args.cfg_options)
     register_all_modules()
