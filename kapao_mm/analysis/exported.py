@@ -111,7 +111,7 @@ def check_exported(path: Path, network_input: np.ndarray, expected: Detections) 
             'the file and PyTorch find nothing, so nothing was compared; give an --image that '
             'shows what the model was trained to find'
         )
-    counts = '{} pose objects, {} keypoint objects'.format(*(len(o.bboxes) for o in found))
+    counts = _counts(found)
     largest = f'position {difference.position:.1g} px, score {difference.score:.1g}'
     if difference.position > MAX_POSITION or difference.score > MAX_SCORE:
         raise InputError(
@@ -119,3 +119,19 @@ def check_exported(path: Path, network_input: np.ndarray, expected: Detections) 
             f'{" and ".join(str(len(o.bboxes)) for o in expected)}; largest differences: {largest}'
         )
     return f'{counts}; largest differences from PyTorch: {largest}'
+
+
+def count_objects(path: Path, network_input: np.ndarray) -> str:
+    """Runs an exported file, and says how many objects it detects.
+
+    Args:
+        path: Exported file.
+        network_input: Network input, (S, S, 3) uint8 BGR.
+    """
+    _, network = open_exported(path)
+    (found,) = run_network(network, network_input[None])
+    return _counts(found)
+
+
+def _counts(found: Detections) -> str:
+    return '{} pose objects, {} keypoint objects'.format(*(len(o.bboxes) for o in found))

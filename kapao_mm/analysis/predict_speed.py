@@ -42,8 +42,8 @@ EXPORTS = {  # backend: format of its files
 BACKEND_OF = {FORMATS[name].suffix: backend for backend, name in EXPORTS.items()}
 COLORS = {'pre-processing': 'C0', 'forward': 'C1', IN_GRAPH: 'C4', 'NMS': 'C2', 'fusion': 'C3'}
 COLUMNS = (
-    *('config', 'backend', 'precision', 'input', 'batch', 'prepare', 'forward', 'NMS', 'fusion'),
-    *('total', 'p95', 'images/s', 'peak GB'),
+    *('config', 'backend', 'precision', 'input', 'batch', 'threads', 'prepare', 'forward', 'NMS'),
+    *('fusion', 'total', 'p95', 'images/s', 'peak GB'),
 )
 
 
@@ -70,21 +70,13 @@ class Options(NamedTuple):
         use: Use whose inference settings apply.
         people: Number of people in an image of a synthetic crowd.
         runs: Number of measured runs.
-        threads: Number of CPU threads; None for each library's choice.
         images: Image files.
     """
 
     use: str
     people: int
     runs: int
-    threads: int | None
     images: list[str]
-
-    def set_threads(self) -> None:
-        """Sets the number of threads of this process."""
-        if self.threads:
-            torch.set_num_threads(self.threads)
-            cv2.setNumThreads(self.threads)
 
 
 def benchmark(
@@ -97,7 +89,7 @@ def benchmark(
     people: int,
     use: str,
     runs: int,
-    threads: int | None,
+    threads: Sequence[int | None],
 ) -> tuple[dict[str, Any], Figure | None]:
     """Measures all combinations, and prints a table.
 
@@ -113,29 +105,33 @@ def benchmark(
     with tempfile.TemporaryDirectory() as folder:
         if not images:
             make_toy_dataset(folder, 'crowd', num_train=NUM_IMAGES, num_val=1)
-        options = Options(use, people, runs, threads, list_images(images or f'{folder}/train2017'))
-        options.set_threads()
+        options = Options(use, people, runs, list_images(images or f'{folder}/train2017'))
         machine = timing.describe_machine(
             'numpy', 'cv2', 'torchvision', 'mmpose', 'onnxruntime', 'openvino'
         )
         print_settings(models, options, machine)
 
         @cache
-        def exported(config: str, checkpoint: str | None, backend: str) -> dict[str, str]:
-            return timing.run_alone(export, config, checkpoint, backend, use, folder)
+        def exported(
+            config: str, checkpoint: str | None, backend: str, images: tuple[str, ...]
+        ) -> dict[str, str]:
+            return timing.run_alone(export, config, checkpoint, backend, use, folder, images)
 
         rows = []
         with live_table(*COLUMNS) as add:
-            for row in combinations(models, backends, precisions, input_sizes, batch_sizes):
+            choices = (backends, precisions, input_sizes, batch_sizes, threads)
+            for row in combinations(models, *choices):
                 found = dict(file=row['file'])
                 if row['backend'] in EXPORTS and not row['file']:
-                    found = exported(row['config'], row['checkpoint'], row['backend'])
+                    quantized = (row['backend'], row['precision']) == ('openvino', 'int8')
+                    photos = tuple(options.images) if quantized else ()
+                    found = exported(row['config'], row['checkpoint'], row['backend'], photos)
                 if 'error' not in found:
                     found = timing.run_alone(measure, row | found, options)
                 rows.append(row | found)
                 add(*cells(rows[-1]))
                 if 'error' in found:
-                    print(f'{" ".join(cells(rows[-1])[:5])} failed: {found["error"]}')
+                    print(f'{" ".join(cells(rows[-1])[:6])} failed: {found["error"]}')
     sizes = {tuple(row['input_hw']) for row in rows}
     plot = draw(rows, machine.partition(';')[0]) if len(sizes) > 1 else None
     return dict(machine=machine, use=use, runs=runs, people=people, rows=rows), plot
@@ -194,6 +190,7 @@ def combinations(
     precisions: Sequence[str],
     input_sizes: Sequence[tuple[int, int]] | None,
     batch_sizes: Sequence[int],
+    threads: Sequence[int | None],
 ) -> Iterator[dict[str, Any]]:
     """Yields the rows to measure.
 
@@ -201,11 +198,12 @@ def combinations(
     is measured with that of its config.
     """
     for model in models:
-        for backend, precision, input_hw, batch_size in product(
+        for backend, precision, input_hw, batch_size, num_threads in product(
             dict.fromkeys([*backends, *model.exported]),
             precisions,
             input_sizes or [(model.input_size, model.input_size)],
             batch_sizes,
+            threads,
         ):
             yield dict(
                 config=model.config,
@@ -215,6 +213,7 @@ def combinations(
                 precision=precision,
                 input_hw=input_hw,
                 batch_size=batch_size,
+                threads=num_threads,
             )
 
 
@@ -222,7 +221,7 @@ def cells(row: dict) -> list[str]:
     """Formats a row of the table."""
     size = 'x'.join(map(str, row['input_hw']))
     name = [Path(row['config']).stem, row['backend'], row['precision'], size]
-    name.append(str(row['batch_size']))
+    name += [str(row['batch_size']), str(row['threads'] or '-')]
     if 'error' in row:
         return [*name, 'failed']
     medians = {part: f'{times["median_ms"]:.1f}' for part, times in row['parts'].items()}
@@ -240,10 +239,19 @@ def cells(row: dict) -> list[str]:
 
 
 def export(
-    config: str, checkpoint: str | None, backend: str, use: str, folder: str
+    config: str,
+    checkpoint: str | None,
+    backend: str,
+    use: str,
+    folder: str,
+    images: Sequence[str] = (),
 ) -> dict[str, str]:
-    """Exports a model into a folder, and returns the path of the file as ``file``."""
+    """Exports a model into a folder, and returns the path of the file as ``file``.
+
+    With images it is quantized to int8, and calibrated on them.
+    """
     from kapao_mm.deploy.export import WRITERS, make_metadata  # need ONNX, which torch does not
+    from kapao_mm.deploy.quantize import quantize
 
     name = EXPORTS[backend]
     model = build_model(config, checkpoint)
@@ -251,19 +259,24 @@ def export(
     prepare_for_inference(model)
     path = Path(tempfile.mkdtemp(dir=folder), f'model{FORMATS[name].suffix}')
     WRITERS[name](model, metadata, path)
+    if images:
+        source, path = path, path.with_stem('int8')
+        quantize(source, path, [Path(image) for image in images])
     return dict(file=str(path))
 
 
 @torch.no_grad()
 def measure(row: dict[str, Any], options: Options) -> dict[str, Any]:
     """Measures a row of the table; that of an exported model has the path of its ``file``."""
-    options.set_threads()
+    if row['threads']:
+        torch.set_num_threads(row['threads'])
+        cv2.setNumThreads(row['threads'])
     exported = row['backend'] in EXPORTS
     device = torch.device('cpu') if exported else timing.find_device()  # its memory is measured
     stream = cycle([pad_to_shape(read_image(Path(p)), row['input_hw']) for p in options.images])
     before = 0 if device.type == 'cuda' else timing.memory('VmRSS')
     if exported:
-        predictor = exported_predictor(row, options.use, options.threads)
+        predictor = exported_predictor(row, options.use)
     else:
         predictor = torch_predictor(row, options.use, options.people, device)
 
@@ -307,19 +320,20 @@ def pad_to_shape(image: np.ndarray, input_hw: tuple[int, int]) -> np.ndarray:
 def draw(rows: list[dict], title: str) -> Figure:
     """Plots the time of the parts by input size.
 
-    There is a panel for each combination of config, backend, precision and batch size.
+    There is a panel for each combination of config, backend, precision, batch size and threads.
     """
     panels: dict[tuple, list[dict]] = {}
     for row in rows:
         if 'error' not in row:
-            key = (row['config'], row['backend'], row['precision'], row['batch_size'])
+            names = ('config', 'backend', 'precision', 'batch_size', 'threads')
+            key = tuple(row[name] for name in names)
             panels.setdefault(key, []).append(row)
     columns = min(4, len(panels)) or 1
     lines = math.ceil(len(panels) / columns) or 1
     figure = Figure(figsize=(max(7, 3 * columns), 1.5 + 3 * lines), layout='constrained')
     figure.suptitle(title)
     labels = {}
-    for axes, ((config, backend, precision, batch), found) in zip(
+    for axes, ((config, backend, precision, batch, threads), found) in zip(
         figure.subplots(lines, columns, squeeze=False).flat, panels.items(), strict=False
     ):
         names = ['x\n'.join(map(str, row['input_hw'])) for row in found]
@@ -330,7 +344,8 @@ def draw(rows: list[dict], title: str) -> Figure:
             labels[part] = bars
             bottom += heights
         axes.bar_label(bars, [f'{total:.1f}' for total in bottom], padding=2)
-        axes.set_title(f'{Path(config).stem}\n{backend}, {precision}, batch {batch}')
+        limit = f', threads {threads}' if threads else ''
+        axes.set_title(f'{Path(config).stem}\n{backend}, {precision}, batch {batch}{limit}')
         axes.set_ylabel('ms a batch, medians')
         axes.margins(y=0.15)
     figure.legend(labels.values(), labels, loc='outside lower center', ncols=len(labels) or 1)

@@ -94,18 +94,21 @@ def set_candidates(grids: list[Tensor], count: int) -> None:
     grids[0].copy_(outputs.view(grids[0].movedim(2, 4).shape).movedim(4, 2))
 
 
-def exported_predictor(row: Mapping[str, Any], use: str, threads: int | None) -> Predictor:
+def exported_predictor(row: Mapping[str, Any], use: str) -> Predictor:
     """Returns the steps of an exported model.
 
     Raises:
         InputError: If the backend is not installed or does not support the precision, or the file
-            was exported with the thresholds for another use.
+            was exported with the thresholds for another use, or is int8 and the row is not.
     """
     path = Path(row['file'])
-    text, network = open_exported(path, row['precision'], threads)
+    int8 = row['precision'] == 'int8'
+    text, network = open_exported(path, 'float32' if int8 else row['precision'], row['threads'])
     metadata = ModelMetadata.from_json(text, str(path))
     if metadata.use != use:
         raise InputError(f'{path} was exported for {metadata.use}; give --use {metadata.use}')
+    if int8 != (metadata.precision == 'int8'):
+        raise InputError(f'{path} is {metadata.precision}; give --precisions {metadata.precision}')
 
     def detect(batch: np.ndarray, part: Part) -> list[Detections]:
         with part(IN_GRAPH):

@@ -35,6 +35,7 @@ from kapao_mm.utils.config import inner_datasets, letterbox_settings
 from .formats import MIN_OPSET, TENSORRT_CANDIDATES, TENSORRT_MIN_SIZE
 from .graph import ExportGraph
 from .metadata import KEY, ModelMetadata
+from .quantize import save_openvino
 from .runtime import Network
 
 EXTRA_FILE = f'{KEY}.json'  # name of the metadata in a TorchScript file
@@ -112,8 +113,7 @@ def write_openvino(
     # convert_model is not used, because it reports its use to OpenVINO's makers.
     converted = openvino.Core().read_model(program.model_proto.SerializeToString())
     converted.set_rt_info(metadata.to_json(), KEY)
-    with _whole_file(path) as temporary:
-        openvino.save_model(converted, temporary, compress_to_fp16=False)
+    save_openvino(converted, path)
 
 
 def write_torchscript(model: KAPAO, metadata: ModelMetadata, path: Path) -> None:

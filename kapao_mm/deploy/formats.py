@@ -7,6 +7,7 @@ from typing import NamedTuple
 MIN_OPSET, MAX_OPSET = 18, 23  # versions that torch's exporter writes
 TENSORRT_CANDIDATES = 3840  # limit of TensorRT's TopK
 TENSORRT_MIN_SIZE = 256  # px; inputs of smaller height or width have fewer outputs than TopK needs
+CALIBRATION_IMAGES = 300  # of int8; more hardly change the ranges of activations
 
 RUNTIME = 'kapao predict IMAGE... --model {path}'
 ENGINE = (

@@ -22,6 +22,7 @@ class ModelMetadata(NamedTuple):
         input_size: Longer side of the network input in the config, px.
         square_input: Whether images are padded to squares instead of multiples of 64 px.
         metainfo: Names, skeleton and colors.
+        precision: Precision of the convolutions, ``float32`` or ``int8``.
         version: Version of kapao_mm.
     """
 
@@ -31,6 +32,7 @@ class ModelMetadata(NamedTuple):
     input_size: int
     square_input: bool
     metainfo: Metainfo
+    precision: str = 'float32'
     version: str = __version__
 
     def to_json(self) -> str:

@@ -65,7 +65,7 @@ def test_the_plot_stacks_the_parts_of_each_size():
     def row(backend, side, **parts):
         parts = {name: dict(median_ms=ms) for name, ms in parts.items()}
         row = dict(config='a.py', backend=backend, precision='float32', batch_size=1, parts=parts)
-        return row | dict(input_hw=[side, side])
+        return row | dict(input_hw=[side, side], threads=None)
 
     rows = [
         row('torch', 640, forward=3, NMS=1),

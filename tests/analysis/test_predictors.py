@@ -105,7 +105,9 @@ def test_each_image_gets_the_candidates_of_the_crowd(tiny_config):
 
 @pytest.mark.slow
 def test_an_exported_file_has_the_thresholds_of_its_use(tiny_config, tmp_path):
-    row = export(tiny_config, None, 'torchscript', 'demo', tmp_path) | dict(precision='float32')
-    assert exported_predictor(row, 'demo', None).settings.fusion_score_thr == 0.2
+    row = export(tiny_config, None, 'torchscript', 'demo', tmp_path) | dict(
+        precision='float32', threads=None
+    )
+    assert exported_predictor(row, 'demo').settings.fusion_score_thr == 0.2
     with pytest.raises(InputError, match='was exported for demo; give --use demo'):
-        exported_predictor(row, 'evaluation', None)
+        exported_predictor(row, 'evaluation')

@@ -13,11 +13,14 @@ if not TORCH_CAN:
 
 import torch
 from mmpose.models import PoseDataPreprocessor
+from mmpose.registry import MODELS
 from mmpose.structures import PoseDataSample
 
 from kapao_mm.analysis.comparison import compare_objects
-from kapao_mm.deploy.graph import ExportGraph, normalize
+from kapao_mm.deploy.graph import ExportGraph, normalize, strided_stem
+from kapao_mm.models.utils.inference import prepare_for_inference
 from kapao_mm.structures import split_by_image
+from kapao_mm.utils.config import load_config
 
 CHANGES = {
     'two suppressions': {},
@@ -103,3 +106,26 @@ def test_normalizes_as_the_preprocessor_does(make_images, bgr_to_rgb):
     torch.testing.assert_close(
         normalize(images, preprocessor), preprocessor(data)['inputs'], rtol=0, atol=0
     )
+
+
+def test_the_stem_is_one_strided_convolution_that_computes_the_same(repo):
+    cfg = load_config(repo / 'configs/_base_/models/kapao_n.py').model
+    cfg.head.num_keypoints = 17
+    model = MODELS.build(cfg).eval()
+    prepare_for_inference(model)
+    strided = strided_stem(model)
+    images = torch.rand(2, 3, 64, 128)
+    assert strided.backbone.stem.conv.stride == (2, 2)
+    with torch.no_grad():
+        found, expected = strided.backbone.stem(images), model.backbone.stem(images)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+        assert expected.std() > 0.01
+        strided.backbone.stem = torch.nn.AvgPool2d(2)  # the copy has its own network
+        with pytest.raises(RuntimeError):
+            strided.extract_feat(images)
+        model.extract_feat(images)
+
+
+def test_another_stem_is_kept(make_model):
+    model = make_model(4)
+    assert strided_stem(model) is model

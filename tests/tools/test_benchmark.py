@@ -110,7 +110,7 @@ def test_predict_reports_rows_that_fail_and_goes_on(
         assert f'checkpoint {bad} does not fit the config' in row['error']
     assert f'{noise} cannot be read as a model' in unread['error']
     assert 'error' not in measured and 'random weights' not in printed
-    assert f'tiny torch float32 64x64 1 failed: {failed["error"]}' in printed
+    assert f'tiny torch float32 64x64 1 - failed: {failed["error"]}' in printed
     (table,) = read_tables(printed)
     assert [row['prepare'] == 'failed' for row in table] == [True, True, False, True]
 

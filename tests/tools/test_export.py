@@ -96,6 +96,35 @@ def test_an_openvino_file_finds_what_the_model_finds(run_tool, checkpoint, capfd
 
 
 @pytest.mark.slow
+def test_an_int8_file_finds_about_the_same(run_tool, checkpoint, capfd, tmp_path):
+    folder, out = tmp_path / 'photos', tmp_path / 'a.xml'
+    folder.mkdir()
+    for i in range(3):
+        drawing, _ = draw_scene(np.random.default_rng(i), 'crowd', (200, 150))
+        cv2.imwrite(str(folder / f'{i}.png'), drawing)
+    flags = ('--format', 'openvino', '--out', out, '--int8', folder, '--int8-images', 2)
+    assert run_tool(TOOL, CONFIG, checkpoint, *flags, *FLAGS) is None
+    printed = capfd.readouterr().out
+    assert f'Calibrating on 2 images of {folder} ...' in printed
+    counts = re.search(
+        r'float32: (\d+) pose objects, \d+ keypoint objects; .*; int8: (\d+) pose objects', printed
+    )
+    exact, rounded = map(int, counts.groups())
+    assert exact > 10 and abs(rounded / exact - 1) < 0.5
+    assert {path.name for path in tmp_path.iterdir()} == {'a.xml', 'a.bin', 'photos'}
+    runtime = KAPAORuntime(out)
+    assert runtime.metadata.precision == 'int8'
+    (found,) = runtime([cv2.imread(str(folder / '0.png'))])
+    assert len(found.bboxes) > 0
+
+
+def test_int8_is_only_for_openvino(run_tool, checkpoint, tmp_path, capfd):
+    flags = ('--format', 'onnx', '--int8', tmp_path)
+    assert run_tool(TOOL, CONFIG, checkpoint, *flags) == 2
+    assert '--int8 is only for openvino' in capfd.readouterr().err
+
+
+@pytest.mark.slow
 def test_a_torchscript_file_is_compared_on_a_given_image(run_tool, checkpoint, capfd, tmp_path):
     picture, out = tmp_path / 'people.png', tmp_path / 'people.pt'
     cv2.imwrite(str(picture), draw_scene(np.random.default_rng(0), 'crowd', (200, 150))[0])

@@ -95,7 +95,11 @@ def add_predict_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--batch-sizes', nargs='+', type=positive, default=[1], help='[1]')
     parser.add_argument(
-        '--precisions', nargs='+', choices=PRECISIONS, default=['float32'], help='[float32]'
+        '--precisions',
+        nargs='+',
+        choices=(*PRECISIONS, 'int8'),
+        default=['float32'],
+        help='[float32]; int8 is for openvino, calibrated on the images',
     )
     parser.add_argument(
         '--backends', nargs='+', choices=BACKENDS, default=['torch'], help='[torch]'
@@ -103,7 +107,13 @@ def add_predict_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--images', help='a folder, of which the first 32 are taken [drawn people]')
     add_number(parser, '--people', 10, 'in an image of a synthetic crowd')
     add_number(parser, '--runs', 20, 'measured runs')
-    parser.add_argument('--threads', type=positive, help="of the CPU [each library's choice]")
+    parser.add_argument(
+        '--threads',
+        nargs='+',
+        type=positive,
+        default=[None],
+        help="of the CPU; several numbers are measured one after the other [each library's choice]",
+    )
 
 
 def add_postprocess_options(parser: argparse.ArgumentParser) -> None:

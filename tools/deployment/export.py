@@ -3,8 +3,10 @@
 
 import argparse
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from kapao_mm.deploy.formats import (
+    CALIBRATION_IMAGES,
     FORMATS,
     MAX_OPSET,
     MIN_OPSET,
@@ -13,7 +15,7 @@ from kapao_mm.deploy.formats import (
     next_command,
 )
 from kapao_mm.errors import InputError
-from kapao_mm.utils.cli import add_config_options, exit_on_input_error
+from kapao_mm.utils.cli import add_config_options, exit_on_input_error, positive
 
 
 def parse_args() -> argparse.Namespace:
@@ -45,10 +47,24 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--image', type=Path, help='image on which file and PyTorch are compared [drawn people]'
     )
+    parser.add_argument(
+        '--int8',
+        type=Path,
+        metavar='FOLDER',
+        help='for openvino: 8-bit integers, calibrated on images of this folder',
+    )
+    parser.add_argument(
+        '--int8-images',
+        type=positive,
+        default=CALIBRATION_IMAGES,
+        help='how many of them, evenly spread [%(default)s]',
+    )
     add_config_options(parser, 'input_size=640 model.test_cfg.demo.pose_score_thr=0.3')
     args = parser.parse_args()
     if args.opset and args.format == 'torchscript':
         parser.error('--opset is only for formats that are made from ONNX, not for torchscript')
+    if args.int8 and args.format != 'openvino':
+        parser.error('--int8 is only for openvino')
     return args
 
 
@@ -75,13 +91,18 @@ def main() -> None:
     from mmpose.registry import MODELS
 
     from kapao_mm import register_all_modules
-    from kapao_mm.analysis.exported import check_exported, detect, example_input
+    from kapao_mm.analysis.exported import check_exported, count_objects, detect, example_input
     from kapao_mm.deploy.export import WRITERS, make_metadata
+    from kapao_mm.deploy.quantize import choose_images, import_nncf, quantize
     from kapao_mm.engine import check_output, load_weights
     from kapao_mm.models.utils.inference import prepare_for_inference
     from kapao_mm.utils.config import load_config
 
     path = output_path(args)
+    pictures = []
+    if args.int8:
+        import_nncf()  # fails now if it is missing, and not after the export
+        pictures = choose_images(args.int8, args.int8_images)
     check_output(path, Path(args.checkpoint))
     cfg = load_config(args.config, args.cfg_options)
     register_all_modules()
@@ -96,11 +117,18 @@ def main() -> None:
 
     prepare_for_inference(model)
     opset = dict(opset=args.opset) if args.opset else {}
-    WRITERS[args.format](model, metadata, path, **opset)
+    with TemporaryDirectory() as folder:  # of the float32 file that is quantized
+        written = Path(folder, path.name) if pictures else path
+        WRITERS[args.format](model, metadata, written, **opset)
+        report = check_exported(written, image, expected)
+        if pictures:
+            print(f'Calibrating on {len(pictures)} images of {args.int8} ...', flush=True)
+            quantize(written, path, pictures)
+            report = f'float32: {report}; int8: {count_objects(path, image)}'
     files = [path, path.with_suffix('.bin')] if args.format == 'openvino' else [path]
     megabytes = sum(file.stat().st_size for file in files) / 1e6
     print(f'{" and ".join(map(str, files))}: {megabytes:.1f} MB, thresholds for {args.use}')
-    print(f'{args.image or "drawn people"}: {check_exported(path, image, expected)}')
+    print(f'{args.image or "drawn people"}: {report}')
     print(f'Next: {next_command(args.format, path, size)}')
 
 
