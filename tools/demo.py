@@ -13,7 +13,7 @@ SETTINGS = {  # flags of the inference settings, with what they are
     'pose-iou-thr': 'IoU above which the weaker of two poses is dropped',
     'keypoint-score-thr': 'minimum score of a keypoint object',
     'keypoint-iou-thr': 'IoU above which the weaker of two keypoint objects is dropped',
-    'fusion-score-thr': 'minimum score of a pose that keypoint objects are fused into',
+    'fusion-score-thr': 'minimum score of a pose that takes part in fusion',
     'fusion-distance': 'largest distance of a fused keypoint object, px; 0: no fusion',
 }
 LAYERS = ('boxes', 'skeleton', 'keypoints', 'scores', 'ids', 'opacity')  # drawn by default
@@ -26,7 +26,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description='Predict poses in images, videos and streams, and write pictures (a video of '
         'a video) and JSON',
-        epilog='Any default in brackets. A setting without a default has that of the model.',
+        epilog='Defaults are in brackets. A setting without one has the default of the model.',
     )
     parser.add_argument(
         'sources',
@@ -59,8 +59,10 @@ def parse_args() -> argparse.Namespace:
     video = parser.add_argument_group('video')
     video.add_argument('--track', action='store_true', help='follow people from frame to frame')
     video.add_argument('--smooth', action='store_true', help='smooth their keypoints over time')
-    video.add_argument('--every', type=positive, default=1, metavar='N', help='each n-th frame [1]')
-    video.add_argument('--fps', type=float, metavar='X', help='so many frames of each second')
+    video.add_argument(
+        '--every', type=positive, default=1, metavar='N', help='every n-th frame [1]'
+    )
+    video.add_argument('--fps', type=float, metavar='X', help='about X frames of each second')
 
     output = parser.add_argument_group('output')
     output.add_argument(
@@ -147,7 +149,8 @@ def main() -> None:
     if counts.done:
         print(f'results are in {args.out_dir.absolute()}')
     if counts.interrupted:
-        sys.exit('interrupted: the files are complete up to here')
+        print('interrupted: the files are complete up to here', file=sys.stderr)
+        sys.exit(130)  # as a shell says it of Ctrl-C
     if counts.errors:
         sys.exit(f'{counts.errors} failed: see the errors above')
 

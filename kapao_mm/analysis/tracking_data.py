@@ -120,8 +120,8 @@ def pan_over_photo(
 
     Yields:
         A frame of the photo's size, and its annotations with ``track_id`` (from 1), without people
-        of whom less than a quarter is in the frame. Those who come back after
-        more than ``memory`` frames get a new ``track_id``.
+        of whom less than a quarter is in the frame. Those who come back after more than ``memory``
+        frames get a new ``track_id``.
     """
     size = np.array(image.shape[1::-1])
     rng = np.random.default_rng(0)

@@ -210,13 +210,11 @@ class KAPAOInferencer(Predictor, Pose2DInferencer):
         self._frames: list[dict] = []
         self._fps = (self._video_input and source.fps) or USUAL_FPS
 
-    def _predict_samples(self, pictures: list[Frame]) -> list[PoseDataSample]:
+    def _predict_samples(self, frames: list[Frame]) -> list[PoseDataSample]:
         """Predicts images, with one batch for each input shape."""
         packed = [
-            self.pipeline(
-                {'img': picture.pixels, 'img_path': picture.name, **self.model.dataset_meta}
-            )
-            for picture in pictures
+            self.pipeline({'img': frame.pixels, 'img_path': frame.name, **self.model.dataset_meta})
+            for frame in frames
         ]
         by_shape = defaultdict(list)
         for index, data in enumerate(packed):
@@ -225,7 +223,7 @@ class KAPAOInferencer(Predictor, Pose2DInferencer):
         for indices in by_shape.values():
             batch = self.collate_fn([packed[index] for index in indices])
             samples.update(zip(indices, self.forward(batch), strict=True))
-        return [samples[index] for index in range(len(pictures))]
+        return [samples[index] for index in range(len(frames))]
 
     def save_visualization(
         self, visualization: np.ndarray, vis_out_dir: str, img_name: str | None = None

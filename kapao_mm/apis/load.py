@@ -27,7 +27,8 @@ def load_predictor(
             which needs neither torch nor MMPose.
         config: Config of the checkpoint: path of its file, name, or a loaded one. None takes the
             config inside the checkpoint, of which nothing is executed.
-        device: Such as ``cpu`` or ``cuda:0``, for a checkpoint. None takes a GPU if there is one.
+        device: Device for a checkpoint, such as ``cpu`` or ``cuda:0``. None takes a GPU if there is
+            one, as an ONNX file always does if its onnxruntime can.
         amp: Whether to compute in half precision; bfloat16 on a CPU.
         threads: Number of CPU threads. None leaves the choice to the backend.
 

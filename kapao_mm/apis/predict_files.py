@@ -131,7 +131,7 @@ def predict_files(
 
 @dataclass
 class _Shared:
-    """What the outputs of all sources share."""
+    """Holds what the outputs of all sources share."""
 
     folder: Path
     formats: Sequence[str]
@@ -173,7 +173,9 @@ def _predict_source(
                 counts.done += 1
                 start = time.perf_counter()
                 if shared.show:  # windows belong to the main thread
-                    _show(output.write(result))
+                    picture = output.write(result)
+                    if picture is not None:  # None: it cannot be written, which was reported
+                        _show(picture)
                 else:
                     writing.put(result)
                 counts.seconds['drawing and writing'] += time.perf_counter() - start
@@ -225,11 +227,8 @@ class _Video:
     def __init__(self, source: Source, shared: _Shared) -> None:
         self.source, self.shared = source, shared
         _check_place(shared.folder, source.name)
-        stem = re.sub(
-            r'[^\w.-]+', '_', Path(source.name).stem
-        )  # of a URL it may have any character
-        name = shared.names(stem or 'stream', source.name)
-        self.stem = shared.folder / name
+        stem = re.sub(r'[^\w.-]+', '_', Path(source.name).stem)  # a URL may have any character
+        self.stem = shared.folder / shared.names(stem or 'stream', source.name)
         self.frames = self.poses = 0
         self.video: VideoWriter | None = None
         self.json: VideoJSONWriter | None = None
@@ -242,15 +241,9 @@ class _Video:
         if 'pictures' in self.shared.formats:
             self.video = VideoWriter(Path(f'{self.stem}.mp4'), self.source.fps or USUAL_FPS)
         if 'json' in self.shared.formats:
-            width, height = self.source.size or (None, None)
-            head = dict(
-                video=self.source.name,
-                fps=self.source.fps,
-                width=width,
-                height=height,
-                keypoint_names=self.shared.metainfo.names_by_category(),
+            self.json = VideoJSONWriter(
+                Path(f'{self.stem}.json'), self.source.name, self.source, self.shared.metainfo
             )
-            self.json = VideoJSONWriter(Path(f'{self.stem}.json'), head)
 
     def __exit__(self, *error: object) -> None:
         for writer in filter(None, (self.video, self.json)):

@@ -72,7 +72,7 @@ class Predictor:
 
     Attributes:
         metainfo: Names, skeleton and colors.
-        settings: Inference settings that hold unless a call gives others.
+        settings: Inference settings that apply unless a call gives others.
         input_size: Longer side of the network input, px.
         square_input: Whether images are padded to squares instead of multiples of 64 px.
     """
@@ -114,8 +114,8 @@ class Predictor:
                 :func:`open_inputs`. Arrays are BGR, as OpenCV reads them, see :func:`as_bgr`.
             stream: Whether to return a generator, which holds one batch at a time, instead of a
                 list. Use it for videos, and wherever the results do not fit into memory.
-            every: Predict each n-th frame of a video.
-            fps: Predict about so many frames of each second of a video.
+            every: Predict every n-th frame of a video.
+            fps: Predict about this many frames of each second of a video.
             **options: Options of the prediction, see :meth:`options`.
 
         Returns:
@@ -149,15 +149,15 @@ class Predictor:
         """Checks and completes the options of a prediction.
 
         Args:
-            batch_size: Number of images that are read at once. Those with the same input shape are
-                predicted as one batch.
+            batch_size: Number of images that are read at once. Those whose network inputs have the
+                same shape are predicted as one batch.
             track: Whether to follow people from frame to frame.
             smooth: Whether to smooth the keypoints of tracked people over time.
             categories: Names of the categories to keep. The default is all.
             input_size: Longer side of the network input, px, a multiple of 64. The default is that
                 of the model.
             **settings: Fields of :class:`InferenceSettings`, such as ``pose_score_thr=0.5``. The
-                default is what the model was made with.
+                default is the value of the model.
 
         Raises:
             InputError: If an option is unknown or has no valid value.
@@ -212,7 +212,7 @@ class Predictor:
                 yield from self._predict_batch(batch, options, tracker, seconds)
             if ahead.dropped:
                 logger.warning(
-                    '%s: %d frames came too fast and are left out', source.name, ahead.dropped
+                    '%s: %d frames came too fast and were left out', source.name, ahead.dropped
                 )
 
     def detect(
@@ -273,7 +273,7 @@ class Predictor:
                 yield _timed(seconds, 'poses', self._result, next(found), item, options, tracker)
 
     def _detect(self, inputs: Sequence[Input], settings: InferenceSettings) -> list[Detections]:
-        """Runs the network, with one batch for each input shape."""
+        """Runs the network, with one batch for each shape of the network input."""
         by_shape = defaultdict(list)
         for index, item in enumerate(inputs):
             by_shape[item.pixels.shape].append(index)

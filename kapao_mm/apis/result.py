@@ -162,8 +162,8 @@ class Result:
         """Converts the poses to records of a COCO result file.
 
         Args:
-            image_id: Id of the image. The default is the number that the name of the image ends
-                with, as in COCO's ``000000000139.jpg``, or the name if there is none.
+            image_id: Id of the image. The default is the name of the image without its suffix, as a
+                number if it is one, as in COCO's ``000000000139.jpg``.
 
         Returns:
             For each pose a dict with ``image_id``, ``category_id`` (1 for the first category),

@@ -8,9 +8,9 @@ MAX_STEP = 0.5  # sizes of the person; a point that moves farther between two fr
 
 
 class OneEuroFilter:
-    """One-Euro filter of the points of one person.
+    """Smooths the points of one person with a One-Euro filter.
 
-    It is a low-pass filter whose cutoff frequency rises with the speed of each point
+    This is a low-pass filter whose cutoff frequency rises with the speed of each point
     (`Casiez et al., CHI 2012 <https://doi.org/10.1145/2207676.2208639>`_): ``min_cutoff +
     beta * speed``. Speeds are in sizes of the person per second, so that the parameters suit all
     resolutions and frame rates. A point that moves at a constant speed lags by less than

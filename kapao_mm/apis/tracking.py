@@ -72,17 +72,16 @@ class Tracker:
         max_missing: Longest time that a person may be missed, s.
         start_score: Lowest score of a pose that starts a track. Poses with lower scores only
             continue tracks.
-        min_cutoff: Frequency of smoothing at rest, Hz, see :class:`OneEuroFilter`.
-        beta: Weakening of smoothing by motion, see :class:`OneEuroFilter`.
+        min_cutoff: Cutoff frequency of smoothing at rest, Hz, see :class:`OneEuroFilter`.
+        beta: How fast smoothing fades with motion, see :class:`OneEuroFilter`.
 
     Raises:
         InputError: If the package scipy is not installed, or a number is out of range.
 
     Examples:
-        >>> tracker = Tracker(runtime.metainfo, fps=25)
-        >>> for frame in frames:
-        ...     (prediction,) = runtime([frame])
-        ...     print(tracker.update(prediction).track_ids)
+        >>> tracker = Tracker(model.metainfo, fps=25)
+        >>> for result in model.predict(frames):
+        ...     print(tracker.update(result.prediction).track_ids)
     """
 
     def __init__(
@@ -102,7 +101,7 @@ class Tracker:
         try:
             import scipy.optimize  # noqa: F401
         except ImportError as error:
-            raise InputError("scipy is not installed: pip install 'kapao-mm[track]'") from error
+            raise InputError("scipy is not installed: pip install 'kapao-mm[video]'") from error
         self.fps = fps
         self.max_missing = max_missing
         self.start_score = start_score
@@ -147,7 +146,7 @@ class Tracker:
             (Track(prediction.labels[row], visible[row], poses[row], now, self._make_filter()), row)
             for row in np.flatnonzero(starts)
         ]
-        # A track that did not find its second pose was no person.
+        # A track that finds no second pose is not taken for a person.
         self._tracks = [track for track in self._tracks if track.number]
         self._tracks += [track for track, _ in started]
         if self.smooth:
@@ -163,7 +162,7 @@ class Tracker:
         )
 
     def _advance(self, time: float | None) -> float:
-        """Moves the expected poses to the time of the next frame, and returns that time."""
+        """Moves the expected poses to the time of the next frame, and returns that time (s)."""
         if self._time is None:
             self._time = time or 0.0
             return self._time

@@ -14,6 +14,8 @@ from types import TracebackType
 from typing import Any
 
 from kapao_mm.errors import InputError
+from kapao_mm.media.inputs import Source
+from kapao_mm.structures import Metainfo
 from kapao_mm.structures.prediction import JSON_VERSION
 from kapao_mm.utils.atomic_file import check_folder
 
@@ -99,7 +101,7 @@ class JSONLinesWriter(ResultWriter):
 
 
 class JSONListWriter(ResultWriter):
-    """Writes one JSON list; a derived class says what of a result goes into it."""
+    """Writes one JSON list; a derived class adds the items of each result."""
 
     before, after = '[', '\n]\n'
 
@@ -116,10 +118,7 @@ class JSONListWriter(ResultWriter):
 
 
 class COCOWriter(JSONListWriter):
-    """Writes COCO result records.
-
-    The id of an image is the number in its name, as in COCO's ``000000000139.jpg``, or its name.
-    """
+    """Writes COCO result records, see :meth:`Result.to_coco`; those of videos have ``frame``."""
 
     def _write(self, result: Result) -> None:
         """Writes the records of a result."""
@@ -130,18 +129,28 @@ class COCOWriter(JSONListWriter):
 
 
 class VideoJSONWriter(JSONListWriter):
-    """Writes a JSON dict with the results of a video's frames in ``frames``.
+    """Writes a JSON dict of a video, with the results of its frames in ``frames``.
 
     Args:
         path: Path of the file.
-        video: What is known of the video, such as its frame rate.
+        name: Name of the video in the file.
+        source: The video.
+        metainfo: Names of categories and keypoint types.
     """
 
     after = '\n]}\n'
 
-    def __init__(self, path: Path, video: dict[str, Any]) -> None:
-        head = json.dumps(dict(version=JSON_VERSION, **video))
-        self.before = head[:-1] + ', "frames": ['
+    def __init__(self, path: Path, name: str, source: Source, metainfo: Metainfo) -> None:
+        width, height = source.size or (None, None)
+        head = dict(
+            version=JSON_VERSION,
+            video=name,
+            fps=source.fps,
+            width=width,
+            height=height,
+            keypoint_names=metainfo.names_by_category(),
+        )
+        self.before = json.dumps(head)[:-1] + ', "frames": ['
         super().__init__(path)
 
     def _write(self, result: Result) -> None:

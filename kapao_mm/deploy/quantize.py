@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 def quantize(source: Path, target: Path, images: Sequence[Path]) -> None:
     """Writes an int8 copy of an OpenVINO file.
 
-    The range of each activation is measured on images, resized as in prediction. Float32 remain the
-    head and decoding, whose errors are multiplied by anchors of up to 925 px, and the convolution
-    before each output of the neck.
+    The range of each activation is measured on images, resized as in prediction. The head, decoding
+    and the convolution before each output of the neck remain float32, because their errors are
+    multiplied by anchors of up to 925 px.
 
     Args:
         source: ``.xml`` file that ``kapao export`` wrote, in float32.
@@ -96,10 +96,12 @@ def choose_images(folder: Path, count: int = CALIBRATION_IMAGES) -> list[Path]:
         count: Number of images; all are taken if there are fewer.
 
     Raises:
-        InputError: If it is no folder, cannot be read or has no images.
+        InputError: If it is not a folder, cannot be read or has no images.
     """
     if not folder.is_dir():
-        raise InputError(f'{folder.absolute()} is no folder: give one with images to calibrate on')
+        raise InputError(
+            f'{folder.absolute()} is not a folder: give one with images to calibrate on'
+        )
     images = []
     for found in find_images([str(folder)]):
         if isinstance(found, InputError):
@@ -135,7 +137,7 @@ def fuse_swish(model: 'Model') -> None:
     """Replaces each product of a tensor and its sigmoid by one operation, Swish, in place.
 
     OpenVINO does so itself when it compiles a model. Before that, NNCF would quantize the tensor,
-    its sigmoid and their product one by one, which is less precise and takes half as long again.
+    its sigmoid and their product one by one, which is less precise and takes 1.5 times as long.
     """
     from openvino import opset15
     from openvino.utils import replace_node

@@ -62,7 +62,9 @@ class KAPAORuntime(Predictor):
     ) -> None:
         path = Path(model_file)
         if path.suffix not in BACKENDS:
-            raise InputError(f'{path} is no exported model: give a file {" or ".join(BACKENDS)}')
+            raise InputError(
+                f'{path} is not an exported model: give a file {" or ".join(BACKENDS)}'
+            )
         if not path.is_file():
             raise InputError(f'model file {path.absolute()} does not exist')
         if threads is not None and threads < 1:

@@ -31,7 +31,7 @@ def read_stored_config(checkpoint: dict[str, Any], place: str) -> Config:
         place: Path or URL of the checkpoint, for messages.
 
     Raises:
-        InputError: If there is no config, it is not one of KAPAO, or it is not plain data.
+        InputError: If there is no config, it is not a config of KAPAO, or it is not plain data.
     """
     text = (checkpoint.get('meta') or {}).get('cfg')
     if not isinstance(text, str):
@@ -74,7 +74,7 @@ def read_literals(text: str) -> dict[str, Any]:
     values = {}
     for statement in ast.parse(text).body:
         if not isinstance(statement, ast.Assign) or not isinstance(statement.targets[0], ast.Name):
-            raise ValueError(f'line {statement.lineno} is no assignment')
+            raise ValueError(f'line {statement.lineno} is not an assignment')
         values[statement.targets[0].id] = _literal(statement.value)
     return values
 
@@ -89,7 +89,7 @@ def _literal(node: ast.expr) -> Any:
         return tuple(_literal(item) for item in node.elts)
     if isinstance(node, ast.Call) and getattr(node.func, 'id', None) == 'dict':
         if len(node.args) == 1 and isinstance(node.args[0], ast.Dict) and not node.keywords:
-            return _literal(node.args[0])  # dict({...}), as names that are no identifiers need it
+            return _literal(node.args[0])  # dict({...}), which names that are not identifiers need
         if not node.args and all(word.arg for word in node.keywords):
             return {word.arg: _literal(word.value) for word in node.keywords}
     if isinstance(node, ast.Name) and node.id in ('inf', 'nan'):

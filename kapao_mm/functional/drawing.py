@@ -13,8 +13,8 @@ import numpy as np
 from kapao_mm.structures import KeypointObjects, Prediction
 
 from .drawing_figures import FARTHEST, draw_figures, draw_plain_skeletons
-from .drawing_style import Color, Layers, Style
-from .drawing_text import DARK, Labels, draw_legend, letter_size, reference_side, tag
+from .drawing_style import DARK, Color, Layers, Style
+from .drawing_text import Labels, draw_legend, letter_size, reference_side, tag
 from .hide_faces import hide_faces
 
 REFERENCE_SIDE = 400  # longer image side, px, that line widths and radii refer to

@@ -9,7 +9,7 @@ import numpy as np
 
 from kapao_mm.structures import Prediction
 
-from .drawing_style import Layers, Style
+from .drawing_style import BRIGHT, DARK, Layers, Style
 
 EDGE = 1  # px of dark edge around lines and keypoints
 EDGED = 1.5  # px; thinner lines have no edge, which would cover more than the line
@@ -20,7 +20,6 @@ CIRCLE = np.stack([f(np.linspace(0, 2 * np.pi, 16, endpoint=False)) for f in (np
 SMOOTH = 0.3  # px by which OpenCV enlarges a polygon with smooth edges
 SHIFT = 4  # OpenCV takes coordinates in 1/16 px
 FARTHEST = 1e6  # px; OpenCV takes 32-bit coordinates
-DARK, BRIGHT = (24, 24, 24), (255, 255, 255)
 
 
 def draw_figures(

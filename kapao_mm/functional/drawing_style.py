@@ -10,6 +10,8 @@ from typing import NamedTuple
 from kapao_mm.structures import Metainfo
 
 Color = tuple[int, int, int]  # RGB, or BGR for a BGR picture
+DARK: Color = (24, 24, 24)
+BRIGHT: Color = (255, 255, 255)
 
 # RGB. MMPose's colors of the sides, and boxes that differ from them.
 LEFT, RIGHT, MIDDLE = (0, 255, 0), (255, 128, 0), (51, 153, 255)
@@ -43,11 +45,13 @@ class Layers:
         names: Names of keypoints. Those without room are left out.
         pose_objects: Thin white skeletons as regressed by the pose objects, before fusion.
         keypoint_objects: Boxes of the keypoint objects.
-        hide_faces: Whether the faces of all drawn poses become mosaics. Nobody else's does.
-        opacity: Whether keypoints and lines with low scores are transparent. The score is that of
-            the fused keypoint object, or that of the pose.
-        legend: An explanation of colors and symbols, in the corner with the least people.
-        stages: Three panels side by side instead: pose objects, keypoint objects, fused poses.
+        hide_faces: Mosaics in place of the faces of all poses. Faces of people without a pose stay
+            visible.
+        opacity: Transparency of keypoints and lines with low scores. The score is that of the fused
+            keypoint object, or that of the pose.
+        legend: An explanation of colors and symbols, in the corner with the fewest people.
+        stages: Three panels side by side instead of one picture: pose objects, keypoint objects and
+            fused poses.
     """
 
     boxes: bool = True
@@ -81,7 +85,7 @@ class Style(NamedTuple):
         face_types: Keypoint types in a face, whose positions tell what ``hide_faces`` covers.
         box_colors: Colors of boxes by category.
         track_colors: Colors of boxes by the number of the track.
-        line_width: Line width in an image whose longer side is 400 px, px. It grows with the image
+        line_width: Line width, px, in an image whose longer side is 400 px. It grows with the image
             and is limited by the size of the person.
         radius: Radius of keypoints in such an image, likewise.
     """

@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Writes labels into a picture, where they cover little, and a legend."""
+"""Writes labels and a legend into a picture, where they cover little of it."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -9,13 +9,11 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from .drawing_style import Color
+from .drawing_style import BRIGHT, DARK, Color
 
 MIN_SIZE = 9  # of letters, px; smaller ones are illegible
 CELL = 4  # px; labels are placed on a grid of such cells
 LABEL = 10**6  # marks cells with a label, which no other may cover
-DARK: Color = (24, 24, 24)
-BRIGHT: Color = (255, 255, 255)
 MAX_STRETCH = 10  # largest ratio of an image's sides at which the longer side sets all sizes
 SYSTEM_FONTS = ('NotoSansCJK-Regular.ttc', 'msyh.ttc', 'Arial Unicode.ttf', 'DejaVuSans.ttf')
 LARGEST_LEGEND = 0.6  # as a fraction of the picture's sides
@@ -134,10 +132,8 @@ def draw_legend(
     size = letter_size(canvas)
     rows = [tag(text, size, DARK) for _, _, text in entries]
     line = rows[0].shape[0] + size // 3
-    legend = np.full(
-        (line * len(rows) + size // 3, max(r.shape[1] for r in rows) + 2 * size, 3), 24
-    )
-    legend = legend.astype(np.uint8)
+    height, width = line * len(rows) + size // 3, max(r.shape[1] for r in rows) + 2 * size
+    legend = np.full((height, width, 3), DARK, np.uint8)
     for index, ((color, filled, _), row) in enumerate(zip(entries, rows, strict=True)):
         top = line * index + size // 3
         center = (16 * size, 16 * (top + row.shape[0] // 2))

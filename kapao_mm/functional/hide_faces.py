@@ -18,7 +18,7 @@ FACE_OF_PERSON = 0.06  # smallest radius, as a fraction of the longer side of th
 def hide_faces(canvas: np.ndarray, prediction: Prediction, face_types: Sequence[int]) -> None:
     """Turns the face of each pose into a mosaic, around its keypoints.
 
-    Faces of people without a pose, and poses of categories without keypoints in the face, stay.
+    Faces of people without a pose, and of categories without keypoints in the face, stay visible.
 
     Args:
         canvas: Picture, (h, w, 3) uint8, which is changed.

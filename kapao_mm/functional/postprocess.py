@@ -83,8 +83,8 @@ def filter_detections(
     """Keeps the objects above the score thresholds, and those of some categories.
 
     The result is the same as if suppression had been run with these thresholds, as long as they are
-    not below those it was run with: an object never suppresses one with a higher score. Limits of
-    numbers aside, as no lower object can push out a higher one.
+    not below those it was run with: an object neither suppresses one with a higher score nor takes
+    its place among the kept ones.
 
     Args:
         detections: Objects that suppression kept.

@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Opens whatever shall be predicted: images, folders, videos, URLs, cameras and streams."""
+"""Opens what is to be predicted: images, folders, videos, URLs, cameras and streams."""
 
 import logging
 import os
@@ -22,12 +22,7 @@ from PIL import Image
 
 from kapao_mm.errors import InputError
 from kapao_mm.functional.pixels import as_bgr
-from kapao_mm.utils.image_files import (
-    IMAGE_SUFFIXES,
-    decode_image,
-    find_files,
-    read_image,
-)
+from kapao_mm.utils.image_files import IMAGE_SUFFIXES, decode_image, find_files, read_image
 
 from .video import TIMEOUT, VIDEO_SUFFIXES, FrameChoice, VideoReader, without_password
 
@@ -53,7 +48,7 @@ class Frame(NamedTuple):
     """An image, or a frame of a video.
 
     Attributes:
-        pixels: Picture, BGR (h, w, 3) uint8.
+        pixels: Original image, BGR (h, w, 3) uint8.
         name: Path or URL, or a made-up name such as ``000000.jpg``.
         identity: Value that differs from that of other images with the same name.
         frame: Number of the frame in its video, from 0. None for an image.
@@ -81,8 +76,8 @@ class Source:
         size: (w, h) of the frames of a video, px; None for images.
         duration: Length of a video, s; None if unknown.
 
-    A video is opened when it is iterated, or when one of the last four is asked for. They are None
-    if it cannot be opened.
+    A video is opened when it is iterated, or when one of the last four attributes is asked for.
+    They are None if it cannot be opened.
     """
 
     total: int | None = None
@@ -101,7 +96,7 @@ class Source:
 
 
 class _Images(Source):
-    """Neighboring images: paths, URLs, pictures, and errors of what was not found."""
+    """Neighboring images: paths, URLs, arrays, and errors of what was not found."""
 
     def __init__(self) -> None:
         super().__init__('images')
@@ -138,9 +133,9 @@ class _Lazy(Source):
 
 
 class _Device(Source):
-    """What has to be opened: a base of videos and cameras.
+    """Base of videos and cameras, which have to be opened.
 
-    A fault while it is opened to answer a question is kept and yielded by the loop.
+    If opening fails because an attribute is asked for, the error is kept and yielded by the loop.
     """
 
     def __init__(self, name: str, kind: str) -> None:
@@ -252,7 +247,7 @@ class _Camera(_Device):
 
 
 def open_inputs(inputs: Any, every: int = 1, fps: float | None = None) -> list[Source]:
-    """Finds what shall be predicted. Images are read, and videos opened, when they are iterated.
+    """Finds the inputs of a prediction. They are read when the sources are iterated.
 
     Args:
         inputs: One of these, or a list, tuple or iterator of them:
@@ -261,13 +256,13 @@ def open_inputs(inputs: Any, every: int = 1, fps: float | None = None) -> list[S
             - URL of an image or a video (``http``, ``https``) or a stream (``rtsp``, ``rtmp``,
               ``udp`` and others);
             - number of a camera, also written ``'webcam'`` (the first) or ``'webcam:1'``;
-            - picture that :func:`as_bgr` converts, or a numpy array of several (N, h, w, 3).
+            - numpy array or PIL image, see :func:`as_bgr`, or an array of several, (N, h, w, 3).
 
-        every: Takes every N-th frame of videos.
+        every: Takes every n-th frame of videos.
         fps: Takes about that many frames of videos per second.
 
     Returns:
-        Sources in order. Neighboring images make up one. An iterator, which may be endless, is
+        Sources in order. Neighboring images make up one source. An iterator, which may be endless, is
         one source and is read when that is iterated.
 
     Raises:

@@ -116,14 +116,6 @@ class ReadAhead(Iterator[T], Generic[T]):
         self._queue.close()
 
 
-def read_ahead(items: Iterable[T], size: int, newest: bool = False) -> Iterator[T]:
-    """Returns an iterator whose items a thread reads ahead, see :class:`ReadAhead`.
-
-    Without a thread, for ``size`` 0, the items are read when they are used.
-    """
-    return ReadAhead(items, size, newest) if size else iter(items)
-
-
 class WriteBehind(Generic[T]):
     """Calls a function on items, in order, in a thread.
 
@@ -156,7 +148,7 @@ class WriteBehind(Generic[T]):
         """Waits until all items are used.
 
         Raises:
-            BaseException: What the function raised; in the first call after it.
+            BaseException: What the function raised. A second call does not raise it again.
         """
         self._queue.end()
         while self._thread.is_alive():
@@ -181,7 +173,7 @@ class WriteBehind(Generic[T]):
 
 
 def _read(items: Iterable, queue: _Queue) -> None:
-    """Puts items into a queue as (item, None), and the exception that ends them as (None, it)."""
+    """Puts items into a queue as (item, None), and an exception that ends them as (None, error)."""
     iterator = None
     try:
         iterator = iter(items)

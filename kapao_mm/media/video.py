@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Reads and writes videos with PyAV: upright pictures, each at its own time."""
+"""Reads and writes videos with PyAV, with upright pictures that keep their times."""
 
 import logging
 import math
@@ -84,11 +84,11 @@ class FrameChoice:
         return taken
 
     def rate(self, fps: float) -> float:
-        """Returns the frames per second that remain of a video's."""
+        """Returns how many of a video's frames per second are taken."""
         return min(fps / self._every, self._fps or math.inf)
 
     def count(self, frames: int, step: float) -> int:
-        """Returns about how many of a video's frames are taken, which are ``step`` s apart."""
+        """Returns about how many frames of a video are taken, if they are ``step`` s apart."""
         by_number = math.ceil(frames / self._every)
         if self._fps is None or not frames:
             return by_number
@@ -104,9 +104,9 @@ class VideoReader:
     """Reads the frames of a video file or stream, turned and scaled as a player shows them.
 
     The rotation that the file asks for is done, as for videos of phones held upright. Pixels that
-    are not square are scaled in x. Of several video streams the best is taken, as by FFmpeg.
-    Transparency is dropped and 10 bits become 8. Damaged frames are counted in one warning at the
-    end, as is a file that ends early.
+    are not square are scaled in x. If there are several video streams, FFmpeg chooses the best.
+    Transparency is dropped and 10 bits become 8, without a conversion of HDR colors. One warning at
+    the end counts damaged frames, and says if the file ends early.
 
     A reader can be iterated once, which closes it.
 
@@ -114,7 +114,7 @@ class VideoReader:
         place: Path or URL.
         every: Takes every N-th frame.
         fps: Takes about that many frames per second, by their times.
-        live: Whether the place is a camera, whose frames shall arrive soon rather than all.
+        live: Whether the place is a camera. Its frames then arrive soon, but some may be lost.
 
     Attributes:
         name: Absolute path, or the URL.
@@ -174,7 +174,7 @@ class VideoReader:
             )
         except (self._av.FFmpegError, OSError, ValueError) as error:
             if isinstance(error, self._av.error.InvalidDataError | self._av.error.EOFError):
-                error.strerror = 'it is no video, or its end is missing'
+                error.strerror = 'it is not a video, or its end is missing'
             raise self._failure('cannot be read', error) from error
 
     def _failure(self, what: str, error: Exception) -> InputError:

@@ -15,7 +15,7 @@ USES = ('evaluation', 'validation', 'tta', 'demo')
 
 @dataclass(frozen=True)
 class InferenceSettings:
-    """Thresholds and limits of a use.
+    """Thresholds and limits of a use of the model, such as evaluation.
 
     Attributes:
         pose_score_thr: Pose objects need a score above this.
@@ -49,7 +49,8 @@ class InferenceSettings:
     @property
     def candidate_thrs(self) -> tuple[float, float]:
         """Returns the scores up to which pose objects and keypoint objects have no effect."""
-        # In a shared suppression a keypoint object takes up room that others could have.
+        # In a shared suppression, keypoint objects below their own threshold still count for the
+        # limits of numbers.
         keypoint_thr = self.pose_score_thr if self.shares_one_nms else self.keypoint_score_thr
         return self.pose_score_thr, keypoint_thr
 
@@ -67,14 +68,14 @@ class InferenceSettings:
         """Returns settings with other values.
 
         Raises:
-            InputError: If a name is no setting, or a value makes no sense.
+            InputError: If a name is not a setting, or a value makes no sense.
         """
         names = [field.name for field in fields(self)]
         for name in changes:
             if name not in names:
                 near = difflib.get_close_matches(name, names, n=1)
                 hint = f'did you mean {near[0]}?' if near else f'there are {", ".join(names)}'
-                raise InputError(f'{name} is no setting; {hint}')
+                raise InputError(f'{name} is not a setting; {hint}')
         return replace(self, **changes)
 
     @classmethod
@@ -96,7 +97,7 @@ class InferenceSettings:
         unknown = [key for key in given if key.split('.')[-1] not in names]
         if unknown:
             raise InputError(
-                f'model.test_cfg.{unknown[0]} is no setting; there are {", ".join(names)}, and '
+                f'model.test_cfg.{unknown[0]} is not a setting; there are {", ".join(names)}, and '
                 f'dicts of them for {", ".join(changes)}'
             )
         missing = [name for name in names if name not in base]

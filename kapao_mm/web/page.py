@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Serves a page in the browser that predicts uploaded images and videos, with Gradio.
+"""Serves a page in the browser where visitors upload images and videos, with Gradio.
 
 What the page consists of is in :mod:`kapao_mm.web.parts`, and what it does with images and
 videos in :mod:`kapao_mm.web.session`.
@@ -92,7 +92,7 @@ logger = logging.getLogger('kapao_mm')
 
 
 class DemoPage:
-    """Page in the browser that predicts uploaded images and videos.
+    """Page in the browser where visitors upload images and videos to be predicted.
 
     Args:
         predictor: Predictor, which serves one visitor at a time.

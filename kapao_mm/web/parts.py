@@ -123,7 +123,7 @@ def layer_control(metainfo: Metainfo) -> gr.CheckboxGroup:
 
 
 def image_outputs(metainfo: Metainfo) -> list[gr.components.Component]:
-    """Makes what shows the result of an image: picture, line, table, JSON, download."""
+    """Makes the parts that show the result of an image: picture, line, table, JSON, download."""
     picture = gr.Image(
         label='Poses',
         show_label=False,
@@ -146,7 +146,7 @@ def image_outputs(metainfo: Metainfo) -> list[gr.components.Component]:
 
 
 def video_outputs() -> list[gr.components.Component]:
-    """Makes what shows a video: current frame, progress, result, download."""
+    """Makes the parts that show a video: current frame, result, progress, download."""
     frame = gr.Image(
         label='Frame',
         show_label=False,

@@ -125,7 +125,7 @@ class VideoProgress(NamedTuple):
 
 
 def can_change(predictor: Predictor, **setting: float) -> bool:
-    """Returns whether a predictor can use a setting; exported models have fixed ones."""
+    """Returns whether a predictor accepts a setting; some are fixed in exported models."""
     try:
         predictor.change_settings(**setting)
     except InputError:
@@ -151,7 +151,8 @@ def read_upload(path: Path) -> Frame:
     """Reads an uploaded image.
 
     Raises:
-        InputError: If it is no image, or larger than :data:`IMAGE_BYTES` or :data:`IMAGE_PIXELS`.
+        InputError: If it is not an image, or larger than :data:`IMAGE_BYTES` or
+            :data:`IMAGE_PIXELS`.
     """
     _check_file(path, 'image', IMAGE_SUFFIXES, IMAGE_BYTES)
     try:
@@ -200,7 +201,7 @@ def predict_video(
         The progress, about every :data:`PREVIEW_EVERY` s, and the finished video at the end.
 
     Raises:
-        InputError: If it is no video, or larger than :data:`VIDEO_BYTES`.
+        InputError: If it is not a video, or larger than :data:`VIDEO_BYTES`.
     """
     _check_file(path, 'video', VIDEO_SUFFIXES, VIDEO_BYTES)
     with path.open('rb') as file:
@@ -214,7 +215,7 @@ def predict_video(
     with ExitStack() as stack:
         pictures = stack.enter_context(VideoWriter(video, source.fps))
         frames = stack.enter_context(
-            VideoJSONWriter(numbers, dict(video=path.name, fps=source.fps))
+            VideoJSONWriter(numbers, path.name, source, predictor.metainfo)
         )
         for result in stack.enter_context(closing(predictor.run(source, options))):
             if isinstance(result, InputError):
@@ -284,7 +285,7 @@ def hide_folder(text: str, folder: Path) -> str:
 
 def _check_file(path: Path, kind: str, suffixes: Sequence[str], limit: int) -> None:
     if path.suffix.lower() not in suffixes:
-        raise InputError(f'{path.name} is no {kind} of these types: {" ".join(suffixes)}')
+        raise InputError(f'{path.name} is not one of these types of {kind}: {" ".join(suffixes)}')
     if path.stat().st_size > limit:
         raise InputError(f'{path.name} is larger than {limit // MB} MB: reduce it')
 

@@ -213,6 +213,17 @@ def test_shown_pictures_are_drawn_until_q(run, folder, monkeypatch, tmp_path):
     assert written(tmp_path) == ['a.json']
 
 
+def test_an_image_that_cannot_be_written_is_not_shown(run, folder, tmp_path, monkeypatch):
+    monkeypatch.setenv('DISPLAY', ':0')
+    monkeypatch.setattr(cv2, 'namedWindow', lambda *args: None)
+    monkeypatch.setattr(cv2, 'imshow', lambda name, picture: picture.shape)
+    monkeypatch.setattr(cv2, 'waitKey', lambda delay: -1)
+    (tmp_path / 'out').mkdir()
+    image = (folder / 'a.png').rename(tmp_path / 'out/a.png')
+    counts = run([image, folder / 'b.jpg'], show=True)
+    assert counts.errors == 1 and written(tmp_path) == ['a.png', 'b.jpg', 'b.json']
+
+
 def test_a_broken_video_does_not_stop_the_next_source(run, folder, tmp_path, capsys):
     pytest.importorskip('av', reason='the package av is optional')
     (tmp_path / 'broken.mp4').write_bytes(b'no video')
@@ -223,7 +234,7 @@ def test_a_broken_video_does_not_stop_the_next_source(run, folder, tmp_path, cap
 
 
 def test_tracks_are_drawn_and_written(run, video, tmp_path, predictor):
-    pytest.importorskip('trackers', reason='the package trackers is optional')
+    pytest.importorskip('scipy', reason='the package scipy is optional')
     run(str(video), options=predictor.options(track=True), formats=['jsonl'])
     lines = map(json.loads, (tmp_path / 'out/poses.jsonl').read_text().splitlines())
     ids = [pose['track_id'] for line in lines for pose in line['poses']]

@@ -89,7 +89,7 @@ def test_settings_hold_for_a_call(predictor, make_image):
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        (dict(pose_score=0.3), 'pose_score is no setting; did you mean pose_score_thr'),
+        (dict(pose_score=0.3), 'pose_score is not a setting; did you mean pose_score_thr'),
         (dict(pose_score_thr=2), 'pose_score_thr must be a number from 0 to 1, got 2'),
         (dict(pose_score_thr=float('nan')), 'must be a number from 0 to 1, got nan'),
         (dict(max_objects=1.5), 'max_objects must be a whole number, 1 or more, got 1.5'),

@@ -11,6 +11,7 @@ from kapao_mm.apis.writers import (
     JSONLinesWriter,
     VideoJSONWriter,
 )
+from kapao_mm.media.inputs import Source
 
 
 @pytest.fixture
@@ -29,12 +30,15 @@ def test_json_lines_can_be_read_while_they_are_written(results, tmp_path):
 
 
 def test_the_json_of_a_video_has_its_frames(results, tmp_path):
-    path = tmp_path / 'a.json'
-    with VideoJSONWriter(path, dict(video='a.mp4', fps=4)) as writer:
+    path, source = tmp_path / 'a.json', Source('a.mp4', 'video')
+    source.fps, source.size = 4, (64, 48)
+    with VideoJSONWriter(path, 'a.mp4', source, results[0].metainfo) as writer:
         for result in results:
             writer.write(result)
     content = json.loads(path.read_text())
     assert (content['version'], content['video'], content['fps']) == (1, 'a.mp4', 4)
+    assert (content['width'], content['height']) == (64, 48)
+    assert content['keypoint_names'] == results[0].metainfo.names_by_category()
     assert [(frame['frame'], frame['time']) for frame in content['frames']] == [
         *((0, 0), (1, 0.25)),
         (2, 0.5),

@@ -151,7 +151,7 @@ def test_heads_what_follows_and_the_convolutions_before_stay_float(model):
 def test_images_are_spread_over_the_folder(folder):
     assert [path.stem for path in choose_images(folder, 3)] == ['0', '2', '4']
     assert [path.stem for path in choose_images(folder, 100)] == list('012345')
-    with pytest.raises(InputError, match='0.png is no folder'):
+    with pytest.raises(InputError, match='0.png is not a folder'):
         choose_images(folder / '0.png')
 
 

@@ -295,7 +295,7 @@ def test_openvino_model_without_its_weights_is_refused(tmp_path):
 
 
 def test_checkpoints_are_refused_as_exported_models():
-    with pytest.raises(InputError, match=r'a\.pth is no exported model: .*\.onnx or \.xml'):
+    with pytest.raises(InputError, match=r'a\.pth is not an exported model: .*\.onnx or \.xml'):
         KAPAORuntime('a.pth')
 
 
@@ -375,7 +375,7 @@ def test_score_thresholds_can_be_raised_and_fusion_changed(runtime):
     [
         ('pose_score_thr', 0.001, 'pose_score_thr is at least .* got 0.001: export it again with'),
         ('pose_iou_thr', 0.9, 'pose_iou_thr is .* got 0.9: export it again with --cfg-options'),
-        ('pose_score', 0.9, 'pose_score is no setting; did you mean pose_score_thr'),
+        ('pose_score', 0.9, 'pose_score is not a setting; did you mean pose_score_thr'),
         ('fusion_distance', -1, 'fusion_distance must be a number of px, 0 or more, got -1'),
         ('keypoint_score_thr', float('nan'), 'keypoint_score_thr must be a number from 0 to 1'),
     ],

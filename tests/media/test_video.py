@@ -139,7 +139,7 @@ def test_frames_before_an_error_have_their_times(make_video, monkeypatch):
     [
         (None, 'does not exist'),
         (b'', 'is empty'),
-        (b'no video' * 100, 'cannot be read: it is no video, or its end is missing'),
+        (b'no video' * 100, 'cannot be read: it is not a video, or its end is missing'),
     ],
 )
 def test_files_that_are_no_videos_are_refused_by_name(tmp_path, content, fault):

@@ -169,7 +169,7 @@ def test_a_misspelled_setting_stops_the_building_of_the_model(repo, place):
     options = {f'model.test_cfg.{place}pose_score': 0.5}
     cfg = load_config(repo / 'configs/kapao/kapao_n_coco.py', options)
     wrong = 'picture' if place == 'picture.' else f'{place}pose_score'
-    with pytest.raises(InputError, match=rf'model\.test_cfg\.{wrong} is no setting'):
+    with pytest.raises(InputError, match=rf'model\.test_cfg\.{wrong} is not a setting'):
         MODELS.build(cfg.model)
 
 

@@ -34,7 +34,7 @@ def test_an_unknown_setting_is_named(wrong):
     test_cfg = dict.fromkeys(NAMES, 0.5)
     use, _, name = wrong.rpartition('.')
     test_cfg |= {use: {name: 0.5}} if use else {name: 0.5}
-    with pytest.raises(InputError, match=rf'model\.test_cfg\.{wrong} is no setting'):
+    with pytest.raises(InputError, match=rf'model\.test_cfg\.{wrong} is not a setting'):
         InferenceSettings.from_test_cfg(test_cfg, 'evaluation')
 
 

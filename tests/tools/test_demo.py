@@ -10,6 +10,7 @@ import pytest
 import torch
 from mmpose.registry import MODELS
 
+from kapao_mm.apis.predict_files import Counts
 from kapao_mm.utils.cli import exit_on_input_error
 from kapao_mm.utils.config import load_config
 
@@ -142,6 +143,11 @@ def test_a_downloaded_checkpoint_with_code_is_refused_in_one_line(run, tmp_path,
     assert end.startswith('error: ') and 'cannot be read safely' in end
     assert not (tmp_path / 'ran').exists()
     assert not list(Path('o').glob('*'))
+
+
+def test_an_interrupted_run_ends_with_130(run, demo, tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, 'predict_files', lambda *args: Counts(interrupted=True))
+    assert run(write_image(tmp_path / 'in/a.jpg')) == 130
 
 
 @pytest.mark.slow

@@ -62,8 +62,8 @@ def png_of_claimed_size(width, height):
 @pytest.mark.parametrize(
     'name, content, fault',
     [
-        ('a.exe', b'MZ', 'a.exe is no image of these types: .bmp'),
-        ('a.svg', b'<svg/>', 'a.svg is no image of these types: .bmp'),
+        ('a.exe', b'MZ', 'a.exe is not one of these types of image: .bmp'),
+        ('a.svg', b'<svg/>', 'a.svg is not one of these types of image: .bmp'),
         ('a.jpg', b'no image', 'a.jpg cannot be read as an image'),
         ('a.png', png_of_claimed_size(9000, 9000), 'a.png has more than 50,000,000 px: reduce it'),
         ('a.png', png_of_claimed_size(60000, 60000), 'a.png has more than 50,000,000 px'),

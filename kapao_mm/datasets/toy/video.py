@@ -87,8 +87,8 @@ def draw_video(
 ) -> Iterator[tuple[np.ndarray, list[dict]]]:
     """Draws a video of toy people with known identities.
 
-    Two of four people walk through the picture, in at one side and out at the other; one walks to
-    and fro, and one sits. Nearer people hide those behind them.
+    Two of four people walk through the picture from one side to the other, one walks to and fro,
+    and one sits. Nearer people hide those behind them.
 
     Args:
         seed: Seed of the random generator, at least 0.
@@ -204,7 +204,7 @@ def _path(actor: Actor, time: float) -> tuple[float, float, float]:
 
 
 def _whole_area(figure: Figure) -> int:
-    """Returns the number of px that a figure would fill, were nothing before it and no border."""
+    """Returns the number of px that a figure fills if nothing hides it and no border cuts it."""
     left, top, right, bottom = figure.box()
     size = (int(right - left) + 2, int(bottom - top) + 2)
     return silhouette(figure.moved(1, (-left, -top)), size).sum()
