@@ -262,8 +262,8 @@ def open_inputs(inputs: Any, every: int = 1, fps: float | None = None) -> list[S
         fps: Takes about that many frames of videos per second.
 
     Returns:
-        Sources in order. Neighboring images make up one source. An iterator, which may be endless, is
-        one source and is read when that is iterated.
+        Sources in order. Neighboring images make up one source. So does an iterator, which may be
+        endless.
 
     Raises:
         InputError: If ``every`` or ``fps`` is not positive. What is wrong with an input is yielded

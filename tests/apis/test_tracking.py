@@ -218,7 +218,7 @@ def test_wrong_numbers_are_refused(wrong):
 
 def test_a_missing_scipy_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, 'scipy.optimize', None)
-    with pytest.raises(InputError, match=r"pip install 'kapao-mm\[track\]'"):
+    with pytest.raises(InputError, match=r"pip install 'kapao-mm\[video\]'"):
         Tracker(METAINFO)
 
 
