@@ -58,7 +58,7 @@ def parse_args() -> argparse.Namespace:
 
     video = parser.add_argument_group('video')
     video.add_argument('--track', action='store_true', help='follow people from frame to frame')
-    video.add_argument('--smooth', action='store_true', help='smooth their keypoints over time')
+    video.add_argument('--smooth', action='store_true', help='--track, and smooth keypoints')
     video.add_argument(
         '--every', type=positive, default=1, metavar='N', help='every n-th frame [1]'
     )

@@ -8,7 +8,7 @@ import csv
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,7 +17,7 @@ from kapao_mm.errors import InputError
 from kapao_mm.media.inputs import Source
 from kapao_mm.structures import Metainfo
 from kapao_mm.structures.prediction import JSON_VERSION
-from kapao_mm.utils.atomic_file import check_folder
+from kapao_mm.utils.atomic_file import check_writable
 
 from .result import Result
 
@@ -28,10 +28,13 @@ class ResultWriter:
     Args:
         path: Path of the file, which is replaced when the writer is closed.
         temporary: Whether the file has a temporary name until it is closed.
+
+    Raises:
+        InputError: If the path is a folder, or its folder cannot be written to.
     """
 
     def __init__(self, path: Path, temporary: bool = True) -> None:
-        check_folder(path.parent)
+        check_writable(path)
         self.path = path
         self._open_path = path.with_name(f'.{path.name}.{os.getpid()}') if temporary else path
         self._file = self._open_path.open('w', encoding='utf-8', newline='')
@@ -50,13 +53,21 @@ class ResultWriter:
         """Completes the file, also if it has no result or only a part of them.
 
         Raises:
-            InputError: If it cannot be written.
+            InputError: If it cannot be written. Nothing half-written is left, except JSON lines.
         """
+        if self._file.closed:
+            return
         with self._errors():
-            if not self._file.closed:
+            try:
                 self._end()
                 self._file.close()
                 self._open_path.replace(self.path)
+            except OSError:
+                with suppress(OSError):
+                    self._file.close()
+                if self._open_path != self.path:
+                    self._open_path.unlink(missing_ok=True)
+                raise
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

@@ -167,7 +167,7 @@ def _write_labels(
     style: Style,
     layers: Layers,
 ) -> None:
-    """Writes the track of each pose, category and score at its box, and names of keypoints."""
+    """Writes category, track and score of each pose at its box, and names of keypoints."""
     labels = Labels(canvas, prediction.keypoints[prediction.keypoints_visible])
     letters = letter_size(canvas)
     several = len(style.category_names) > 1

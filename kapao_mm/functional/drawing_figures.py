@@ -1,7 +1,7 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 """Draws skeletons and keypoints as smooth polygons with subpixel positions and widths.
 
-A polygon costs OpenCV a fraction of a smooth thick line, and its small circles are diamonds.
+OpenCV draws a polygon much faster than a smooth thick line, and its small circles are diamonds.
 """
 
 import cv2
@@ -88,7 +88,7 @@ def draw_figures(
 
 
 def _mix(part: np.ndarray, before: np.ndarray, shares: np.ndarray) -> None:
-    """Keeps of each changed pixel only a share, in units of 1 / OPAQUE."""
+    """Keeps only a share of the change of each pixel, in units of 1 / OPAQUE."""
     change = part.astype(np.int16)
     change -= before
     change *= shares
@@ -100,7 +100,7 @@ def _mix(part: np.ndarray, before: np.ndarray, shares: np.ndarray) -> None:
 def draw_plain_skeletons(
     canvas: np.ndarray, prediction: Prediction, style: Style, widths: np.ndarray
 ) -> None:
-    """Draws the skeletons that the pose objects regressed, white.
+    """Draws the skeletons that the pose objects regressed, in white.
 
     Args:
         canvas: Picture, (h, w, 3) uint8, which is changed.

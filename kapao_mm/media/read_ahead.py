@@ -1,5 +1,5 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
-"""Reads ahead and writes behind in a thread, so that files and the network work at once."""
+"""Reads ahead and writes behind in threads, so that the network does not wait for files."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator

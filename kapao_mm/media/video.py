@@ -344,7 +344,7 @@ class VideoWriter:
         fps: Nominal frames per second: the distance of pictures without a time, and the length of
             the last one.
         preset: Preset of x264. Slower ones make smaller files.
-        crf: Quality of x264, from 0 (perfect) to 51. Differences of 6 double the file.
+        crf: Quality of x264, from 0 (perfect) to 51. A value lower by 6 doubles the file.
 
     Attributes:
         count: Number of pictures.

@@ -20,9 +20,9 @@ class KAPAODataPreprocessor(PoseDataPreprocessor):
 
     Args:
         mean: Mean of each channel.
-        args: Further positional arguments of :class:`PoseDataPreprocessor`.
+        *args: Further positional arguments of :class:`PoseDataPreprocessor`.
         non_blocking: Whether to copy to a GPU without waiting for it.
-        kwargs: Keyword arguments of :class:`PoseDataPreprocessor`.
+        **kwargs: Keyword arguments of :class:`PoseDataPreprocessor`.
     """
 
     def __init__(

@@ -1,5 +1,6 @@
 # Copyright (c) KAPAO-MM authors. Licensed under Apache-2.0.
 import csv
+import errno
 import json
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ from kapao_mm.apis.writers import (
     JSONLinesWriter,
     VideoJSONWriter,
 )
+from kapao_mm.errors import InputError
 from kapao_mm.media.inputs import Source
 
 
@@ -78,6 +80,24 @@ def test_an_interrupted_file_is_complete_up_to_there(results, tmp_path, writer):
     text = path.read_text()
     assert [entry.name for entry in tmp_path.iterdir()] == ['a']
     assert len(json.loads(text)) == 2 if writer is COCOWriter else text.endswith('\n')
+
+
+@pytest.mark.parametrize('writer', [COCOWriter, CSVWriter])
+def test_a_full_disk_leaves_nothing_behind(tmp_path, writer, monkeypatch):
+    def fail():
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    file = writer(tmp_path / 'a')
+    monkeypatch.setattr(file, '_end', fail)
+    with pytest.raises(InputError, match='/a cannot be written: No space left on device'):
+        file.close()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('writer', [JSONLinesWriter, COCOWriter, CSVWriter])
+def test_a_folder_in_place_of_the_file_is_refused(tmp_path, writer):
+    with pytest.raises(InputError, match='is a folder'):
+        writer(tmp_path)
 
 
 @pytest.mark.parametrize('writer', [JSONLinesWriter, COCOWriter, CSVWriter])
