@@ -79,7 +79,7 @@ def strided_stem(model: KAPAO) -> KAPAO:
     with stride 2 computes the same from the image itself, without four strided copies of it.
 
     Args:
-        model: Model, which is not changed. A model with another stem is returned itself.
+        model: Model, which is not changed. One with another stem is returned as it is.
     """
     if not isinstance(getattr(model.backbone, 'stem', None), Focus):
         return model
