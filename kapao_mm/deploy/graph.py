@@ -7,12 +7,12 @@ Decoding and suppression are those of prediction, :mod:`kapao_mm.models.task_mod
 import copy
 
 import torch
-from mmdet.models.backbones.csp_darknet import Focus
 from mmpose.models import PoseDataPreprocessor
 from torch import Tensor, nn
 
 from kapao_mm.models.kapao import KAPAO
 from kapao_mm.models.task_modules.postprocess import ClassNMS, class_nms, decode, detect
+from kapao_mm.models.utils.inference import stride_stem
 from kapao_mm.structures import InferenceSettings
 
 # :func:`class_nms` for torch.export; TorchScript compiles the function itself.
@@ -50,7 +50,8 @@ class ExportGraph(nn.Module):
         num_candidates: int | None = None,
     ) -> None:
         super().__init__()
-        self.model = strided_stem(model)
+        self.model = copy.deepcopy(model)
+        stride_stem(self.model)
         self.settings = settings
         self.nms = nms
         self.num_candidates = num_candidates
@@ -70,35 +71,6 @@ class ExportGraph(nn.Module):
         score_thrs = self.settings.candidate_thrs if self.num_candidates is None else None
         candidates = decode(grids, head.anchors, head.strides, head.num_keypoints, score_thrs)
         return detect(candidates, self.settings, head.num_categories, self.nms, self.num_candidates)
-
-
-def strided_stem(model: KAPAO) -> KAPAO:
-    """Copies a model and makes its stem one strided convolution.
-
-    The stem (Focus) moves each 2x2 px into channels, and convolves them. A kernel of twice the size
-    with stride 2 computes the same from the image itself, without four strided copies of it.
-
-    Args:
-        model: Model, which is not changed. One with another stem is returned as it is.
-    """
-    if not isinstance(getattr(model.backbone, 'stem', None), Focus):
-        return model
-    model = copy.deepcopy(model)
-    stem = model.backbone.stem.conv
-    old = stem.conv
-    weight = old.weight.unflatten(1, (2, 2, -1))  # (O, column, row, 3, k, k) of the 2x2 px
-    weight = weight.permute(0, 3, 4, 2, 5, 1).flatten(4).flatten(2, 3)  # (O, 3, 2k, 2k)
-    stem.conv = nn.Conv2d(
-        weight.shape[1],
-        old.out_channels,
-        weight.shape[2:],
-        stride=2,
-        padding=2 * old.padding[0],
-        bias=old.bias is not None,
-    )
-    stem.conv.load_state_dict(old.state_dict() | dict(weight=weight))
-    model.backbone.stem = stem
-    return model
 
 
 def normalize(images: Tensor, preprocessor: PoseDataPreprocessor) -> Tensor:

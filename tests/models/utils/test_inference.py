@@ -8,7 +8,7 @@ from torch import nn
 
 from kapao_mm.engine.weights_only import load_weights_only
 from kapao_mm.errors import InputError
-from kapao_mm.models.utils.inference import prepare_for_inference
+from kapao_mm.models.utils.inference import prepare_for_inference, stride_stem
 
 
 @pytest.fixture
@@ -72,3 +72,17 @@ def test_norm_before_its_convolution_is_kept(model):
 def test_unknown_precision_is_an_error(model):
     with pytest.raises(InputError, match="'int8' is none of float32, bfloat16, float16"):
         prepare_for_inference(model, 'int8')
+
+
+def test_the_stem_becomes_one_strided_convolution_that_computes_the_same(model, golden):
+    images = torch.from_numpy(golden('forward')['image']) / 255
+    with torch.no_grad():
+        expected = model.backbone.stem(images)
+        stride_stem(model)
+        found = model.backbone.stem(images)
+    assert model.backbone.stem.conv.stride == (2, 2)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    assert expected.std() > 0.01
+    stem = model.backbone.stem
+    stride_stem(model)  # another stem is kept
+    assert model.backbone.stem is stem
