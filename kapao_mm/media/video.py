@@ -403,7 +403,8 @@ class VideoWriter:
         if height % 2 or width % 2:
             border = (0, height % 2, 0, width % 2)
             picture = cv2.copyMakeBorder(picture, *border, cv2.BORDER_REPLICATE)
-        frame = self._av.VideoFrame.from_ndarray(picture, format='bgr24')  # a copy
+        shared = self._av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(picture), 'bgr24')
+        frame = shared.reformat(format='yuv420p', dst_colorspace='ITU709', threads=1)  # a copy
         seconds = self.count / self._rate if time is None else time
         frame.pts = self._last = max(round(seconds * TICKS), self._last + 1)
         frame.time_base = Fraction(1, TICKS)
@@ -440,10 +441,8 @@ class VideoWriter:
         self._encoder = WriteBehind(self._encode, size=4)
 
     def _encode(self, frame: Any) -> None:
-        if frame is not None:  # None: what the encoder holds back
-            frame = frame.reformat(format='yuv420p', dst_colorspace='ITU709', threads=1)
         try:
-            packets = self._stream.encode(frame)
+            packets = self._stream.encode(frame)  # None: what the encoder holds back
             self._container.mux(packets)
             self._packets += len(packets)
         except (self._av.FFmpegError, OSError) as error:
