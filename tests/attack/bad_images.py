@@ -198,7 +198,6 @@ BAD_ARRAYS = {
     'objects': lambda image: image.astype(object),
     'channels first': lambda image: image.transpose(2, 0, 1),
     'two channels': lambda image: image[..., :2],
-    'batch': lambda image: np.stack([image] * 2),
     'no rows': lambda image: image[:0],
     'number': lambda image: np.array(3, np.uint8),
     'None': lambda image: None,

@@ -108,12 +108,15 @@ def test_last_item_of_a_live_source_is_not_lost():
     assert list(ReadAhead(range(50), 1, newest=True))[-1] == 49
 
 
-def test_waiting_can_be_interrupted():
+def test_waiting_can_be_interrupted(request):
     def silent():
         silence.wait(10)
         yield
 
     silence = threading.Event()
+    # Another test may have left another handler.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     items = ReadAhead(silent(), 1)
     main = threading.main_thread().ident
     threading.Timer(0.05, signal.pthread_kill, [main, signal.SIGINT]).start()

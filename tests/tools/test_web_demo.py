@@ -21,8 +21,8 @@ def run(load_file, monkeypatch):
 
 def test_missing_gradio_is_one_line(run, monkeypatch):
     monkeypatch.setitem(sys.modules, 'gradio', None)
-    for module in ('web', 'web_parts'):
-        monkeypatch.delitem(sys.modules, f'kapao_mm.apis.{module}', raising=False)
+    for module in ('page', 'parts'):
+        monkeypatch.delitem(sys.modules, f'kapao_mm.web.{module}', raising=False)
     with pytest.raises(InputError, match=r"^gradio is not installed: pip install 'kapao-mm\[web"):
         run('--model', 'a.pth')
 
@@ -35,10 +35,10 @@ def test_missing_model_is_one_line(run):
 
 def test_page_gets_the_model_and_the_port(run, monkeypatch):
     pytest.importorskip('gradio')
-    from kapao_mm.web import web
+    from kapao_mm.web import page
 
     served, loaded = [], []
-    monkeypatch.setattr(web, 'serve', lambda *arguments: served.append(arguments))
+    monkeypatch.setattr(page, 'serve', lambda *arguments: served.append(arguments))
     monkeypatch.setattr(
         run.tool, 'load_predictor', lambda *args, **options: loaded.append((args, options)) or 'p'
     )
