@@ -66,7 +66,7 @@ def draw_prediction(
     draw_figures(canvas, prediction, style, layers, widths, radii)
     _write_labels(canvas, prediction, sizes, radii, colors, style, layers)
     if layers.legend:
-        draw_legend(canvas, _legend(prediction, style, layers), prediction.bboxes)
+        draw_legend(canvas, _legend(prediction, style, layers))
     return canvas
 
 

@@ -49,7 +49,7 @@ class Layers:
             visible.
         opacity: Transparency of keypoints and lines with low scores. The score is that of the fused
             keypoint object, or that of the pose.
-        legend: An explanation of colors and symbols, in the corner with the fewest people.
+        legend: An explanation of colors and symbols, in the lower left corner.
         stages: Three panels side by side instead of one picture: pose objects, keypoint objects and
             fused poses.
     """

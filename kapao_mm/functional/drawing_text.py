@@ -119,15 +119,12 @@ def tag(text: str, size: int, color: Color, letters: Color | None = None) -> np.
     return np.rint(np.float32(color) * (1 - share) + np.float32(letters) * share).astype(np.uint8)
 
 
-def draw_legend(
-    canvas: np.ndarray, entries: Sequence[tuple[Color, bool, str]], boxes: np.ndarray
-) -> None:
-    """Draws a legend into the corner of a picture where it covers the least of some boxes.
+def draw_legend(canvas: np.ndarray, entries: Sequence[tuple[Color, bool, str]]) -> None:
+    """Draws a legend into the lower left corner of a picture, where it stays in a video.
 
     Args:
         canvas: Picture, which is changed.
         entries: Color, whether the symbol is filled, and text of each line.
-        boxes: Boxes to leave free, (P, 4) xyxy px.
     """
     size = letter_size(canvas)
     rows = [tag(text, size, DARK) for _, _, text in entries]
@@ -146,16 +143,7 @@ def draw_legend(
     if shrink < 1:
         legend = cv2.resize(legend, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
     h, w = legend.shape[:2]
-    corners = [(x, y) for y in (height - h, 0) for x in (0, width - w)]
-    overlap = [
-        (
-            np.clip(np.minimum(boxes[:, 2], x + w) - np.maximum(boxes[:, 0], x), 0, None)
-            * np.clip(np.minimum(boxes[:, 3], y + h) - np.maximum(boxes[:, 1], y), 0, None)
-        ).sum()
-        for x, y in corners
-    ]
-    x, y = corners[int(np.argmin(overlap))]
-    part = canvas[y : y + h, x : x + w]
+    part = canvas[height - h :, :w]
     cv2.addWeighted(legend, 0.85, part, 0.15, 0, dst=part)
 
 

@@ -231,7 +231,7 @@ def test_all_layers_of_no_poses_are_drawn():
 
 def test_the_legend_explains_sides_fusion_and_categories(monkeypatch):
     lines = []
-    monkeypatch.setattr(drawing, 'draw_legend', lambda _, entries, __: lines.extend(entries))
+    monkeypatch.setattr(drawing, 'draw_legend', lambda _, entries: lines.extend(entries))
     style = STYLE._replace(category_names=['mast', 'car'], side_colors=[GREEN, RED])
     draw_prediction(IMAGE, poses((200, 80)), style, Layers(legend=True))
     assert [(color, text) for color, _, text in lines if color in (GREEN, RED)] == [
