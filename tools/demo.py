@@ -6,7 +6,12 @@ import signal
 import sys
 from pathlib import Path
 
-from kapao_mm.utils.cli import add_config_options, exit_on_input_error, positive
+from kapao_mm.utils.cli import (
+    add_config_options,
+    add_model_options,
+    exit_on_input_error,
+    positive,
+)
 
 SETTINGS = {  # flags of the inference settings, with what they are
     'pose-score-thr': 'minimum score of a pose',
@@ -35,18 +40,8 @@ def parse_args() -> argparse.Namespace:
         help='images, videos, folders, patterns, URLs, streams (rtsp://...), or webcam, webcam:1',
     )
     model = parser.add_argument_group('model')
-    model.add_argument(
-        '--model',
-        '--checkpoint',
-        required=True,
-        metavar='FILE',
-        help='checkpoint, or exported model (.onnx, .xml), which needs no torch',
-    )
-    model.add_argument('--config', help='config of the checkpoint [the one inside it]')
+    add_model_options(model)
     add_config_options(model, 'input_size=640 model.test_cfg.demo.max_objects=50')
-    model.add_argument('--device', help='cpu, cuda:0 ... [a GPU if there is one]')
-    model.add_argument('--amp', action='store_true', help='half precision; bfloat16 on a CPU')
-    model.add_argument('--threads', type=int, help='threads of the CPU [as many as cores]')
     model.add_argument('--batch-size', type=int, default=1, help='images at once [%(default)s]')
     model.add_argument('--input-size', type=int, help='longer side of the network input, px')
 

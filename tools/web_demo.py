@@ -4,7 +4,7 @@
 import argparse
 from pathlib import Path
 
-from kapao_mm.utils.cli import exit_on_input_error
+from kapao_mm.utils.cli import add_model_options, exit_on_input_error
 
 
 def parse_args() -> argparse.Namespace:
@@ -12,17 +12,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description='Predict poses in images and videos that are uploaded to a page in the browser'
     )
-    parser.add_argument(
-        '--model',
-        '--checkpoint',
-        required=True,
-        metavar='FILE',
-        help='checkpoint, or exported model (.onnx, .xml), which needs no torch',
-    )
-    parser.add_argument('--config', help='config of the checkpoint [the one inside it]')
-    parser.add_argument('--device', help='cpu, cuda:0 ... [a GPU if there is one]')
-    parser.add_argument('--amp', action='store_true', help='half precision; bfloat16 on a CPU')
-    parser.add_argument('--threads', type=int, help='threads of the CPU [as many as cores]')
+    add_model_options(parser)
     parser.add_argument(
         '--host',
         default='127.0.0.1',

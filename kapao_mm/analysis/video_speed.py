@@ -13,7 +13,6 @@ from kapao_mm.apis import load_predictor
 from kapao_mm.apis.predict_files import predict_files
 from kapao_mm.apis.predictor import Options, Predictor
 from kapao_mm.errors import InputError
-from kapao_mm.functional.letterbox import letterbox, resize_and_pad
 from kapao_mm.media.inputs import open_inputs
 
 from .report import live_table
@@ -153,8 +152,7 @@ def _network_inputs(predictor: Predictor, options: Options, video: str) -> np.nd
     frame = next(iter(open_inputs(video)[0]))
     if isinstance(frame, InputError):
         raise frame
-    lb = letterbox(frame.pixels.shape[1::-1], options.input_size, square=predictor.square_input)
-    return np.stack([resize_and_pad(frame.pixels, lb)] * options.batch_size)
+    return np.stack([predictor.prepare(frame, options.input_size).pixels] * options.batch_size)
 
 
 def _network_speed(predictor: Predictor, batch: np.ndarray, options: Options) -> float:

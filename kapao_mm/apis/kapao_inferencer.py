@@ -38,7 +38,7 @@ from kapao_mm.utils.config import inner_datasets, letterbox_settings, read_confi
 from kapao_mm.utils.image_files import IMAGE_SUFFIXES, OutputNames, make_folder, write_picture
 
 from .mmpose_arguments import demo_thresholds
-from .predictor import Predictor, without_errors
+from .predictor import Predictor, run_by_shape, without_errors
 
 
 @INFERENCERS.register_module()
@@ -216,14 +216,11 @@ class KAPAOInferencer(Predictor, Pose2DInferencer):
             self.pipeline({'img': frame.pixels, 'img_path': frame.name, **self.model.dataset_meta})
             for frame in frames
         ]
-        by_shape = defaultdict(list)
-        for index, data in enumerate(packed):
-            by_shape[data['inputs'].shape].append(index)
-        samples = {}
-        for indices in by_shape.values():
-            batch = self.collate_fn([packed[index] for index in indices])
-            samples.update(zip(indices, self.forward(batch), strict=True))
-        return [samples[index] for index in range(len(frames))]
+        return run_by_shape(
+            packed,
+            lambda batch: self.forward(self.collate_fn(batch)),
+            shape=lambda data: data['inputs'].shape,
+        )
 
     def save_visualization(
         self, visualization: np.ndarray, vis_out_dir: str, img_name: str | None = None

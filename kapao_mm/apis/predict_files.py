@@ -10,7 +10,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from rich.progress import (
 )
 
 from kapao_mm.errors import InputError
+from kapao_mm.functional.drawing import DEFAULT_LAYERS
 from kapao_mm.functional.drawing_style import Layers
 from kapao_mm.media.inputs import Source
 from kapao_mm.media.read_ahead import WriteBehind
@@ -41,7 +42,6 @@ from .writers import TABLE_NAMES, TABLES, ResultWriter, VideoJSONWriter
 
 FORMATS = ('pictures', 'json', *TABLES)
 WAITING = 4  # results that wait to be drawn and written
-DEFAULT_LAYERS = Layers()
 WINDOW = 'KAPAO'  # title
 
 
@@ -164,8 +164,8 @@ def _predict_source(
 ) -> Iterator[None]:
     """Predicts and writes a source; yields after each image."""
     counts = shared.counts
-    output = (_Pictures if source.kind == 'images' else _Video)(source, shared)
-    with output, WriteBehind(output.write, WAITING) as writing:
+    output = _Pictures(shared) if source.kind == 'images' else _Video(source, shared)
+    with closing(output), WriteBehind(output.write, WAITING) as writing:
         for result in predictor.run(source, options, counts.seconds):
             if isinstance(result, InputError):
                 shared.fail(str(result))
@@ -185,14 +185,11 @@ def _predict_source(
 class _Pictures:
     """Writes a picture and a JSON file for each image."""
 
-    def __init__(self, source: Source, shared: _Shared) -> None:
+    def __init__(self, shared: _Shared) -> None:
         self.shared = shared
 
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *error: object) -> None:
-        pass
+    def close(self) -> None:
+        """Does nothing: each file is complete when it is written."""
 
     def write(self, result: Result) -> np.ndarray | None:
         """Writes the files of an image, and prints what was found in it, or its error."""
@@ -233,9 +230,6 @@ class _Video:
         self.video: VideoWriter | None = None
         self.json: VideoJSONWriter | None = None
 
-    def __enter__(self) -> None:
-        pass
-
     def _begin(self) -> None:
         """Opens the files, once there is a frame."""
         if 'pictures' in self.shared.formats:
@@ -245,7 +239,8 @@ class _Video:
                 Path(f'{self.stem}.json'), self.source.name, self.source, self.shared.metainfo
             )
 
-    def __exit__(self, *error: object) -> None:
+    def close(self) -> None:
+        """Completes the files, and prints what was found."""
         for writer in filter(None, (self.video, self.json)):
             writer.close()
         if self.frames:

@@ -4,7 +4,7 @@
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -205,7 +205,7 @@ class Predictor:
             if options.track
             else None
         )
-        items = (self._prepare(item, options.input_size) for item in source)
+        items = (self.prepare(item, options.input_size) for item in source)
         newest = source.kind == 'live' and options.batch_size == 1
         with ReadAhead(items, BATCHES_AHEAD * options.batch_size, newest) as ahead:
             while batch := _timed(seconds, 'reading', list, islice(ahead, options.batch_size)):
@@ -225,7 +225,7 @@ class Predictor:
             options: From :meth:`options`. Categories have no effect yet.
         """
         frames = [Frame(image, '', None) for image in images]
-        inputs = [self._prepare(frame, options.input_size) for frame in frames]
+        inputs = [self.prepare(frame, options.input_size) for frame in frames]
         detections = self._detect(inputs, options.settings)
         return [(found, item.lb) for found, item in zip(detections, inputs, strict=True)]
 
@@ -250,7 +250,13 @@ class Predictor:
         found = chain.from_iterable(self.run(source, options) for source in sources)
         yield from without_errors(found, skip)
 
-    def _prepare(self, item: Frame | InputError, input_size: int) -> Input | InputError:
+    def prepare(self, item: Frame | InputError, input_size: int) -> Input | InputError:
+        """Resizes and pads an image to the network input, and passes on an error.
+
+        Args:
+            item: The image, or the error of one that cannot be read.
+            input_size: Longer side of the network input, px.
+        """
         if isinstance(item, InputError):
             return item
         lb = letterbox(item.pixels.shape[1::-1], input_size, square=self.square_input)
@@ -274,14 +280,8 @@ class Predictor:
 
     def _detect(self, inputs: Sequence[Input], settings: InferenceSettings) -> list[Detections]:
         """Runs the network, with one batch for each shape of the network input."""
-        by_shape = defaultdict(list)
-        for index, item in enumerate(inputs):
-            by_shape[item.pixels.shape].append(index)
-        found = {}
-        for indices in by_shape.values():
-            batch = np.stack([inputs[index].pixels for index in indices])
-            found.update(zip(indices, self.run_network(batch, settings), strict=True))
-        return [found[index] for index in range(len(inputs))]
+        images = [item.pixels for item in inputs]
+        return run_by_shape(images, lambda batch: self.run_network(np.stack(batch), settings))
 
     def _result(
         self, detections: Detections, item: Input, options: Options, tracker: Tracker | None
@@ -297,6 +297,28 @@ class Predictor:
         if unknown:
             raise InputError(f'the model has no category {unknown[0]!r}, only {", ".join(known)}')
         return [known.index(name) for name in names]
+
+
+def run_by_shape(
+    images: Sequence[T], run: Callable[[list], Sequence], shape: Callable[[T], tuple] = np.shape
+) -> list:
+    """Calls a function once for the images of each shape.
+
+    Args:
+        images: Images of any kind.
+        run: Function that takes images of one shape, and returns something for each.
+        shape: Function that returns the shape of an image.
+
+    Returns:
+        What the calls returned for each image, in the order of the images.
+    """
+    by_shape = defaultdict(list)
+    for index, image in enumerate(images):
+        by_shape[shape(image)].append(index)
+    found = {}
+    for indices in by_shape.values():
+        found.update(zip(indices, run([images[i] for i in indices]), strict=True))
+    return [found[index] for index in range(len(images))]
 
 
 def without_errors(items: Iterable[T | InputError], skip: bool) -> Iterator[T]:

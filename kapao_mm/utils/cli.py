@@ -78,6 +78,21 @@ def add_run_options(parser: argparse.ArgumentParser, example: str) -> None:
     parser.add_argument('--local_rank', '--local-rank', help=argparse.SUPPRESS)
 
 
+def add_model_options(parser: argparse._ActionsContainer) -> None:
+    """Adds the flags of a model that predicts, the arguments of :func:`load_predictor`."""
+    parser.add_argument(
+        '--model',
+        '--checkpoint',
+        required=True,
+        metavar='FILE',
+        help='checkpoint, or exported model (.onnx, .xml), which needs no torch',
+    )
+    parser.add_argument('--config', help='config of the checkpoint [the one inside it]')
+    parser.add_argument('--device', help='cpu, cuda:0 ... [a GPU if there is one]')
+    parser.add_argument('--amp', action='store_true', help='half precision; bfloat16 on a CPU')
+    parser.add_argument('--threads', type=int, help='threads of the CPU [as many as cores]')
+
+
 def positive(text: str) -> int:
     """Converts a text to an integer of at least 1; a type for argparse."""
     if (number := int(text)) < 1:

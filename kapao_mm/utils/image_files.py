@@ -24,12 +24,11 @@ MAX_JPEG_SIDE = 65500  # px
 MAX_NAME = 240  # bytes; most file systems allow 255, and a number and a suffix are added
 
 
-def make_folder(folder: Path, name: str = 'folder') -> None:
+def make_folder(folder: Path) -> None:
     """Creates a folder and its parents.
 
     Args:
         folder: Path of the folder.
-        name: Name of the folder in the message of an error.
 
     Raises:
         InputError: If the folder cannot be created.
@@ -37,7 +36,7 @@ def make_folder(folder: Path, name: str = 'folder') -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f'{name} {folder} cannot be created: {error.strerror}') from error
+        raise InputError(f'folder {folder} cannot be created: {error.strerror}') from error
 
 
 def find_images(given: list[str]) -> Iterator[Path | InputError]:
